@@ -1,0 +1,340 @@
+//! Challenges: nonces that nobody can choose, the decision to audit, and the list of what is asked.
+//!
+//! Both sides derive the list from the same seed; a verifier walks its own.
+
+use std::collections::BTreeSet;
+
+use assay_commitments::manifest::Architecture;
+use assay_commitments::{Hotkey, KvGroup, LayerIndex, Position};
+use sha3::digest::{ExtendableOutput, Update, XofReader};
+use sha3::{Digest, Sha3_256, Shake256};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::domains;
+use crate::policy::Policy;
+use crate::request::AuditRate;
+
+/// A nonce: 32 bytes that a miner cannot know when it commits.
+pub type Nonce = [u8; 32];
+
+/// The key from which a validator draws the nonces of one epoch. Its hash is published with the
+/// epoch, the key itself once no proof of the epoch is due any more.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct EpochKey([u8; 32]);
+
+impl std::fmt::Debug for EpochKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EpochKey(secret)")
+    }
+}
+
+impl EpochKey {
+    /// Wraps 32 random bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the reveal.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The hash that is published.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hash = Sha3_256::new();
+        Digest::update(&mut hash, domains::EPOCH_KEY);
+        Digest::update(&mut hash, self.0);
+        hash.finalize().into()
+    }
+
+    /// The nonce for a miner and a counter value that is used once.
+    pub fn nonce(&self, netuid: u16, miner: &Hotkey, counter: u64) -> Nonce {
+        let mut hash = Shake256::default();
+        hash.update(domains::NONCE);
+        hash.update(&self.0);
+        hash.update(&netuid.to_le_bytes());
+        hash.update(miner.as_bytes());
+        hash.update(&counter.to_le_bytes());
+        let mut nonce = [0; 32];
+        hash.finalize_xof().read(&mut nonce);
+        nonce
+    }
+}
+
+/// What a request says of its nonce.
+pub fn nonce_commitment(nonce: &Nonce, counter: u64, validator: &Hotkey, miner: &Hotkey) -> [u8; 32] {
+    let mut hash = Sha3_256::new();
+    Digest::update(&mut hash, domains::NONCE_COMMITMENT);
+    Digest::update(&mut hash, nonce);
+    Digest::update(&mut hash, counter.to_le_bytes());
+    Digest::update(&mut hash, validator.as_bytes());
+    Digest::update(&mut hash, miner.as_bytes());
+    hash.finalize().into()
+}
+
+/// Whether a response is audited: not the validator's choice, and nothing a miner can steer.
+pub fn is_audited(rate: AuditRate, nonce: &Nonce, commitment_digest: &[u8; 32]) -> bool {
+    match rate {
+        AuditRate::Always => true,
+        AuditRate::Below(rate) => {
+            let mut hash = Shake256::default();
+            hash.update(domains::AUDIT);
+            hash.update(nonce);
+            hash.update(commitment_digest);
+            let mut draw = [0; 8];
+            hash.finalize_xof().read(&mut draw);
+            u64::from_le_bytes(draw) < rate
+        }
+    }
+}
+
+/// The seed of all draws of an audit.
+pub fn challenge_seed(nonce: &Nonce, commitment_digest: &[u8; 32], policy: &Policy) -> [u8; 32] {
+    let mut hash = Sha3_256::new();
+    Digest::update(&mut hash, domains::CHALLENGE);
+    Digest::update(&mut hash, nonce);
+    Digest::update(&mut hash, commitment_digest);
+    Digest::update(&mut hash, policy.digest());
+    hash.finalize().into()
+}
+
+/// A cell that is asked for: a layer at a position, with the groups whose attention is replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The layer.
+    pub layer: LayerIndex,
+    /// The position.
+    pub position: Position,
+    /// The groups, ascending.
+    pub groups: Vec<KvGroup>,
+}
+
+/// The lengths of a session that a challenge depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    prompt: u32,
+    output: u32,
+}
+
+impl Lengths {
+    /// Prompt and output tokens; `None` unless there is one of each and the positions can be counted.
+    pub fn new(prompt: usize, output: usize) -> Option<Self> {
+        let prompt = u32::try_from(prompt).ok().filter(|&prompt| prompt > 0)?;
+        let output = u32::try_from(output).ok().filter(|&output| output > 0)?;
+        prompt.checked_add(output)?;
+        Some(Self { prompt, output })
+    }
+
+    /// Positions: the prompt and every output token that was fed back.
+    pub const fn positions(&self) -> u32 {
+        self.prompt.saturating_add(self.output).saturating_sub(1)
+    }
+
+    /// The position whose row gives the first output token.
+    pub const fn first_decode(&self) -> u32 {
+        self.prompt.saturating_sub(1)
+    }
+
+    /// The last position.
+    pub const fn last(&self) -> u32 {
+        self.positions().saturating_sub(1)
+    }
+}
+
+/// What is asked for, in the order in which a proof answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// Cells.
+    pub cells: Vec<Cell>,
+    /// Positions whose next token is checked.
+    pub decodes: Vec<Position>,
+}
+
+impl Challenge {
+    /// Draws by strata: of every four cells two over the prompt, one over the generated part (over
+    /// the prompt when there is none), one at the last position; columns alternately over the prompt
+    /// and over all positions; the last decode and others uniform. Draws are independent; repeats are
+    /// dropped.
+    pub fn derive(seed: &[u8; 32], policy: &Policy, architecture: &Architecture, lengths: Lengths) -> Self {
+        let Policy::Sampled { cells, decodes, columns, .. } = *policy else {
+            return Self::everything(architecture, lengths);
+        };
+        let mut draws = Draws::new(seed);
+        let mut list = CellList::default();
+        let group = |draws: &mut Draws| vec![KvGroup::new(draws.below(architecture.kv_heads))];
+        for number in 0..cells {
+            let position = match number % 4 {
+                2 if lengths.output > 1 => lengths.prompt.saturating_add(draws.below(lengths.output.saturating_sub(1))),
+                3 => lengths.last(),
+                _ => draws.below(lengths.prompt),
+            };
+            let layer = draws.below(architecture.layers);
+            let groups = group(&mut draws);
+            list.push(layer, position, groups);
+        }
+        for number in 0..columns {
+            let position = draws.below(if number % 2 == 0 { lengths.prompt } else { lengths.positions() });
+            for layer in 0..architecture.layers {
+                let groups = group(&mut draws);
+                list.push(layer, position, groups);
+            }
+        }
+        let mut positions = vec![Position::new(lengths.last())];
+        for _ in 1..decodes {
+            let position = lengths.first_decode().saturating_add(draws.below(lengths.output));
+            let position = Position::new(position.min(lengths.last()));
+            if !positions.contains(&position) {
+                positions.push(position);
+            }
+        }
+        Self { cells: list.cells, decodes: positions }
+    }
+
+    /// Every cell with all its groups and every decode: a complete proof.
+    pub fn everything(architecture: &Architecture, lengths: Lengths) -> Self {
+        let groups: Vec<KvGroup> = (0..architecture.kv_heads).map(KvGroup::new).collect();
+        let cells = (0..architecture.layers)
+            .flat_map(|layer| (0..lengths.positions()).map(move |position| (layer, position)))
+            .map(|(layer, position)| Cell {
+                layer: LayerIndex::new(layer),
+                position: Position::new(position),
+                groups: groups.clone(),
+            })
+            .collect();
+        let decodes = (lengths.first_decode()..lengths.positions()).map(Position::new).collect();
+        Self { cells, decodes }
+    }
+
+    /// The distinct layers that the cells touch, ascending.
+    pub fn layers(&self) -> Vec<LayerIndex> {
+        let layers: BTreeSet<LayerIndex> = self.cells.iter().map(|cell| cell.layer).collect();
+        layers.into_iter().collect()
+    }
+}
+
+#[derive(Default)]
+struct CellList {
+    cells: Vec<Cell>,
+    seen: BTreeSet<(u32, u32)>,
+}
+
+impl CellList {
+    fn push(&mut self, layer: u32, position: u32, groups: Vec<KvGroup>) {
+        if self.seen.insert((layer, position)) {
+            let (layer, position) = (LayerIndex::new(layer), Position::new(position));
+            self.cells.push(Cell { layer, position, groups });
+        }
+    }
+}
+
+/// Uniform draws from a seed, by rejection.
+struct Draws {
+    reader: <Shake256 as ExtendableOutput>::Reader,
+}
+
+impl Draws {
+    fn new(seed: &[u8; 32]) -> Self {
+        let mut hash = Shake256::default();
+        hash.update(domains::DRAW);
+        hash.update(seed);
+        Self { reader: hash.finalize_xof() }
+    }
+
+    /// Uniform in `0 .. bound`; 0 for a bound of 0.
+    fn below(&mut self, bound: u32) -> u32 {
+        // The largest multiple of the bound that fits: words from there on are drawn again.
+        let Some(excess) = u32::MAX.checked_rem(bound) else { return 0 };
+        let limit = u32::MAX.saturating_sub(excess);
+        loop {
+            let mut word = [0; 4];
+            self.reader.read(&mut word);
+            let word = u32::from_le_bytes(word);
+            if word < limit {
+                return word.checked_rem(bound).unwrap_or(0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn architecture() -> Architecture {
+        Architecture {
+            vocab_size: 100,
+            hidden: 8,
+            layers: 5,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 4,
+            ffn: 16,
+            max_positions: 64,
+            norm_eps: 1e-5,
+            inverse_frequencies: vec![1.0, 0.5],
+            tied: true,
+            stop_tokens: vec![],
+        }
+    }
+
+    fn derive(seed: u8, policy: Policy, prompt: usize, output: usize) -> Challenge {
+        Challenge::derive(&[seed; 32], &policy, &architecture(), Lengths::new(prompt, output).unwrap())
+    }
+
+    #[test]
+    fn strata_are_kept() {
+        let policy = Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: 0 };
+        for seed in 0..200 {
+            let challenge = derive(seed, policy, 10, 6);
+            assert!(challenge.cells.iter().any(|cell| cell.position == Position::new(14)));
+            assert!(challenge.cells[0].position < Position::new(10));
+            assert!(challenge.cells.iter().all(|cell| cell.layer.get() < 5 && cell.groups[0].get() < 2));
+            assert_eq!(challenge.decodes[0], Position::new(14));
+            assert!(challenge.decodes.iter().all(|position| (9..15).contains(&position.get())));
+        }
+    }
+
+    #[test]
+    fn an_answer_of_one_token_has_no_generated_part() {
+        let policy = Policy::Sampled { cells: 8, decodes: 5, columns: 2, least_budget_ms: 0 };
+        for seed in 0..100 {
+            let challenge = derive(seed, policy, 1, 1);
+            assert!(challenge.cells.iter().all(|cell| cell.position == Position::new(0)));
+            assert_eq!(challenge.decodes, [Position::new(0)]);
+        }
+    }
+
+    #[test]
+    fn a_column_holds_every_layer() {
+        let policy = Policy::Sampled { cells: 1, decodes: 1, columns: 2, least_budget_ms: 0 };
+        let challenge = derive(3, policy, 10, 6);
+        assert_eq!(challenge.layers().len(), 5);
+    }
+
+    #[test]
+    fn everything_is_every_cell_and_decode() {
+        let challenge = derive(0, Policy::Everything, 3, 4);
+        assert_eq!(challenge.cells.len(), 5 * 6);
+        assert_eq!(challenge.decodes.len(), 4);
+        assert!(challenge.cells.iter().all(|cell| cell.groups.len() == 2));
+    }
+
+    #[test]
+    fn draws_are_uniform() {
+        let mut draws = Draws::new(&[9; 32]);
+        let mut hits = [0_u32; 7];
+        (0..70_000).for_each(|_| hits[draws.below(7) as usize] += 1);
+        assert!(hits.iter().all(|&hit| (9_600..10_400).contains(&hit)), "{hits:?}");
+    }
+
+    #[test]
+    fn the_audit_rate_is_met() {
+        let audited = (0..2_000_u64)
+            .filter(|number| {
+                let nonce = EpochKey::new([7; 32]).nonce(1, &Hotkey::new([1; 32]), *number);
+                is_audited(AuditRate::Below(u64::MAX / 4), &nonce, &[0; 32])
+            })
+            .count();
+        assert!((420..580).contains(&audited), "{audited}");
+    }
+}

@@ -1,0 +1,226 @@
+//! Decodes: from the last residual row at a position to the next token.
+
+use assay_commitments::manifest::Architecture;
+use assay_commitments::{Position, TokenId};
+use assay_sumcheck::F;
+use assay_sumcheck::field::centered;
+
+use crate::fixed::{FixedRow, Supplied, Width};
+use crate::num::{index, power_of_two, real, real_count};
+use crate::reference::rms_norm;
+use crate::sampling::{Intervals, Sampling, gumbel_noise};
+use crate::sketch::Target;
+use crate::tolerance::{Tolerance, theta_supplied};
+use crate::verdict::Reason;
+
+/// The largest logits are always proven singly.
+const TOP_CANDIDATES: usize = 64;
+/// Most tokens that are proven singly.
+pub(crate) const MAX_CANDIDATES: usize = 256;
+
+/// What decides a pick beside the logits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pick<'a> {
+    pub(crate) tolerance: Tolerance,
+    pub(crate) sampling: &'a Sampling,
+    pub(crate) position: Position,
+    /// The token that was served.
+    pub(crate) token: TokenId,
+}
+
+/// The input of lm_head; `None` if it is not finite.
+pub(crate) fn head_input(h: &[f64], norm: &[f32], architecture: &Architecture) -> Option<FixedRow> {
+    FixedRow::new(&rms_norm(h, norm, architecture.norm_eps))
+}
+
+/// Sent logits with the tokens that are proven singly.
+#[derive(Clone, Debug)]
+pub(crate) struct Scores<'a> {
+    pub(crate) sent: &'a Supplied,
+    unit: f64,
+    noise: Vec<f64>,
+    /// Ascending.
+    pub(crate) candidates: Vec<usize>,
+}
+
+impl<'a> Scores<'a> {
+    /// Lists the candidates: the served token, the largest logits, and every token that could beat
+    /// the served one if the sent values are off by as much as the sketch lets pass.
+    pub(crate) fn new(sent: &'a Supplied, exponent: i32, pick: &Pick<'_>) -> Self {
+        let unit = power_of_two(exponent);
+        let vocabulary = sent.values.len();
+        let noise = if pick.sampling.temperature == 0.0 {
+            vec![0.0; vocabulary]
+        } else {
+            gumbel_noise(pick.sampling.seed, pick.position, vocabulary)
+        };
+        let mut scores = Self { sent, unit, noise, candidates: vec![] };
+        scores.candidates = scores.list(pick);
+        scores
+    }
+
+    /// The form of exact logits with the fewest bytes that leaves few enough candidates.
+    pub(crate) fn compress(logits: &[i64], exponent: i32, pick: &Pick<'_>) -> Supplied {
+        let [two, three, four] = Width::ALL.map(|width| Supplied::with_width(logits, width));
+        let is_enough = |sent: &Supplied| Scores::new(sent, exponent, pick).candidates.len() <= MAX_CANDIDATES;
+        [two, three].into_iter().find(is_enough).unwrap_or(four)
+    }
+
+    /// The target of the sketch with the candidates proven singly.
+    pub(crate) fn target(&self) -> Target {
+        Target::supplied(self.sent).with_candidates(&self.candidates, self.sent)
+    }
+
+    fn logits(&self) -> Vec<f64> {
+        self.sent.on_product_grid().map(|value| real(value) * self.unit).collect()
+    }
+
+    /// How far a sent logit may be from the exact one: the whole allowance of the sketch on one entry.
+    fn reach(&self) -> f64 {
+        let outputs = self.sent.values.len();
+        self.sent.step() * self.unit * (4.0 * theta_supplied(outputs) * real_count(outputs) / 12.0).sqrt()
+    }
+
+    fn list(&self, pick: &Pick<'_>) -> Vec<usize> {
+        let logits = self.logits();
+        let served = index(pick.token.get());
+        let reach = self.reach();
+        let score = |j: usize, slack: f64| {
+            let (z, noise) = (logits.get(j)?, self.noise.get(j)?);
+            Some(pick.score(z + slack, *noise))
+        };
+        let slack = |j: usize| logits.get(j).map_or(0.0, |z| pick.slack(*z));
+        let bar = score(served, slack(served) - reach);
+        let mut chosen: Vec<usize> = {
+            let mut order: Vec<(usize, f64)> = logits.iter().copied().enumerate().collect();
+            let largest_first = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+            if let Some(cut) = TOP_CANDIDATES.checked_sub(1).filter(|cut| *cut < order.len()) {
+                order.select_nth_unstable_by(cut, largest_first);
+            }
+            order.truncate(TOP_CANDIDATES);
+            order.into_iter().map(|(j, _)| j).collect()
+        };
+        chosen.push(served);
+        chosen.extend((0..logits.len()).filter(|j| score(*j, reach - slack(*j)) > bar));
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    }
+
+    /// Judges the pick, given the candidates' exact logits: rejects a token that cannot be allowed
+    /// and one that a surely allowed candidate beats beyond tolerance.
+    pub(crate) fn judge(&self, exact: &[F], pick: &Pick<'_>) -> Result<(), Reason> {
+        let mut logits = self.logits();
+        let mut is_exact = vec![false; logits.len()];
+        for (candidate, value) in self.candidates.iter().zip(exact) {
+            if let (Some(logit), Some(mark)) = (logits.get_mut(*candidate), is_exact.get_mut(*candidate)) {
+                *logit = real(centered(*value)) * self.unit;
+                *mark = true;
+            }
+        }
+        let reach = self.reach();
+        let slack = |j: usize, z: f64| {
+            pick.slack(z) + if is_exact.get(j).copied().unwrap_or(false) { 0.0 } else { reach }
+        };
+        let served = index(pick.token.get());
+        let score = |j: usize, sign: f64| {
+            let (z, noise) = (*logits.get(j)?, self.noise.get(j)?);
+            Some(pick.score(z + sign * pick.slack(z), *noise))
+        };
+        let bar = score(served, 1.0);
+        let beats: Vec<usize> =
+            self.candidates.iter().copied().filter(|j| *j != served && score(*j, -1.0) > bar).collect();
+        if pick.sampling.temperature == 0.0 {
+            return if beats.is_empty() { Ok(()) } else { Err(Reason::WrongToken) };
+        }
+        let bounds = Intervals::new(logits.clone(), slack);
+        if !bounds.may_be_allowed(served, pick.sampling) {
+            return Err(Reason::TokenNotAllowed);
+        }
+        if beats.into_iter().any(|j| bounds.is_surely_allowed(j, pick.sampling)) {
+            return Err(Reason::WrongToken);
+        }
+        Ok(())
+    }
+}
+
+impl Pick<'_> {
+    /// The profile's tolerance of a logit.
+    fn slack(&self, z: f64) -> f64 {
+        self.tolerance.logit_rel * z.abs() + self.tolerance.logit_abs
+    }
+
+    /// What the sampler compares.
+    fn score(&self, z: f64, noise: f64) -> f64 {
+        if self.sampling.temperature == 0.0 { z } else { z / f64::from(self.sampling.temperature) + noise }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_commitments::rows::Profile;
+    use assay_sumcheck::field::f_from_i64;
+
+    use super::*;
+    use crate::sampling::sample;
+
+    const EXPONENT: i32 = -30;
+
+    fn logits() -> Vec<i64> {
+        (0..300_i64).map(|j| ((j * 7_919) % 1_009 - 500) * (1 << 23) + j * 12_345).collect()
+    }
+
+    fn judge(sampling: &Sampling, token: TokenId) -> Result<(), Reason> {
+        let pick = Pick {
+            tolerance: Tolerance::of(Profile::Bf16V1),
+            sampling,
+            position: Position::new(3),
+            token,
+        };
+        let exact = logits();
+        let sent = Scores::compress(&exact, EXPONENT, &pick);
+        let scores = Scores::new(&sent, EXPONENT, &pick);
+        assert!(scores.candidates.len() <= MAX_CANDIDATES);
+        let singles: Vec<F> = scores.candidates.iter().map(|j| f_from_i64(exact[*j])).collect();
+        scores.judge(&singles, &pick)
+    }
+
+    fn served(sampling: &Sampling) -> TokenId {
+        let logits: Vec<f32> = logits().iter().map(|z| (real(*z) * power_of_two(EXPONENT)) as f32).collect();
+        sample(&logits, sampling, Position::new(3))
+    }
+
+    #[test]
+    fn the_canonical_pick_is_accepted_under_every_rule() {
+        for seed in 0..40 {
+            for (temperature, top_k, top_p) in [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 20, 1.0), (1.3, 0, 0.8), (0.9, 30, 0.6)] {
+                let sampling = Sampling { temperature, top_k, top_p, seed };
+                assert_eq!(judge(&sampling, served(&sampling)), Ok(()), "{sampling:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_pick_is_rejected() {
+        let mut caught = 0;
+        for seed in 0..40 {
+            let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed };
+            let greedy = served(&Sampling::GREEDY);
+            if served(&sampling) != greedy {
+                assert_eq!(judge(&sampling, greedy), Err(Reason::WrongToken));
+                caught += 1;
+            }
+        }
+        assert!(caught > 10, "{caught}");
+    }
+
+    #[test]
+    fn a_pick_outside_the_allowed_set_is_rejected() {
+        let wide = Sampling { temperature: 2.0, top_k: 0, top_p: 1.0, seed: 0 };
+        let narrow = Sampling { top_k: 2, ..wide };
+        let outside = (0..40).map(|seed| served(&Sampling { seed, ..wide }));
+        let allowed: Vec<TokenId> = (0..40).map(|seed| served(&Sampling { seed, ..narrow })).collect();
+        let token = outside.into_iter().find(|token| !allowed.contains(token)).unwrap();
+        assert_eq!(judge(&narrow, token), Err(Reason::TokenNotAllowed));
+    }
+}

@@ -1,0 +1,38 @@
+//! Every domain string of this crate's hashes and signatures, in one table.
+
+/// Session ids: what a request says.
+pub(crate) const SESSION_ID: &[u8] = b"assay/session-id/v1";
+/// Policy digests.
+pub(crate) const POLICY: &[u8] = b"assay/policy/v1";
+/// Nonces drawn from an epoch key.
+pub(crate) const NONCE: &[u8] = b"assay/nonce/v1";
+/// Commitments to nonces.
+pub(crate) const NONCE_COMMITMENT: &[u8] = b"assay/nonce-commitment/v1";
+/// Published hashes of epoch keys.
+pub(crate) const EPOCH_KEY: &[u8] = b"assay/epoch-key/v1";
+/// The decision whether a response is audited.
+pub(crate) const AUDIT: &[u8] = b"assay/audit/v1";
+/// Challenge seeds.
+pub(crate) const CHALLENGE: &[u8] = b"assay/challenge/v1";
+/// Draws from a challenge seed.
+pub(crate) const DRAW: &[u8] = b"assay/draw/v1";
+/// What stands in place of a nonce in a complete proof.
+pub(crate) const NO_NONCE: &[u8] = b"assay/complete-proof/v1";
+/// The Fiat-Shamir transcript of an audit.
+pub(crate) const AUDIT_TRANSCRIPT: &str = "assay/audit-transcript/v1";
+/// Sign vectors.
+pub(crate) const SIGNS: &str = "assay/signs/v1";
+/// Noise of the sampler.
+pub(crate) const GUMBEL: &str = "assay/gumbel/v1";
+/// Signatures of validators over requests.
+pub(crate) const SIGN_REQUEST: &[u8] = b"assay/sign/request/v1";
+/// Signatures of miners over trace commitments.
+pub(crate) const SIGN_COMMITMENT: &[u8] = b"assay/sign/commitment/v1";
+/// Signatures of miners over proofs.
+pub(crate) const SIGN_PROOF: &[u8] = b"assay/sign/proof/v1";
+/// Signatures of miners over refusals.
+pub(crate) const SIGN_REFUSAL: &[u8] = b"assay/sign/refusal/v1";
+/// Signatures of validators over receipts.
+pub(crate) const SIGN_RECEIPT: &[u8] = b"assay/sign/receipt/v1";
+/// Checksum at the end of a transcript file.
+pub(crate) const FILE_CHECKSUM: &str = "assay/transcript-file/v1";

@@ -1,0 +1,264 @@
+//! Fixed point: inputs of the integer products, and the products that a miner supplies.
+
+use assay_commitments::codec::{Malformed, Reader, Writer};
+
+use crate::num::{floor_log2, nearest_integer, power_of_two, real};
+use crate::reference::on_grid;
+
+/// Most bits of an input, sign apart.
+const INPUT_BITS: i32 = 24;
+/// Most that the magnitudes of an input row add up to: with weights below 2^24 every product stays
+/// below 2^51.
+const INPUT_SUM: i64 = 1 << 27;
+/// Every product and every row on a product's grid lies below this magnitude.
+pub(crate) const PRODUCT_BOUND: i64 = 1 << 51;
+
+/// An input row in fixed point: `x = integers * 2^exponent`, nearly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FixedRow {
+    pub(crate) integers: Vec<i64>,
+    pub(crate) exponent: i32,
+}
+
+impl FixedRow {
+    /// Rounds a row of finite numbers with the most bits `B <= 24` for which its magnitudes add up to
+    /// at most 2^27. A row of zeros is zero. `None` if a number is not finite.
+    pub(crate) fn new(x: &[f64]) -> Option<Self> {
+        let largest = x.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        if !x.iter().all(|x| x.is_finite()) {
+            return None;
+        }
+        if largest == 0.0 {
+            return Some(Self { integers: vec![0; x.len()], exponent: 0 });
+        }
+        let top = floor_log2(largest);
+        (1..=INPUT_BITS).rev().find_map(|bits| {
+            let exponent = top.saturating_sub(bits.saturating_sub(1));
+            let scale = power_of_two(exponent.saturating_neg());
+            let integers: Option<Vec<i64>> = x.iter().map(|x| nearest_integer(x * scale)).collect();
+            let integers = integers?;
+            let sum = integers.iter().fold(0_i64, |sum, integer| sum.saturating_add(integer.saturating_abs()));
+            (sum <= INPUT_SUM).then_some(Self { integers, exponent })
+        })
+    }
+
+    /// The exponent of the grid on which this row's products with a matrix lie.
+    pub(crate) fn product_exponent(&self, matrix_exponent: i16) -> i32 {
+        self.exponent.saturating_add(i32::from(matrix_exponent)).saturating_sub(23)
+    }
+}
+
+/// Products that a miner supplies: `product = 2^shift * value + rest`, `|rest| <= 2^(shift - 1)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Supplied {
+    pub(crate) shift: u32,
+    width: Width,
+    pub(crate) values: Vec<i64>,
+}
+
+/// Bytes of a supplied value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Width {
+    Two,
+    Three,
+    Four,
+}
+
+impl Width {
+    pub(crate) const ALL: [Self; 3] = [Self::Two, Self::Three, Self::Four];
+
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Three => 3,
+            Self::Four => 4,
+        }
+    }
+
+    /// `2^(w - 1) - 1`.
+    const fn bound(self) -> i64 {
+        match self {
+            Self::Two => (1 << 15) - 1,
+            Self::Three => (1 << 23) - 1,
+            Self::Four => (1 << 31) - 1,
+        }
+    }
+}
+
+/// The least lower median of the magnitudes at which a width is wide enough. Zeros count: were they
+/// left out, one spike could push the step above all other products, which would then all be zero
+/// and free.
+const LEAST_MEDIAN: i64 = 1 << 10;
+/// Products below 2^51 never need a larger shift.
+const MAX_SHIFT: u32 = 40;
+
+impl Supplied {
+    /// The narrowest form whose values still have ten bits at the median.
+    pub(crate) fn compress(products: &[i64]) -> Self {
+        let forms = Width::ALL.map(|width| Self::with_width(products, width));
+        let [two, three, four] = forms;
+        [two, three].into_iter().find(Self::is_wide_enough).unwrap_or(four)
+    }
+
+    /// The form of that width with the least shift.
+    pub(crate) fn with_width(products: &[i64], width: Width) -> Self {
+        let mut shift = 0;
+        loop {
+            let values: Vec<i64> = products.iter().map(|product| round_shift(*product, shift)).collect();
+            if shift >= MAX_SHIFT || values.iter().all(|value| value.saturating_abs() <= width.bound()) {
+                return Self { shift, width, values };
+            }
+            shift = shift.saturating_add(1);
+        }
+    }
+
+    fn is_wide_enough(&self) -> bool {
+        if self.width == Width::Four {
+            return true;
+        }
+        let mut magnitudes: Vec<i64> = self.values.iter().map(|value| value.saturating_abs()).collect();
+        magnitudes.sort_unstable();
+        let middle = magnitudes.len().saturating_sub(1) / 2;
+        magnitudes.get(middle).is_some_and(|median| *median >= LEAST_MEDIAN)
+    }
+
+    /// Whether the shift is the least one: with one less, the largest value would not fit.
+    fn is_tight(&self) -> bool {
+        let largest = self.values.iter().map(|value| value.saturating_abs()).max().unwrap_or(0);
+        self.shift == 0 || largest > self.width.bound() / 2
+    }
+
+    /// Whether an honest prover could have sent this for `q, k, gate, up`.
+    pub(crate) fn is_canonical_product(&self) -> bool {
+        self.is_tight() && self.is_wide_enough()
+    }
+
+    /// Whether an honest prover could have sent this for logits, whose width the candidates decide.
+    pub(crate) fn is_canonical_logits(&self) -> bool {
+        self.is_tight()
+    }
+
+    /// The values back on the product's grid.
+    pub(crate) fn on_product_grid(&self) -> impl Iterator<Item = i64> + '_ {
+        self.values.iter().map(|value| value.checked_shl(self.shift).unwrap_or(0))
+    }
+
+    /// The reals that the values stand for.
+    pub(crate) fn reals(&self, product_exponent: i32) -> Vec<f64> {
+        on_grid(self.on_product_grid(), product_exponent)
+    }
+
+    /// `2^shift`: the grid's steps in a rounding.
+    pub(crate) fn step(&self) -> f64 {
+        real(1_i64.checked_shl(self.shift).unwrap_or(0))
+    }
+
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.u8(u8::try_from(self.shift).unwrap_or(u8::MAX));
+        out.u8(u8::try_from(self.width.bytes()).unwrap_or(u8::MAX));
+        for value in &self.values {
+            let bytes = value.to_le_bytes();
+            out.raw(bytes.split_at(self.width.bytes()).0);
+        }
+    }
+
+    /// Reads `outputs` values.
+    pub(crate) fn read(from: &mut Reader<'_>, outputs: usize) -> Result<Self, Malformed> {
+        let shift = u32::from(from.u8()?);
+        let width = match from.u8()? {
+            2 => Width::Two,
+            3 => Width::Three,
+            4 => Width::Four,
+            _ => return Err(Malformed::NotCanonical),
+        };
+        let bytes = from.raw(outputs.checked_mul(width.bytes()).ok_or(Malformed::TooLong)?)?;
+        let values: Vec<i64> = bytes.chunks_exact(width.bytes()).map(sign_extended).collect();
+        let in_range = values.iter().all(|value| value.saturating_abs() <= width.bound());
+        if shift <= MAX_SHIFT && in_range {
+            Ok(Self { shift, width, values })
+        } else {
+            Err(Malformed::NotCanonical)
+        }
+    }
+
+    /// Most bytes that `outputs` values take.
+    pub(crate) fn max_bytes(outputs: usize) -> usize {
+        outputs.saturating_mul(Width::Four.bytes()).saturating_add(2)
+    }
+}
+
+/// `value / 2^shift` to the nearest integer, halves up.
+fn round_shift(value: i64, shift: u32) -> i64 {
+    let half = 1_i64.checked_shl(shift).unwrap_or(0) / 2;
+    value.saturating_add(half).checked_shr(shift).unwrap_or(0)
+}
+
+/// A little-endian two's complement number of two to four bytes.
+fn sign_extended(bytes: &[u8]) -> i64 {
+    let fill = if bytes.last().is_some_and(|top| *top >= 0x80) { 0xff } else { 0 };
+    let mut wide = [fill; 8];
+    for (slot, byte) in wide.iter_mut().zip(bytes) {
+        *slot = *byte;
+    }
+    i64::from_le_bytes(wide)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn round_trip(supplied: &Supplied) -> Supplied {
+        let mut out = Writer::new();
+        supplied.write(&mut out);
+        let bytes = out.finish();
+        assert!(bytes.len() <= Supplied::max_bytes(supplied.values.len()));
+        let mut from = Reader::new(&bytes);
+        let read = Supplied::read(&mut from, supplied.values.len()).unwrap();
+        from.finish().unwrap();
+        read
+    }
+
+    #[test]
+    fn an_input_row_uses_the_bits_it_may() {
+        let row = FixedRow::new(&[1.0, -0.5, 0.0]).unwrap();
+        assert_eq!((row.integers.as_slice(), row.exponent), ([1 << 23, -(1 << 22), 0].as_slice(), -23));
+        let flat = FixedRow::new(&vec![1.0; 4096]).unwrap();
+        assert_eq!(flat.integers[0], 1 << 15);
+        assert_eq!(FixedRow::new(&[0.0; 3]).unwrap().integers, [0; 3]);
+        assert_eq!(FixedRow::new(&[f64::INFINITY]), None);
+    }
+
+    #[test]
+    fn a_slack_shift_or_a_narrow_width_is_not_canonical() {
+        let products: Vec<i64> = (1..200).map(|i| i * 1_000_003).collect();
+        let honest = Supplied::compress(&products);
+        assert!(honest.is_canonical_product());
+        let slack = Supplied {
+            shift: honest.shift + 1,
+            values: products.iter().map(|p| round_shift(*p, honest.shift + 1)).collect(),
+            ..honest.clone()
+        };
+        assert!(!slack.is_canonical_product());
+        let spiked: Vec<i64> = products.iter().copied().chain([1 << 50]).collect();
+        assert!(Supplied::compress(&spiked).width > Width::Two);
+        assert!(!Supplied::with_width(&spiked, Width::Two).is_canonical_product());
+    }
+
+    proptest! {
+        #[test]
+        fn prop_supplied_products_round_trip_and_stay_near(
+            products in prop::collection::vec(-(1_i64 << 50)..(1_i64 << 50), 1..60),
+            scale in 0..50_u32,
+        ) {
+            let products: Vec<i64> = products.iter().map(|product| product >> scale).collect();
+            let supplied = Supplied::compress(&products);
+            prop_assert!(supplied.is_canonical_product());
+            prop_assert_eq!(&round_trip(&supplied), &supplied);
+            for (product, value) in products.iter().zip(supplied.on_product_grid()) {
+                prop_assert!(2 * (product - value).abs() <= 1 << supplied.shift);
+            }
+        }
+    }
+}

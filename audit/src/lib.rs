@@ -1,0 +1,32 @@
+//! Audits: what is asked of a miner, what it answers, and the verdict.
+#![forbid(unsafe_code)]
+
+pub mod assets;
+pub mod challenge;
+mod domains;
+mod decode;
+pub mod finish;
+mod fixed;
+
+pub mod judge;
+pub mod keys;
+pub mod measure;
+pub mod model;
+mod num;
+mod products;
+mod proof;
+pub mod prove;
+mod reference;
+mod relations;
+pub mod prompt;
+pub mod policy;
+pub mod request;
+pub mod sampling;
+pub mod session;
+mod sketch;
+mod statement;
+mod steps;
+pub mod tolerance;
+pub mod transcript_file;
+pub mod verdict;
+mod verify;

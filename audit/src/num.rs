@@ -1,0 +1,91 @@
+//! Conversions between number types, each in one place.
+
+/// An index or count as `usize`; no supported platform has fewer than 32 bits.
+#[expect(clippy::as_conversions, reason = "u32 to usize widens on every supported platform")]
+pub(crate) const fn index(value: u32) -> usize {
+    value as usize
+}
+
+/// A count as `u32`, saturating: counts here are bounded far below.
+pub(crate) fn count(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// A count as `u64`.
+pub(crate) fn long(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// An integer as f64, rounded to nearest where it has more than 53 bits.
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "rounding to nearest is meant")]
+pub(crate) const fn real(value: i64) -> f64 {
+    value as f64
+}
+
+/// A count as f64.
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+pub(crate) const fn real_count(value: usize) -> f64 {
+    value as f64
+}
+
+/// The nearest integer to `value`, halves to even; `None` unless its magnitude is below 2^62.
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the range is checked")]
+pub(crate) fn nearest_integer(value: f64) -> Option<i64> {
+    const BOUND: f64 = 4_611_686_018_427_387_904.0;
+    (value.abs() < BOUND).then(|| value.round_ties_even() as i64)
+}
+
+/// A real in `0 ..= 2^127` cut to an integer; `None` outside.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range is checked"
+)]
+pub(crate) fn floor_u128(value: f64) -> Option<u128> {
+    const BOUND: f64 = 170_141_183_460_469_231_731_687_303_715_884_105_728.0;
+    (0.0..=BOUND).contains(&value).then_some(value as u128)
+}
+
+/// 2^exponent, exactly, for exponents of normal numbers; beyond them 0 or infinity.
+pub(crate) fn power_of_two(exponent: i32) -> f64 {
+    match exponent.checked_add(1023) {
+        Some(biased @ 1..=2046) => f64::from_bits(u64::from(biased.unsigned_abs()) << 52),
+        Some(biased) if biased > 2046 => f64::INFINITY,
+        _ => 0.0,
+    }
+}
+
+/// `floor(log2 |value|)` of a normal number.
+pub(crate) fn floor_log2(value: f64) -> i32 {
+    let biased = (value.to_bits() >> 52) & 0x7ff;
+    i32::try_from(biased).unwrap_or(0).saturating_sub(1023)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two_are_exact() {
+        assert_eq!(power_of_two(0), 1.0);
+        assert_eq!(power_of_two(-126), f64::from(f32::MIN_POSITIVE));
+        assert_eq!(power_of_two(2000), f64::INFINITY);
+        assert_eq!(power_of_two(-2000), 0.0);
+        for exponent in -1022..=1023 {
+            assert_eq!(floor_log2(power_of_two(exponent)), exponent);
+            assert_eq!(floor_log2(-power_of_two(exponent) * 1.5), exponent);
+        }
+    }
+
+    #[test]
+    fn integers_are_rounded_to_even_and_bounded() {
+        assert_eq!(nearest_integer(2.5), Some(2));
+        assert_eq!(nearest_integer(-3.5), Some(-4));
+        assert_eq!(nearest_integer(power_of_two(62)), None);
+        assert_eq!(nearest_integer(f64::NAN), None);
+        assert_eq!(floor_u128(-1.0), None);
+        assert_eq!(floor_u128(f64::INFINITY), None);
+        assert_eq!(floor_u128(power_of_two(120)), Some(1 << 120));
+    }
+}

@@ -1,0 +1,324 @@
+//! The prover: from a captured trace and committed weights to the bytes of a proof.
+
+use assay_commitments::codec::{Malformed, Writer};
+use assay_commitments::manifest::{LayerEntry, Manifest, Matrix};
+use assay_commitments::rows::decode_row;
+use assay_commitments::trace::{Trace, TraceCommitment, TraceTrees, TreeId};
+use assay_commitments::weights::{LayerPolynomial, open};
+use assay_commitments::{KvGroup, LayerIndex, Position};
+use assay_sumcheck::E;
+use rayon::prelude::*;
+use thiserror::Error;
+
+use crate::challenge::{Cell, Nonce};
+use crate::decode::{Pick, Scores, head_input};
+use crate::fixed::{FixedRow, Supplied};
+use crate::model::{CommittedLayer, CommittedModel};
+use crate::num::index;
+use crate::products::{
+    CellProducts, HeadProduct, combination, head_claims, head_signs, head_weights, layer_claims,
+};
+use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
+use crate::relations::{CacheRow, CellRows, Layer, Linear, SuppliedProducts};
+use crate::request::Request;
+use crate::statement::{Statement, challenge_of};
+use crate::steps;
+use crate::tolerance::Tolerance;
+use crate::verdict::Relation;
+
+/// Why a proof cannot be made. With a trace of one's own model none of these happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProveError {
+    /// The request and the nonce give no challenge.
+    #[error("the request's policy and the nonce give no challenge")]
+    NoChallenge,
+    /// The trace does not reach over the committed positions.
+    #[error("the trace ends before the committed positions do")]
+    TraceTooShort,
+    /// A row of the trace has no canonical form.
+    #[error("a row of the trace is not canonical: {0}")]
+    Row(#[from] Malformed),
+    /// The rows of a cell are so far off that no proof can be written down.
+    #[error("the rows of layer {layer} at position {position} leave the range of {}", .relation.name())]
+    Range {
+        /// The layer.
+        layer: LayerIndex,
+        /// The position.
+        position: Position,
+        /// The relation.
+        relation: Relation,
+    },
+}
+
+/// A cell on the prover's side: what goes into the proof, and the exact products behind it.
+pub(crate) struct ProvenCell {
+    pub(crate) witness: CellWitness,
+    pub(crate) rows: CellRows,
+    pub(crate) linears: [Linear; 7],
+    pub(crate) products: [Vec<i64>; 7],
+}
+
+/// A decode on the prover's side.
+struct ProvenDecode {
+    witness: DecodeWitness,
+    head: HeadProduct,
+    products: Vec<i64>,
+}
+
+/// Proves what a nonce asks for.
+///
+/// `trace` holds the rows that `commitment` binds, `model` the weights of the manifest. The prover
+/// does not judge: a trace that another model left behind gives a proof that is rejected.
+///
+/// # Errors
+/// [`ProveError`].
+pub fn prove(
+    model: &CommittedModel,
+    request: &Request,
+    commitment: &TraceCommitment,
+    trace: &Trace,
+    nonce: Option<&Nonce>,
+) -> Result<Vec<u8>, ProveError> {
+    let statement = Statement { request, commitment, nonce };
+    let manifest = &model.manifest;
+    let challenge = challenge_of(request, manifest, commitment, nonce).ok_or(ProveError::NoChallenge)?;
+    let positions = commitment.positions().ok_or(ProveError::NoChallenge)?;
+    if trace.positions() < positions {
+        return Err(ProveError::TraceTooShort);
+    }
+    let shape = Shape { manifest, challenge: &challenge, positions, signs: statement.sign_count() };
+    let source = Source { model, shape, trace, trees: trace.commit(&commitment.session, positions) };
+
+    let cells: Vec<ProvenCell> =
+        challenge.cells.par_iter().map(|cell| source.cell(cell)).collect::<Result<_, _>>()?;
+    let decodes: Vec<ProvenDecode> = challenge
+        .decodes
+        .par_iter()
+        .map(|position| source.decode(*position, &statement))
+        .collect::<Result<_, _>>()?;
+
+    let mut out = Writer::new();
+    let transcript = steps::start(&statement, manifest);
+    let witness = source.witness(&cells, &decodes);
+    witness.write(&mut out);
+    let witness_bytes = out.finish();
+    let (transcript, seed) = steps::witness(transcript, &witness_bytes);
+
+    let exact: Vec<[Vec<i64>; 7]> = cells.iter().map(|cell| cell.products.clone()).collect();
+    let products: Vec<CellProducts> = cells
+        .into_iter()
+        .enumerate()
+        .map(|(number, cell)| CellProducts::new(cell.linears, &seed, number, shape.signs))
+        .collect();
+    let head_signs = head_signs(&seed, &challenge, manifest, shape.signs);
+    let claims = Claims {
+        cells: products
+            .par_iter()
+            .zip(&exact)
+            .map(|(cell, exact)| {
+                let [q, k, v, o, gate, up, down] = &cell.products;
+                let [xq, xk, xv, xo, xgate, xup, xdown] = exact;
+                [(q, xq), (k, xk), (v, xv), (o, xo), (gate, xgate), (up, xup), (down, xdown)]
+                    .map(|((linear, signs), exact)| linear.target.claims(signs, exact))
+            })
+            .collect(),
+        decodes: decodes.iter().map(|decode| decode.head.target.claims(&head_signs, &decode.products)).collect(),
+    };
+    let mut out = Writer::new();
+    claims.write(&mut out);
+    let claims_bytes = out.finish();
+    let (transcript, beta) = steps::claims(transcript, &claims_bytes);
+
+    let powers = combination(beta, shape.signs);
+    let by_layer = layer_claims(&challenge, &products, &claims, &powers);
+    let (heads, logits): (Vec<HeadProduct>, Vec<Vec<i64>>) =
+        decodes.into_iter().map(|decode| (decode.head, decode.products)).unzip();
+    let weights = head_weights(manifest, &heads, &head_signs, &powers);
+    let parts = parts(&logits, &weights);
+    let mut transcript = steps::parts(transcript, &parts.concat());
+    let layers = by_layer
+        .iter()
+        .map(|(layer, claims)| {
+            let weights = &model.layers[index(layer.get())].weights;
+            open(&weights.polynomial, &weights.tree, &manifest.layer_code, claims, &mut transcript)
+        })
+        .collect();
+    let shards = head_claims(&heads, weights, &parts)
+        .iter()
+        .zip(&model.head)
+        .map(|(claims, shard)| open(&shard.polynomial, &shard.tree, &manifest.head_code, claims, &mut transcript))
+        .collect();
+    let mut out = Writer::new();
+    out.raw(&witness_bytes);
+    out.raw(&claims_bytes);
+    Openings { parts, layers, shards }.write(&mut out);
+    Ok(out.finish())
+}
+
+/// Each shard's share of every decode's claim, from the exact logits.
+fn parts(logits: &[Vec<i64>], weights: &[Vec<Vec<E>>]) -> Vec<Vec<E>> {
+    let share = |weights: &Vec<E>, logits: &[i64]| {
+        let terms = weights.iter().zip(logits).map(|(weight, logit)| {
+            assay_sumcheck::field::e_mul_f(*weight, assay_sumcheck::field::f_from_i64(*logit))
+        });
+        terms.sum()
+    };
+    logits
+        .iter()
+        .zip(weights)
+        .map(|(logits, shards)| {
+            let block = shards.first().map_or(1, Vec::len).max(1);
+            // A shard past the vocabulary's end holds padding alone.
+            let blocks = logits.chunks(block).chain(std::iter::repeat(&[][..]));
+            shards.iter().zip(blocks).map(|(weights, logits)| share(weights, logits)).collect()
+        })
+        .collect()
+}
+
+/// The constants of a layer.
+pub(crate) fn layer<'a>(manifest: &'a Manifest, entry: &LayerEntry, norms: &'a [Vec<f32>; 2]) -> Layer<'a> {
+    Layer {
+        architecture: &manifest.architecture,
+        tolerance: Tolerance::of(manifest.profile),
+        norms,
+        exponents: entry.exponents,
+    }
+}
+
+/// Where the prover takes rows and weights from.
+pub(crate) struct Source<'a> {
+    pub(crate) model: &'a CommittedModel,
+    pub(crate) shape: Shape<'a>,
+    pub(crate) trace: &'a Trace,
+    pub(crate) trees: TraceTrees,
+}
+
+impl Source<'_> {
+    fn bytes(&self, tree: TreeId, range: std::ops::Range<usize>) -> Result<&[u8], ProveError> {
+        self.trace.rows(tree, range).ok_or(ProveError::TraceTooShort)
+    }
+
+    fn hashes(&self, tree: TreeId, range: &std::ops::Range<usize>) -> Vec<[u8; 32]> {
+        self.trees.tree(tree).map(|tree| tree.open_range(range.start, range.end)).unwrap_or_default()
+    }
+
+    pub(crate) fn cell(&self, cell: &Cell) -> Result<ProvenCell, ProveError> {
+        let manifest = &self.model.manifest;
+        let committed: &CommittedLayer = &self.model.layers[index(cell.layer.get())];
+        let layer = layer(manifest, &manifest.layers[index(cell.layer.get())], &committed.norms);
+        let polynomial = &committed.weights.polynomial;
+        let row = |tree| {
+            let position = index(cell.position.get());
+            self.bytes(tree, position..position + 1).map(<[u8]>::to_vec)
+        };
+        let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
+        let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
+        let caches = self
+            .shape
+            .cache_ranges(cell)
+            .into_iter()
+            .map(|(group, range)| self.bytes(TreeId::Kv(cell.layer, group), range).map(<[u8]>::to_vec))
+            .collect::<Result<Vec<_>, _>>()?;
+        let ranges = self.shape.cell_ranges(cell);
+        let hashes = ranges.iter().flat_map(|(tree, range)| self.hashes(*tree, range)).collect();
+        let rows = decode_cell(manifest, cell, [&h, &a, &o, &m], &caches)?;
+
+        let out_of_range = |relation| ProveError::Range { layer: cell.layer, position: cell.position, relation };
+        let x1 = layer.attention_input(&rows).map_err(out_of_range)?;
+        let middle = Layer::middle(&rows).map_err(out_of_range)?;
+        let x2 = layer.mlp_input(&middle).map_err(out_of_range)?;
+        let product = |matrix: Matrix, x: &FixedRow| polynomial.product(matrix.index(), &x.integers);
+        let (q, k) = (product(Matrix::Q, &x1), product(Matrix::K, &x1));
+        let (gate, up) = (product(Matrix::Gate, &x2), product(Matrix::Up, &x2));
+        let supplied = SuppliedProducts {
+            q: Supplied::compress(&q),
+            k: Supplied::compress(&k),
+            gate: Supplied::compress(&gate),
+            up: Supplied::compress(&up),
+        };
+        let linears = layer.linears(&rows, &supplied).map_err(out_of_range)?;
+        let [_, _, v, o_linear, _, _, down] = &linears;
+        let [v, o_exact, down] = [v, o_linear, down].map(|linear| product(linear.matrix, &linear.input));
+        let witness = CellWitness { h, a, o, m, caches, supplied, hashes };
+        Ok(ProvenCell { witness, rows, linears, products: [q, k, v, o_exact, gate, up, down] })
+    }
+
+    fn decode(&self, position: Position, statement: &Statement<'_>) -> Result<ProvenDecode, ProveError> {
+        let manifest = &self.model.manifest;
+        let tree = TreeId::H(self.shape.end());
+        let range = index(position.get())..index(position.get()) + 1;
+        let h = self.bytes(tree, range.clone())?.to_vec();
+        let row = decode_row(manifest.profile, &h)?;
+        let input = head_input(&row, &self.model.final_norm, &manifest.architecture).ok_or(ProveError::Range {
+            layer: self.shape.end(),
+            position,
+            relation: Relation::Logits,
+        })?;
+        let exponent = input.product_exponent(manifest.head.exponent);
+        let products = self.logits(&input);
+        let pick = Pick {
+            tolerance: Tolerance::of(manifest.profile),
+            sampling: &statement.request.sampling,
+            position,
+            token: statement.picked(position).ok_or(ProveError::NoChallenge)?,
+        };
+        let logits = Scores::compress(&products, exponent, &pick);
+        let target = Scores::new(&logits, exponent, &pick).target();
+        let witness = DecodeWitness { h, logits, hashes: self.hashes(tree, &range) };
+        Ok(ProvenDecode { witness, head: HeadProduct { input, target }, products })
+    }
+
+    /// Whether the next layer's committed input is the exact sum of this cell's rows.
+    pub(crate) fn is_residual_exact(&self, cell: &Cell, rows: &CellRows) -> Result<bool, ProveError> {
+        let next = LayerIndex::new(cell.layer.get() + 1);
+        let position = index(cell.position.get());
+        let committed = self.bytes(TreeId::H(next), position..position + 1)?;
+        let committed = decode_row(self.model.manifest.profile, committed)?;
+        Ok(Layer::middle(rows).is_ok_and(|middle| Layer::next(&middle, rows) == committed))
+    }
+
+    /// Exact logits over the vocabulary.
+    fn logits(&self, input: &FixedRow) -> Vec<i64> {
+        let shard = |polynomial: &LayerPolynomial| polynomial.product(0, &input.integers);
+        let mut logits: Vec<i64> = self.model.head.iter().flat_map(|part| shard(&part.polynomial)).collect();
+        logits.truncate(index(self.model.manifest.architecture.vocab_size));
+        logits
+    }
+
+    fn witness(&self, cells: &[ProvenCell], decodes: &[ProvenDecode]) -> Witness {
+        let norms = |layer: &LayerIndex| self.model.layers[index(layer.get())].norms.clone();
+        Witness {
+            norms: self.shape.challenge.layers().iter().map(norms).collect(),
+            final_norm: self.model.final_norm.clone(),
+            cells: cells.iter().map(|cell| cell.witness.clone()).collect(),
+            decodes: decodes.iter().map(|decode| decode.witness.clone()).collect(),
+        }
+    }
+}
+
+/// Decodes the rows of a cell; `caches` are by group, each ending at the cell's position.
+pub(crate) fn decode_cell(
+    manifest: &Manifest,
+    cell: &Cell,
+    [h, a, o, m]: [&[u8]; 4],
+    caches: &[Vec<u8>],
+) -> Result<CellRows, Malformed> {
+    let decode = |bytes: &[u8]| decode_row(manifest.profile, bytes);
+    let head_dim = index(manifest.architecture.head_dim);
+    let row_bytes = head_dim.saturating_mul(2).saturating_mul(manifest.profile.element_bytes()).max(1);
+    let cache_row = |bytes: &[u8]| {
+        let row = decode(bytes)?;
+        let (key, value) = row.split_at_checked(head_dim).ok_or(Malformed::Truncated)?;
+        Ok(CacheRow { key: key.to_vec(), value: value.to_vec() })
+    };
+    let mut own = vec![];
+    let mut prefixes = vec![];
+    for (group, bytes) in (0..).map(KvGroup::new).zip(caches) {
+        let mut rows: Vec<CacheRow> = bytes.chunks(row_bytes).map(cache_row).collect::<Result<_, Malformed>>()?;
+        own.push(rows.pop().ok_or(Malformed::Truncated)?);
+        if cell.groups.contains(&group) {
+            prefixes.push((group, rows));
+        }
+    }
+    Ok(CellRows { h: decode(h)?, a: decode(a)?, o: decode(o)?, m: decode(m)?, caches: own, prefixes })
+}

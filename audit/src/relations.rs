@@ -1,0 +1,212 @@
+//! The relations of a cell: from committed rows to committed rows.
+//!
+//! Prover and verifier run the same functions on the same committed inputs. What cannot be computed
+//! without weights, the query, key, gate and up products, comes from the miner and is itself one of
+//! the linear relations.
+
+use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::{KvGroup, Position};
+
+use crate::fixed::{FixedRow, Supplied};
+use crate::num::index;
+use crate::reference::{activation, add, attention, rms_norm, rope, to_bf16};
+use crate::sketch::Target;
+use crate::tolerance::{Tolerance, deviation, median_magnitude};
+use crate::verdict::Relation;
+
+/// A cached key and value of one group at one position.
+#[derive(Clone, Debug)]
+pub(crate) struct CacheRow {
+    pub(crate) key: Vec<f64>,
+    pub(crate) value: Vec<f64>,
+}
+
+/// The committed rows of a cell, decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct CellRows {
+    pub(crate) h: Vec<f64>,
+    pub(crate) a: Vec<f64>,
+    pub(crate) o: Vec<f64>,
+    pub(crate) m: Vec<f64>,
+    /// Every group at the cell's position.
+    pub(crate) caches: Vec<CacheRow>,
+    /// For each drawn group the positions before.
+    pub(crate) prefixes: Vec<(KvGroup, Vec<CacheRow>)>,
+}
+
+/// The products that come with a proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SuppliedProducts {
+    pub(crate) q: Supplied,
+    pub(crate) k: Supplied,
+    pub(crate) gate: Supplied,
+    pub(crate) up: Supplied,
+}
+
+/// A layer's constants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layer<'a> {
+    pub(crate) architecture: &'a Architecture,
+    pub(crate) tolerance: Tolerance,
+    pub(crate) norms: &'a [Vec<f32>; 2],
+    pub(crate) exponents: [i16; 7],
+}
+
+/// A product of integers and what it is compared with.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    pub(crate) matrix: Matrix,
+    pub(crate) input: FixedRow,
+    pub(crate) target: Target,
+}
+
+impl Linear {
+    pub(crate) const fn relation(&self) -> Relation {
+        relation_of(self.matrix)
+    }
+}
+
+const fn relation_of(matrix: Matrix) -> Relation {
+    match matrix {
+        Matrix::Q | Matrix::K => Relation::C2,
+        Matrix::V => Relation::C4,
+        Matrix::O => Relation::C6,
+        Matrix::Gate | Matrix::Up => Relation::C8,
+        Matrix::Down => Relation::C9,
+    }
+}
+
+/// A comparison element by element.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Elementwise {
+    pub(crate) relation: Relation,
+    pub(crate) group: KvGroup,
+    /// Mean square deviation over the most allowed.
+    pub(crate) ratio: f64,
+    pub(crate) holds: bool,
+}
+
+impl Layer<'_> {
+    const fn exponent(&self, matrix: Matrix) -> i16 {
+        let [q, k, v, o, gate, up, down] = self.exponents;
+        match matrix {
+            Matrix::Q => q,
+            Matrix::K => k,
+            Matrix::V => v,
+            Matrix::O => o,
+            Matrix::Gate => gate,
+            Matrix::Up => up,
+            Matrix::Down => down,
+        }
+    }
+
+    /// C1: the input of the attention branch.
+    pub(crate) fn attention_input(&self, rows: &CellRows) -> Result<FixedRow, Relation> {
+        let [norm, _] = self.norms;
+        FixedRow::new(&rms_norm(&rows.h, norm, self.architecture.norm_eps)).ok_or(Relation::C2)
+    }
+
+    /// C7: the residual stream between the branches.
+    pub(crate) fn middle(rows: &CellRows) -> Result<Vec<f64>, Relation> {
+        let middle = add(&rows.h, &rows.o);
+        if middle.iter().all(|value| value.is_finite()) { Ok(middle) } else { Err(Relation::C7) }
+    }
+
+    /// C7: the input of the MLP branch.
+    pub(crate) fn mlp_input(&self, middle: &[f64]) -> Result<FixedRow, Relation> {
+        let [_, norm] = self.norms;
+        FixedRow::new(&rms_norm(middle, norm, self.architecture.norm_eps)).ok_or(Relation::C8)
+    }
+
+    /// C9: the input of the down projection.
+    pub(crate) fn down_input(&self, x: &FixedRow, gate: &Supplied, up: &Supplied) -> Result<FixedRow, Relation> {
+        let gate = rounded(gate, x.product_exponent(self.exponent(Matrix::Gate)));
+        let up = rounded(up, x.product_exponent(self.exponent(Matrix::Up)));
+        FixedRow::new(&activation(&gate, &up)).ok_or(Relation::C9)
+    }
+
+    /// C10: the residual stream after the layer.
+    pub(crate) fn next(middle: &[f64], rows: &CellRows) -> Vec<f64> {
+        add(middle, &rows.m)
+    }
+
+    /// C2, C4, C6, C8, C9: every product of the cell with its target, in the order of the matrices.
+    pub(crate) fn linears(&self, rows: &CellRows, supplied: &SuppliedProducts) -> Result<[Linear; 7], Relation> {
+        let x1 = self.attention_input(rows)?;
+        let x2 = self.mlp_input(&Self::middle(rows)?)?;
+        let heads = FixedRow::new(&rows.a).ok_or(Relation::C6)?;
+        let down = self.down_input(&x2, &supplied.gate, &supplied.up)?;
+        let values: Vec<f64> = rows.caches.iter().flat_map(|cache| cache.value.iter().copied()).collect();
+        let given = |matrix, input: &FixedRow, products: &Supplied| Linear {
+            matrix,
+            input: input.clone(),
+            target: Target::supplied(products),
+        };
+        let committed = |matrix, input: FixedRow, row: &[f64]| {
+            let exponent = input.product_exponent(self.exponent(matrix));
+            let target = Target::committed(row, exponent, &self.tolerance).ok_or(relation_of(matrix))?;
+            Ok(Linear { matrix, input, target })
+        };
+        Ok([
+            given(Matrix::Q, &x1, &supplied.q),
+            given(Matrix::K, &x1, &supplied.k),
+            committed(Matrix::V, x1, &values)?,
+            committed(Matrix::O, heads, &rows.o)?,
+            given(Matrix::Gate, &x2, &supplied.gate),
+            given(Matrix::Up, &x2, &supplied.up),
+            committed(Matrix::Down, down, &rows.m)?,
+        ])
+    }
+
+    /// C3 for every group and C5 for every drawn one.
+    pub(crate) fn elementwise(
+        &self,
+        rows: &CellRows,
+        position: Position,
+        supplied: &SuppliedProducts,
+    ) -> Result<Vec<Elementwise>, Relation> {
+        let x1 = self.attention_input(rows)?;
+        let keys = rounded(&supplied.k, x1.product_exponent(self.exponent(Matrix::K)));
+        let queries = rounded(&supplied.q, x1.product_exponent(self.exponent(Matrix::Q)));
+        let head_dim = index(self.architecture.head_dim);
+        let group_width = head_dim.saturating_mul(index(self.architecture.heads_per_group()));
+
+        let heads_of_groups = rows.caches.iter().zip(keys.chunks(head_dim)).zip(0..);
+        let mut checks: Vec<Elementwise> = heads_of_groups
+            .map(|((cache, key), group)| {
+                let reference = rope(key, position, self.architecture);
+                let tau = self.tolerance.of_row(&cache.key, median_magnitude(&cache.key));
+                self.judge(Relation::C3, KvGroup::new(group), deviation(&cache.key, &reference, &tau))
+            })
+            .collect();
+        for (group, prefix) in &rows.prefixes {
+            let number = index(group.get());
+            let own = rows.caches.get(number);
+            let keys: Vec<&[f64]> = prefix.iter().chain(own).map(|cache| cache.key.as_slice()).collect();
+            let values: Vec<&[f64]> = prefix.iter().chain(own).map(|cache| cache.value.as_slice()).collect();
+            let outputs = rows.a.chunks(group_width).nth(number).unwrap_or(&[]);
+            let queries = queries.chunks(group_width).nth(number).unwrap_or(&[]);
+            for (output, query) in outputs.chunks(head_dim).zip(queries.chunks(head_dim)) {
+                let query: Vec<f64> = rope(query, position, self.architecture).into_iter().map(to_bf16).collect();
+                let head = attention(&query, &keys, &values);
+                let own = self.tolerance.of_row(output, median_magnitude(output));
+                let tau: Vec<f64> =
+                    own.iter().zip(&head.spread).map(|(tau, spread)| tau + self.tolerance.eps_rel * spread).collect();
+                checks.push(self.judge(Relation::C5, *group, deviation(output, &head.output, &tau)));
+            }
+        }
+        Ok(checks)
+    }
+
+    fn judge(&self, relation: Relation, group: KvGroup, (mean, largest): (f64, f64)) -> Elementwise {
+        let theta = if relation == Relation::C3 { self.tolerance.theta_keys } else { self.tolerance.theta_attention };
+        // Anything that is not a number holds nothing.
+        let holds = mean <= theta && largest <= self.tolerance.gross;
+        Elementwise { relation, group, ratio: mean / theta, holds }
+    }
+}
+
+/// Supplied products as the runtime goes on with them.
+fn rounded(supplied: &Supplied, exponent: i32) -> Vec<f64> {
+    supplied.reals(exponent).into_iter().map(to_bf16).collect()
+}

@@ -1,0 +1,355 @@
+//! The sketch: integer rows that are compared through random signs.
+//!
+//! For weights `rho_j`, sign vectors `s_i` and products `P_j = (x_int W_int)_j` the miner sends
+//! `c_i = sum_j s_ij rho_j P_j` as field elements and proves them exactly. The verifier holds a row
+//! `Y_j` that should be near `P_j`, computes `D_i = c_i - sum_j s_ij rho_j Y_j` in the field, lifts
+//! `D_i` to the symmetric range and compares `mean_i D_i^2` with `theta sum_j (rho_j tau_j)^2`.
+//! The mean estimates `sum_j (rho_j (P_j - Y_j))^2` (Johnson-Lindenstrauss with signs). No single
+//! `rho_j (P_j - Y_j)` can wrap: weights are at most 2^10 and both rows below 2^51.
+
+use ark_ff::{AdditiveGroup, Field};
+use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_i64, f_from_u64};
+use assay_sumcheck::{E, F};
+
+use crate::domains;
+use crate::fixed::{PRODUCT_BOUND, Supplied};
+use crate::num::{floor_u128, long, nearest_integer, power_of_two, real, real_count};
+use crate::reference::dot;
+use crate::tolerance::{MAX_OUTLIERS, OUTLIER_MEDIANS, Tolerance, median_magnitude, theta_supplied};
+
+/// Sign vectors when the challenge was unknown: 2^40 tries at an error of 4 theta pass with 2^-21.
+pub(crate) const SIGNS_WITH_NONCE: usize = 128;
+/// Sign vectors of a complete proof, whose author may try without end: 4 theta passes with 2^-120.
+pub(crate) const SIGNS_COMPLETE: usize = 256;
+/// Bits of the weights that bring outputs of different tolerance to one scale.
+const WEIGHT_SCALE: f64 = 1024.0;
+/// Beyond this the right side of the comparison is refused.
+const SQUARE_BOUND: u128 = 1 << 120;
+
+/// Sign vectors for the outputs of one product: a bit an output and vector, set for minus.
+#[derive(Clone, Debug)]
+pub(crate) struct Signs {
+    count: usize,
+    bytes: Vec<u8>,
+}
+
+impl Signs {
+    /// Draws `count` sign vectors (a multiple of 8) over `outputs` outputs: a BLAKE3 stream keyed by
+    /// a transcript challenge and the number of the product in the audit.
+    pub(crate) fn draw(seed: &[u8; 32], product: usize, count: usize, outputs: usize) -> Self {
+        let mut hash = blake3::Hasher::new_derive_key(domains::SIGNS);
+        hash.update(seed);
+        hash.update(&long(product).to_le_bytes());
+        let mut bytes = vec![0; outputs.saturating_mul(count / 8)];
+        hash.finalize_xof().fill(&mut bytes);
+        Self { count, bytes }
+    }
+
+    /// The signs of each output, eight vectors a byte.
+    fn outputs(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks_exact((self.count / 8).max(1))
+    }
+
+    /// `sum_j s_ij v_j` for every vector `i`, exactly. Values lie below 2^62 in magnitude.
+    pub(crate) fn combine(&self, values: &[i64]) -> Vec<i128> {
+        let mut totals = vec![0_i128; self.count];
+        for (signs, value) in self.outputs().zip(values) {
+            let signed = [i128::from(*value), i128::from(*value).wrapping_neg()];
+            let [plus, minus] = signed;
+            for (totals, byte) in totals.as_chunks_mut::<8>().0.iter_mut().zip(signs) {
+                for (bit, total) in totals.iter_mut().enumerate() {
+                    let term = if (byte >> bit) & 1 == 0 { plus } else { minus };
+                    *total = total.wrapping_add(term);
+                }
+            }
+        }
+        totals
+    }
+
+    /// `rho_j sum_i powers_i s_ij` for every output: the sum over a byte of signs comes from a table.
+    pub(crate) fn output_weights(&self, powers: &[E], rho: &[i64]) -> Vec<E> {
+        let tables: Vec<[E; 256]> = powers.as_chunks::<8>().0.iter().map(byte_table).collect();
+        self.outputs()
+            .zip(rho)
+            .map(|(signs, rho)| {
+                let entries = signs.iter().zip(&tables).filter_map(|(byte, table)| table.get(usize::from(*byte)));
+                e_mul_f(entries.copied().sum(), f_from_i64(*rho))
+            })
+            .collect()
+    }
+}
+
+/// `sum_b (+-) powers_b` for every byte of signs.
+fn byte_table(powers: &[E; 8]) -> [E; 256] {
+    let mut table = [E::ZERO; 256];
+    let mut byte = 0_u8;
+    for entry in &mut table {
+        *entry = powers
+            .iter()
+            .enumerate()
+            .map(|(bit, power)| if (byte >> bit) & 1 == 0 { *power } else { -*power })
+            .sum();
+        byte = byte.wrapping_add(1);
+    }
+    table
+}
+
+/// The first `count` powers of a challenge.
+pub(crate) fn powers(beta: E, count: usize) -> Vec<E> {
+    std::iter::successors(Some(E::ONE), |power| Some(*power * beta)).take(count).collect()
+}
+
+/// An exact integer as a field element.
+pub(crate) fn to_field(value: i128) -> F {
+    let residue = value.rem_euclid(i128::from(P));
+    f_from_u64(u64::try_from(residue).unwrap_or(0))
+}
+
+/// What a product is compared with.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The row on the product's grid.
+    pub(crate) row: Vec<i64>,
+    /// Weights; 0 for an output that is proven singly.
+    pub(crate) rho: Vec<i64>,
+    /// Outputs that are proven singly, ascending, with the most that each may be off.
+    pub(crate) singles: Vec<(usize, f64)>,
+    /// `sum_j (rho_j tau_j)^2`.
+    tolerance: f64,
+    /// Most mean square deviation in tolerances.
+    theta: f64,
+}
+
+impl Target {
+    /// The target of a committed row: tolerances from the profile, outliers taken out. `None` when
+    /// the row has no place on the grid, has too many outliers, or its tolerance cannot be compared.
+    pub(crate) fn committed(row: &[f64], exponent: i32, profile: &Tolerance) -> Option<Self> {
+        let unit = power_of_two(exponent.saturating_neg());
+        let on_grid = |y: &f64| nearest_integer(y * unit).filter(|integer| integer.abs() < PRODUCT_BOUND);
+        let integers: Vec<i64> = row.iter().map(on_grid).collect::<Option<_>>()?;
+        let median = median_magnitude(row);
+        let tau: Vec<f64> = profile.of_row(row, median).iter().map(|tau| tau * unit).collect();
+        let is_outlier = |y: &f64| y.abs() > OUTLIER_MEDIANS * median;
+        let singles: Vec<(usize, f64)> = row
+            .iter()
+            .zip(&tau)
+            .enumerate()
+            .filter(|(_, (y, _))| is_outlier(y))
+            .map(|(j, (_, tau))| (j, 2.0 * tau))
+            .collect();
+        if singles.len() > MAX_OUTLIERS {
+            return None;
+        }
+        let least = row
+            .iter()
+            .zip(&tau)
+            .filter(|(y, _)| !is_outlier(y))
+            .fold(f64::INFINITY, |least, (_, tau)| least.min(*tau));
+        let weight = |(y, tau): (&f64, &f64)| {
+            if is_outlier(y) { Some(0) } else { nearest_integer((WEIGHT_SCALE * least / tau).floor()).map(|rho| rho.max(1)) }
+        };
+        let rho: Vec<i64> = row.iter().zip(&tau).map(weight).collect::<Option<_>>()?;
+        let weighted: Vec<f64> = rho.iter().zip(&tau).map(|(rho, tau)| real(*rho) * tau).collect();
+        let tolerance = dot(&weighted, &weighted);
+        Some(Self { row: integers, rho, singles, tolerance, theta: profile.theta_products })
+    }
+
+    /// The target of supplied products: each may be off by a rounding, which is uniform.
+    pub(crate) fn supplied(supplied: &Supplied) -> Self {
+        let row: Vec<i64> = supplied.on_product_grid().collect();
+        let outputs = row.len();
+        let step = supplied.step();
+        Self {
+            rho: vec![1; outputs],
+            singles: vec![],
+            tolerance: real_count(outputs) * step * step / 12.0,
+            theta: theta_supplied(outputs),
+            row,
+        }
+    }
+
+    /// The same with outputs to be proven singly, each within half a rounding.
+    pub(crate) fn with_candidates(self, candidates: &[usize], supplied: &Supplied) -> Self {
+        let singles = candidates.iter().map(|candidate| (*candidate, supplied.step() / 2.0)).collect();
+        Self { singles, ..self }
+    }
+
+    fn weighted(&self, row: &[i64]) -> Vec<i64> {
+        row.iter().zip(&self.rho).map(|(value, rho)| value.saturating_mul(*rho)).collect()
+    }
+
+    /// The honest claims on exact products.
+    pub(crate) fn claims(&self, signs: &Signs, products: &[i64]) -> ClaimValues {
+        let sketch = signs.combine(&self.weighted(products)).into_iter().map(to_field).collect();
+        let single = |(output, _): &(usize, f64)| products.get(*output).map(|product| f_from_i64(*product));
+        ClaimValues { sketch, singles: self.singles.iter().filter_map(single).collect() }
+    }
+
+    /// Judges claims, given that they are exact.
+    pub(crate) fn check(&self, signs: &Signs, claims: &ClaimValues) -> Comparison {
+        let expected = signs.combine(&self.weighted(&self.row));
+        let square = |(claim, expected): (&F, i128)| {
+            let difference = u128::from(centered(*claim - to_field(expected)).unsigned_abs());
+            difference.saturating_mul(difference)
+        };
+        let squares = claims.sketch.iter().zip(expected).map(square).fold(0_u128, u128::saturating_add);
+        let allowed = real_count(signs.count) * self.theta * self.tolerance;
+        let bound = floor_u128(allowed).filter(|bound| *bound < SQUARE_BOUND);
+        let single_holds = |(claim, (output, slack)): (&F, &(usize, f64))| {
+            let off = centered(*claim).checked_sub(self.row.get(*output).copied()?)?;
+            Some(real(off.checked_abs()?) <= *slack)
+        };
+        let singles_hold =
+            claims.singles.iter().zip(&self.singles).all(|pair| single_holds(pair).unwrap_or(false));
+        Comparison {
+            ratio: square_as_real(squares) / allowed,
+            within: bound.is_some_and(|bound| squares <= bound),
+            singles_hold,
+        }
+    }
+
+    /// The mean square deviation of exact products over the most allowed: what the sketch estimates.
+    pub(crate) fn exact_ratio(&self, products: &[i64]) -> f64 {
+        let off = |((product, row), rho): ((&i64, &i64), &i64)| real(product.saturating_sub(*row)) * real(*rho);
+        let errors: Vec<f64> = products.iter().zip(&self.row).zip(&self.rho).map(off).collect();
+        dot(&errors, &errors) / (self.theta * self.tolerance)
+    }
+
+    /// `R_j = sum_i beta^i s_ij rho_j`, plus the further powers at the outputs proven singly.
+    pub(crate) fn output_weights(&self, signs: &Signs, beta_powers: &[E]) -> Vec<E> {
+        let (sketch, singles) = beta_powers.split_at(signs.count.min(beta_powers.len()));
+        let mut weights = signs.output_weights(sketch, &self.rho);
+        for ((output, _), power) in self.singles.iter().zip(singles) {
+            if let Some(weight) = weights.get_mut(*output) {
+                *weight += power;
+            }
+        }
+        weights
+    }
+}
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a figure for reports")]
+fn square_as_real(square: u128) -> f64 {
+    square as f64
+}
+
+/// What a miner claims of one product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClaimValues {
+    /// `c_i` for every sign vector.
+    pub(crate) sketch: Vec<F>,
+    /// `(x_int W_int)_j` for every output that is proven singly.
+    pub(crate) singles: Vec<F>,
+}
+
+impl ClaimValues {
+    /// `sum_i beta^i c_i`, singles after the sketch.
+    pub(crate) fn value(&self, beta_powers: &[E]) -> E {
+        let all = self.sketch.iter().chain(&self.singles);
+        all.zip(beta_powers).map(|(claim, power)| *power * e_from_f(*claim)).sum()
+    }
+}
+
+/// How claims compare with a target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Comparison {
+    /// Over the most allowed.
+    pub(crate) ratio: f64,
+    /// Whether the mean square is allowed.
+    pub(crate) within: bool,
+    /// Whether every output proven singly is.
+    pub(crate) singles_hold: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROFILE: Tolerance = Tolerance::of(assay_commitments::rows::Profile::Bf16V1);
+
+    fn products(count: usize) -> Vec<i64> {
+        (0..count as i64).map(|j| (j * 7_919 % 2_003 - 1_001) * 1_000_003_000 + 17).collect()
+    }
+
+    /// A row as an honest runtime commits it: products rounded to bf16, grid 2^-40.
+    fn committed(products: &[i64]) -> Vec<f64> {
+        products.iter().map(|p| crate::reference::to_bf16(real(*p) * power_of_two(-40))).collect()
+    }
+
+    #[test]
+    fn honest_rows_pass_with_room() {
+        let products = products(700);
+        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
+        let comparison = target.check(&signs, &target.claims(&signs, &products));
+        assert!(comparison.within && comparison.singles_hold && comparison.ratio < 0.4, "{comparison:?}");
+        let exact = target.exact_ratio(&products);
+        assert!((comparison.ratio / exact - 1.0).abs() < 0.5, "{} {exact}", comparison.ratio);
+    }
+
+    #[test]
+    fn a_row_of_other_weights_fails() {
+        let products = products(700);
+        let moved: Vec<i64> = products.iter().enumerate().map(|(j, p)| p + p / 60 * (j as i64 % 3 - 1)).collect();
+        let target = Target::committed(&committed(&moved), -40, &PROFILE).unwrap();
+        let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
+        assert!(!target.check(&signs, &target.claims(&signs, &products)).within);
+    }
+
+    #[test]
+    fn a_difference_as_large_as_the_field_cannot_wrap_to_nothing() {
+        let products = products(700);
+        let mut row = committed(&products);
+        row[3] += power_of_two(10);
+        let target = Target::committed(&row, -40, &PROFILE);
+        let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
+        assert!(target.is_none_or(|target| {
+            let comparison = target.check(&signs, &target.claims(&signs, &products));
+            !comparison.within || !comparison.singles_hold
+        }));
+    }
+
+    #[test]
+    fn outliers_are_proven_singly_and_are_few() {
+        let mut products = products(700);
+        products[5] = 1 << 50;
+        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        assert_eq!(target.singles.iter().map(|single| single.0).collect::<Vec<_>>(), [5]);
+        let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
+        let mut claims = target.claims(&signs, &products);
+        assert!(target.check(&signs, &claims).singles_hold);
+        claims.singles[0] += f_from_i64(1 << 44);
+        assert!(!target.check(&signs, &claims).singles_hold);
+        products[..20].fill(1 << 50);
+        assert!(Target::committed(&committed(&products), -40, &PROFILE).is_none());
+    }
+
+    #[test]
+    fn the_weights_of_a_claim_reproduce_its_value() {
+        let mut products = products(90);
+        products[7] = 1 << 50;
+        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        assert_eq!(target.singles.len(), 1);
+        let signs = Signs::draw(&[2; 32], 5, SIGNS_COMPLETE, 90);
+        let claims = target.claims(&signs, &products);
+        let beta = E::new(f_from_u64(3), f_from_u64(5), f_from_u64(7));
+        let powers = powers(beta, SIGNS_COMPLETE + target.singles.len());
+        let weights = target.output_weights(&signs, &powers);
+        let sum: E = weights.iter().zip(&products).map(|(weight, p)| e_mul_f(*weight, f_from_i64(*p))).sum();
+        assert_eq!(sum, claims.value(&powers));
+    }
+
+    #[test]
+    fn supplied_products_pass_and_forged_ones_do_not() {
+        let products = products(300);
+        let supplied = Supplied::compress(&products);
+        let target = Target::supplied(&supplied);
+        let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 300);
+        let honest = target.check(&signs, &target.claims(&signs, &products));
+        assert!(honest.within && honest.ratio < 0.6, "{honest:?}");
+        let mut forged = supplied;
+        forged.values.iter_mut().for_each(|value| *value += 2);
+        let target = Target::supplied(&forged);
+        assert!(!target.check(&signs, &target.claims(&signs, &products)).within);
+    }
+}

@@ -1,0 +1,53 @@
+//! What a proof is about: a request, a commitment and a nonce, and the challenge that follows.
+
+use assay_commitments::TokenId;
+use assay_commitments::Position;
+use assay_commitments::manifest::Manifest;
+use assay_commitments::trace::TraceCommitment;
+
+use crate::challenge::{Challenge, Lengths, Nonce, challenge_seed};
+use crate::num::index;
+use crate::policy::Policy;
+use crate::request::Request;
+use crate::sketch::{SIGNS_COMPLETE, SIGNS_WITH_NONCE};
+
+/// What a proof is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Statement<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) commitment: &'a TraceCommitment,
+    /// None for a complete proof.
+    pub(crate) nonce: Option<&'a Nonce>,
+}
+
+impl Statement<'_> {
+    /// How many sign vectors every sketch has.
+    pub(crate) const fn sign_count(&self) -> usize {
+        if self.nonce.is_some() { SIGNS_WITH_NONCE } else { SIGNS_COMPLETE }
+    }
+
+    /// The token that was picked at `position`.
+    pub(crate) fn picked(&self, position: Position) -> Option<TokenId> {
+        let first = self.commitment.prompt.len().checked_sub(1)?;
+        self.commitment.output.get(index(position.get()).checked_sub(first)?).copied()
+    }
+}
+
+/// The challenge of a session: `None` if the commitment has no tokens, or a nonce is missing where the
+/// policy draws, or is given where nothing is drawn.
+pub fn challenge_of(
+    request: &Request,
+    manifest: &Manifest,
+    commitment: &TraceCommitment,
+    nonce: Option<&Nonce>,
+) -> Option<Challenge> {
+    let lengths = Lengths::new(commitment.prompt.len(), commitment.output.len())?;
+    match (request.policy, nonce) {
+        (Policy::Everything, None) => Some(Challenge::everything(&manifest.architecture, lengths)),
+        (Policy::Sampled { .. }, Some(nonce)) => {
+            let seed = challenge_seed(nonce, &commitment.digest(), &request.policy);
+            Some(Challenge::derive(&seed, &request.policy, &manifest.architecture, lengths))
+        }
+        (Policy::Everything, Some(_)) | (Policy::Sampled { .. }, None) => None,
+    }
+}

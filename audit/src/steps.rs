@@ -1,0 +1,94 @@
+//! The transcript of an audit: what is absorbed, in which order, and what is drawn when.
+//!
+//! Prover and verifier run these same functions. A step that only absorbs has no challenge to give,
+//! so nothing can be drawn before the messages that it depends on.
+
+use assay_commitments::manifest::Manifest;
+use assay_sumcheck::E;
+use assay_sumcheck::transcript::{Absorbs, First, Follows, Reduction, Squeezes, Step, Transcript};
+
+use crate::domains;
+use crate::request::PROTOCOL_VERSION;
+use crate::statement::Statement;
+
+macro_rules! step {
+    ($(#[$doc:meta])* $name:ident, $label:literal, $kind:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(crate) enum $name {}
+        impl Step for $name {
+            const LABEL: &'static str = $label;
+        }
+        impl $kind for $name {}
+    };
+}
+
+step! {
+    /// What stands fixed before the audit.
+    Committed, "committed", Absorbs
+}
+step! {
+    /// Rows, supplied products and paths.
+    Witnessed, "witnessed", Absorbs
+}
+step! {
+    /// Sign vectors are drawn.
+    Signed, "signed", Squeezes
+}
+step! {
+    /// Claims on products.
+    Claimed, "claimed", Absorbs
+}
+step! {
+    /// The challenge that combines claims is drawn.
+    Combined, "combined", Squeezes
+}
+step! {
+    /// Parts of claims that several polynomials share.
+    Parted, "parted", Absorbs
+}
+
+impl First for Committed {}
+impl Follows<Committed> for Witnessed {}
+impl Follows<Witnessed> for Signed {}
+impl Follows<Signed> for Claimed {}
+impl Follows<Claimed> for Combined {}
+impl Follows<Combined> for Parted {}
+impl Follows<Parted> for Reduction {}
+
+/// Starts the transcript from what is fixed: version, request, policy, commitment, nonce, model.
+pub(crate) fn start(statement: &Statement<'_>, manifest: &Manifest) -> Transcript<Committed> {
+    let mut transcript = Transcript::<Committed>::start(domains::AUDIT_TRANSCRIPT);
+    transcript.absorb("version", &PROTOCOL_VERSION.to_le_bytes());
+    transcript.absorb("request", statement.request.session_id().as_bytes());
+    transcript.absorb("policy", &statement.request.policy.digest());
+    transcript.absorb("commitment", &statement.commitment.digest());
+    transcript.absorb("nonce", statement.nonce.map_or(domains::NO_NONCE, |nonce| nonce.as_slice()));
+    transcript.absorb("manifest", manifest.id().as_bytes());
+    transcript
+}
+
+/// Absorbs the witness and draws the key of the sign vectors.
+pub(crate) fn witness(transcript: Transcript<Committed>, bytes: &[u8]) -> (Transcript<Signed>, [u8; 32]) {
+    let mut transcript = transcript.advance::<Witnessed>();
+    transcript.absorb_bulk("witness", bytes);
+    let mut transcript = transcript.advance::<Signed>();
+    let seed = transcript.seed("signs");
+    (transcript, seed)
+}
+
+/// Absorbs the claims and draws what combines them.
+pub(crate) fn claims(transcript: Transcript<Signed>, bytes: &[u8]) -> (Transcript<Combined>, E) {
+    let mut transcript = transcript.advance::<Claimed>();
+    transcript.absorb_bulk("claims", bytes);
+    let mut transcript = transcript.advance::<Combined>();
+    let beta = transcript.challenge("beta");
+    (transcript, beta)
+}
+
+/// Absorbs the parts of shared claims; what follows are the openings.
+pub(crate) fn parts(transcript: Transcript<Combined>, parts: &[E]) -> Transcript<Reduction> {
+    let mut transcript = transcript.advance::<Parted>();
+    transcript.absorb_e("parts", parts);
+    transcript.advance()
+}

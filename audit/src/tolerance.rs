@@ -1,0 +1,110 @@
+//! Tolerances: how far honest arithmetic may lie from the reference, under each numeric profile.
+//!
+//! The constants come from calibration (`assay calibrate` prints both sides' margins); the formulas
+//! give each output its own tolerance `tau = eps_rel |y| + eps_abs median|y|`. The median, not the
+//! root mean square, so that a few outliers buy no slack for the rest.
+
+use assay_commitments::rows::Profile;
+
+/// The constants of a profile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance {
+    /// Share of an output's own magnitude.
+    pub eps_rel: f64,
+    /// Share of the row's median magnitude.
+    pub eps_abs: f64,
+    /// Most mean square deviation of committed products, in tolerances.
+    pub theta_products: f64,
+    /// Most mean square deviation of keys, in tolerances.
+    pub theta_keys: f64,
+    /// Most mean square deviation of a head's output, in tolerances.
+    pub theta_attention: f64,
+    /// Most deviation of a single element that is compared one by one, in tolerances.
+    pub gross: f64,
+    /// Share of a logit's magnitude.
+    pub logit_rel: f64,
+    /// Absolute slack of a logit.
+    pub logit_abs: f64,
+}
+
+/// Above this many medians an output is an outlier, which is proven singly.
+pub(crate) const OUTLIER_MEDIANS: f64 = 512.0;
+/// Most outliers of a row.
+pub(crate) const MAX_OUTLIERS: usize = 16;
+/// Stands in for the median of a row of zeros.
+const LEAST_MEDIAN: f64 = 7.888_609_052_210_118e-31;
+
+impl Tolerance {
+    /// The constants of a profile.
+    pub const fn of(profile: Profile) -> Self {
+        match profile {
+            Profile::Bf16V1 => Self {
+                eps_rel: 1.0 / 256.0,
+                eps_abs: 1.0 / 512.0,
+                theta_products: 0.5,
+                theta_keys: 0.5,
+                theta_attention: 0.28,
+                gross: 32.0,
+                logit_rel: 1.0 / 512.0,
+                logit_abs: 1.0 / 128.0,
+            },
+        }
+    }
+
+    /// The tolerance of every element of a committed row.
+    pub(crate) fn of_row(&self, row: &[f64], median: f64) -> Vec<f64> {
+        row.iter().map(|y| self.eps_rel * y.abs() + self.eps_abs * median).collect()
+    }
+}
+
+/// The most mean square deviation of `outputs` supplied products from their roundings, in units of a
+/// uniform rounding's variance. Fewer outputs average less, so a row of few is given more room; an
+/// honest row passes it by mistake less than once in 2^40.
+pub(crate) const fn theta_supplied(outputs: usize) -> f64 {
+    match outputs {
+        1024.. => 2.2,
+        64.. => 3.0,
+        _ => 6.0,
+    }
+}
+
+/// The lower median of the magnitudes; of those that are not zero if it is zero; a stated least value
+/// for a row of zeros.
+pub(crate) fn median_magnitude(row: &[f64]) -> f64 {
+    let median = |mut magnitudes: Vec<f64>| {
+        let middle = magnitudes.len().saturating_sub(1) / 2;
+        magnitudes.sort_by(f64::total_cmp);
+        magnitudes.get(middle).copied()
+    };
+    let magnitudes: Vec<f64> = row.iter().map(|y| y.abs()).collect();
+    match median(magnitudes) {
+        Some(middle) if middle > 0.0 => middle,
+        _ => median(row.iter().map(|y| y.abs()).filter(|y| *y > 0.0).collect()).unwrap_or(LEAST_MEDIAN),
+    }
+}
+
+/// `mean_j ((a_j - b_j) / tau_j)^2` and the largest `|a_j - b_j| / tau_j`.
+pub(crate) fn deviation(a: &[f64], b: &[f64], tau: &[f64]) -> (f64, f64) {
+    let units: Vec<f64> = a.iter().zip(b).zip(tau).map(|((a, b), tau)| (a - b) / tau).collect();
+    let largest = units.iter().fold(0.0, |largest: f64, unit| largest.max(unit.abs()));
+    (crate::reference::dot(&units, &units) / crate::num::real_count(units.len()), largest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_leave_zeros_out_only_when_they_must() {
+        assert_eq!(median_magnitude(&[3.0, -1.0, 2.0, 8.0]), 2.0);
+        assert_eq!(median_magnitude(&[0.0, 0.0, 0.0, -4.0]), 4.0);
+        assert_eq!(median_magnitude(&[0.0; 3]), LEAST_MEDIAN);
+        assert_eq!(LEAST_MEDIAN, crate::num::power_of_two(-100));
+    }
+
+    #[test]
+    fn deviations_are_in_units_of_tolerance() {
+        let (mean, largest) = deviation(&[1.0, 2.0], &[1.0, 2.5], &[0.1, 0.25]);
+        assert_eq!((mean, largest), (2.0, 2.0));
+    }
+}

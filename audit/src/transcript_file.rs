@@ -1,0 +1,431 @@
+//! Transcript files: a whole session in one file that anybody can judge again, offline.
+//!
+//! A file holds the manifest, the request, what the miner sent, the nonce, the embedding digests of the
+//! tokens used, the tokenizer and chat template (or only their digests, in the manifest), and the
+//! validator's receipt. It ends with a checksum: damage on a disk is told apart from a miner's failure.
+
+use std::collections::BTreeMap;
+
+use assay_commitments::SessionId;
+use assay_commitments::TokenId;
+use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
+use assay_commitments::manifest::Manifest;
+use assay_commitments::trace::MAX_TOKENS;
+use sha3::{Digest, Sha3_256};
+use thiserror::Error;
+
+use crate::assets::{EmbeddingDigests, ModelAssets};
+use crate::domains;
+use crate::judge::{Judgement, Report, judge};
+use crate::keys::{Keypair, Signature, is_signed};
+use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
+use crate::verdict::{OwnFault, Reason, Verdict};
+
+/// The version of the file format.
+pub const FILE_VERSION: u16 = 1;
+/// The first bytes of every transcript file.
+const MAGIC: &[u8; 8] = b"ASSAY\0TR";
+/// Most bytes of a proof in a file.
+const MAX_PROOF: usize = 1 << 31;
+/// Most bytes of a tokenizer or template in a file.
+const MAX_ASSET: usize = 1 << 28;
+
+/// Why a file is not a transcript.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FileError {
+    /// It does not begin like one.
+    #[error("this is no transcript file")]
+    Foreign,
+    /// It was written by another version.
+    #[error("the file has version {0}, this program reads version {FILE_VERSION}")]
+    Version(u16),
+    /// The checksum is wrong.
+    #[error("the file is damaged or cut short: its checksum does not match")]
+    Checksum,
+    /// The checksum is right but the content is none.
+    #[error("the file's content is malformed: {0}")]
+    Malformed(#[from] Malformed),
+    /// The parts contradict each other.
+    #[error("the file contradicts itself: {0}")]
+    Inconsistent(&'static str),
+}
+
+/// What a validator measured, with its own clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measurements {
+    /// From the request to the first token, in milliseconds.
+    pub first_token_ms: u32,
+    /// From the first token to the last, in milliseconds.
+    pub generation_ms: u32,
+    /// From the last token to the commitment, in milliseconds.
+    pub commitment_ms: u32,
+    /// From the challenge to the whole proof, in milliseconds.
+    pub proof_ms: u32,
+    /// Time that the judgement took, in microseconds.
+    pub verify_us: u32,
+}
+
+/// A verdict as a receipt states it: without its place, which a replay finds again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conclusion {
+    /// Accepted.
+    Accepted,
+    /// Rejected.
+    Rejected(Reason),
+    /// Inconclusive.
+    Inconclusive(OwnFault),
+}
+
+impl From<Verdict> for Conclusion {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Accepted => Self::Accepted,
+            Verdict::Rejected(failure) => Self::Rejected(failure.reason),
+            Verdict::Inconclusive(fault) => Self::Inconclusive(fault),
+        }
+    }
+}
+
+/// What a validator signs at the end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The session.
+    pub session: SessionId,
+    /// What the validator concluded.
+    pub conclusion: Conclusion,
+    /// What it measured.
+    pub measurements: Measurements,
+    /// Its signature over the rest.
+    pub signature: Signature,
+}
+
+impl Receipt {
+    /// Makes and signs a receipt.
+    pub fn sign(keys: &Keypair, session: SessionId, verdict: Verdict, measurements: Measurements) -> Self {
+        let conclusion = verdict.into();
+        let signature = keys.sign(domains::SIGN_RECEIPT, &receipt_digest(&session, &conclusion, &measurements));
+        Self { session, conclusion, measurements, signature }
+    }
+
+    /// Whether the validator `hotkey` signed it.
+    pub fn is_signed_by(&self, hotkey: &assay_commitments::Hotkey) -> bool {
+        let digest = receipt_digest(&self.session, &self.conclusion, &self.measurements);
+        is_signed(hotkey, domains::SIGN_RECEIPT, &digest, &self.signature)
+    }
+}
+
+fn receipt_digest(session: &SessionId, conclusion: &Conclusion, measurements: &Measurements) -> [u8; 32] {
+    let mut out = Writer::new();
+    out.raw(session.as_bytes());
+    out.value(conclusion);
+    out.value(measurements);
+    Sha3_256::digest(out.finish()).into()
+}
+
+/// A session with everything needed to judge it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TranscriptFile {
+    /// The model.
+    pub manifest: Manifest,
+    /// The session.
+    pub record: SessionRecord,
+    /// The embedding digests of all tokens that the judgement asks for.
+    pub embeddings: EmbeddingDigests,
+    /// The tokenizer; the manifest has its digest.
+    pub tokenizer: Option<Vec<u8>>,
+    /// The chat template; the manifest has its digest.
+    pub chat_template: Option<Vec<u8>>,
+    /// The validator's receipt.
+    pub receipt: Receipt,
+}
+
+impl TranscriptFile {
+    /// The bytes of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.raw(MAGIC);
+        out.u16(FILE_VERSION);
+        out.value(&self.manifest);
+        out.value(&self.record);
+        out.value(&self.embeddings);
+        for asset in [&self.tokenizer, &self.chat_template] {
+            out.value(&asset.is_some());
+            asset.iter().for_each(|bytes| out.bytes(bytes));
+        }
+        out.value(&self.receipt);
+        let mut bytes = out.finish();
+        let checksum = blake3::derive_key(domains::FILE_CHECKSUM, &bytes);
+        bytes.extend_from_slice(&checksum);
+        bytes
+    }
+
+    /// Reads a file and checks that its parts belong together: manifest and request, the validator's
+    /// signatures, digests of what is inline.
+    ///
+    /// # Errors
+    /// [`FileError`]. A file that is read tells of the miner; one that is not, of the file alone.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FileError> {
+        let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(FileError::Foreign)?;
+        if magic != MAGIC {
+            return Err(FileError::Foreign);
+        }
+        let (version, _) = rest.split_first_chunk::<2>().ok_or(FileError::Checksum)?;
+        let version = u16::from_le_bytes(*version);
+        if version != FILE_VERSION {
+            return Err(FileError::Version(version));
+        }
+        let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(FileError::Checksum)?;
+        if blake3::derive_key(domains::FILE_CHECKSUM, body) != *checksum {
+            return Err(FileError::Checksum);
+        }
+        let mut from = Reader::new(body.get(10..).ok_or(FileError::Checksum)?);
+        let file = Self {
+            manifest: from.value()?,
+            record: from.value()?,
+            embeddings: from.value()?,
+            tokenizer: read_asset(&mut from)?,
+            chat_template: read_asset(&mut from)?,
+            receipt: from.value()?,
+        };
+        from.finish()?;
+        file.check()?;
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), FileError> {
+        let request = &self.record.request;
+        let digest = |bytes: &Vec<u8>| *blake3::hash(bytes).as_bytes();
+        let holds = |what, ok: bool| if ok { Ok(()) } else { Err(FileError::Inconsistent(what)) };
+        holds("the request names another manifest", self.manifest.id() == request.manifest)?;
+        holds("the request is not signed by its validator", request.is_signed(&self.record.request_signature))?;
+        holds("the receipt is of another session", self.receipt.session == request.session_id())?;
+        holds("the receipt is not signed by the validator", self.receipt.is_signed_by(&request.validator))?;
+        holds("an embedding digest is not the manifest's", self.embeddings.matches(&self.manifest))?;
+        let tokenizer = self.tokenizer.as_ref().is_none_or(|bytes| digest(bytes) == self.manifest.tokenizer);
+        holds("the tokenizer is not the manifest's", tokenizer)?;
+        let template = self.chat_template.as_ref().is_none_or(|bytes| Some(digest(bytes)) == self.manifest.chat_template);
+        holds("the chat template is not the manifest's", template)
+    }
+
+    /// Judges the session again. `find` looks up assets that the file names by digest only.
+    pub fn judge(&self, find: &dyn Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Judgement {
+        match self.assets(find) {
+            Ok(assets) => judge(&self.record, &self.manifest, &assets, &self.embeddings),
+            Err(fault) => Judgement { verdict: Verdict::Inconclusive(fault), report: Report::default() },
+        }
+    }
+
+    fn assets(&self, find: &dyn Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<ModelAssets, OwnFault> {
+        let asset = |inline: &Option<Vec<u8>>, digest: &[u8; 32]| {
+            inline.clone().or_else(|| find(digest)).ok_or(OwnFault::AssetMissing)
+        };
+        let tokenizer = asset(&self.tokenizer, &self.manifest.tokenizer)?;
+        let template = self.manifest.chat_template.as_ref().map(|digest| asset(&self.chat_template, digest)).transpose()?;
+        ModelAssets::new(&self.manifest, &tokenizer, template.as_deref())
+    }
+
+    /// The tokens whose embedding digests a judgement asks for, from what was streamed and, where it can
+    /// be read, what was committed.
+    pub fn tokens_of(record: &SessionRecord) -> Vec<TokenId> {
+        let committed = match &record.exchange {
+            Exchange::Committed { commitment, .. } => codec::decode::<assay_commitments::trace::TraceCommitment>(&commitment.bytes).ok(),
+            Exchange::Uncommitted(_) => None,
+        };
+        let committed = committed.into_iter().flat_map(|commitment| commitment.prompt.into_iter().chain(commitment.output));
+        record.streamed.iter().copied().chain(committed).map(|token| (token, ())).collect::<BTreeMap<_, _>>().into_keys().collect()
+    }
+}
+
+fn read_asset(from: &mut Reader<'_>) -> Result<Option<Vec<u8>>, Malformed> {
+    if from.value()? { from.bytes(MAX_ASSET).map(|bytes| Some(bytes.to_vec())) } else { Ok(None) }
+}
+
+impl Canonical for Conclusion {
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Self::Accepted => out.u8(0),
+            Self::Rejected(reason) => {
+                out.u8(1);
+                out.value(reason);
+            }
+            Self::Inconclusive(fault) => {
+                out.u8(2);
+                out.value(fault);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match from.u8()? {
+            0 => Ok(Self::Accepted),
+            1 => from.value().map(Self::Rejected),
+            2 => from.value().map(Self::Inconclusive),
+            _ => Err(Malformed::NotCanonical),
+        }
+    }
+}
+
+impl Canonical for Measurements {
+    fn write(&self, out: &mut Writer) {
+        let Self { first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us } = self;
+        [first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us].into_iter().for_each(|value| out.u32(*value));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            first_token_ms: from.u32()?,
+            generation_ms: from.u32()?,
+            commitment_ms: from.u32()?,
+            proof_ms: from.u32()?,
+            verify_us: from.u32()?,
+        })
+    }
+}
+
+impl Canonical for Receipt {
+    fn write(&self, out: &mut Writer) {
+        out.raw(self.session.as_bytes());
+        out.value(&self.conclusion);
+        out.value(&self.measurements);
+        out.value(&self.signature);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            session: SessionId::new(from.array()?),
+            conclusion: from.value()?,
+            measurements: from.value()?,
+            signature: from.value()?,
+        })
+    }
+}
+
+impl Canonical for SignedBytes {
+    fn write(&self, out: &mut Writer) {
+        out.bytes(&self.bytes);
+        out.value(&self.signature);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { bytes: from.bytes(MAX_PROOF)?.to_vec(), signature: from.value()? })
+    }
+}
+
+impl Canonical for Omission {
+    fn write(&self, out: &mut Writer) {
+        out.u8(match self {
+            Self::Absent => 0,
+            Self::Late => 1,
+            Self::Broken => 2,
+            Self::Violation => 3,
+        });
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match from.u8()? {
+            0 => Ok(Self::Absent),
+            1 => Ok(Self::Late),
+            2 => Ok(Self::Broken),
+            3 => Ok(Self::Violation),
+            _ => Err(Malformed::NotCanonical),
+        }
+    }
+}
+
+impl Canonical for Answer {
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Self::Proof(proof) => {
+                out.u8(0);
+                out.value(proof);
+            }
+            Self::Refusal(refusal) => {
+                out.u8(1);
+                out.value(refusal);
+            }
+            Self::Omitted(omission) => {
+                out.u8(2);
+                out.value(omission);
+            }
+            Self::Interrupted => out.u8(3),
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match from.u8()? {
+            0 => from.value().map(Self::Proof),
+            1 => from.value().map(Self::Refusal),
+            2 => from.value().map(Self::Omitted),
+            3 => Ok(Self::Interrupted),
+            _ => Err(Malformed::NotCanonical),
+        }
+    }
+}
+
+impl Canonical for Reply {
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Self::None => out.u8(0),
+            Self::Settled { nonce } => {
+                out.u8(1);
+                out.value(nonce);
+            }
+            Self::Challenged { nonce, answer } => {
+                out.u8(2);
+                out.value(nonce);
+                out.value(answer);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match from.u8()? {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Settled { nonce: from.value()? }),
+            2 => Ok(Self::Challenged { nonce: from.value()?, answer: from.value()? }),
+            _ => Err(Malformed::NotCanonical),
+        }
+    }
+}
+
+impl Canonical for Exchange {
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Self::Uncommitted(omission) => {
+                out.u8(0);
+                out.value(omission);
+            }
+            Self::Committed { commitment, reply } => {
+                out.u8(1);
+                out.value(commitment);
+                out.value(reply);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match from.u8()? {
+            0 => from.value().map(Self::Uncommitted),
+            1 => Ok(Self::Committed { commitment: from.value()?, reply: from.value()? }),
+            _ => Err(Malformed::NotCanonical),
+        }
+    }
+}
+
+impl Canonical for SessionRecord {
+    fn write(&self, out: &mut Writer) {
+        out.value(&self.request);
+        out.value(&self.request_signature);
+        out.list(&self.streamed.iter().map(|token| token.get()).collect::<Vec<_>>());
+        out.value(&self.exchange);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            request: from.value()?,
+            request_signature: from.value()?,
+            streamed: from.list::<u32>(MAX_TOKENS)?.into_iter().map(TokenId::new).collect(),
+            exchange: from.value()?,
+        })
+    }
+}

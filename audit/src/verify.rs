@@ -1,0 +1,327 @@
+//! The verifier: a proof against a challenge. It walks its own list and takes nothing from the proof
+//! that it has not asked for.
+
+use assay_commitments::codec::Malformed;
+use assay_commitments::manifest::{LayerEntry, Manifest, small_digest};
+use assay_commitments::merkle::{range_hash_count, verify_range};
+use assay_commitments::rows::{decode_row, encode_row};
+use assay_commitments::trace::{TraceCommitment, TraceShape, TreeId, leaf, row_digest};
+use assay_commitments::weights::{self, BilinearClaim, Discharged, OpeningError, WeightRoot};
+use assay_commitments::{LayerIndex, Position};
+use rayon::prelude::*;
+
+use crate::challenge::{Cell, Challenge};
+use crate::decode::{MAX_CANDIDATES, Pick, Scores, head_input};
+use crate::num::{count, index};
+use crate::products::{
+    CellProducts, HeadProduct, combination, head_claims, head_signs, head_weights, layer_claims, parts_add_up,
+};
+use crate::proof::{CellWitness, DecodeWitness, Proof, Shape};
+use crate::prove::{decode_cell, layer};
+use crate::relations::{Elementwise, Layer, Linear};
+use crate::sketch::ClaimValues;
+use crate::statement::Statement;
+use crate::steps;
+use crate::tolerance::Tolerance;
+use crate::verdict::{Failure, Margin, Reason, Relation, Stage, Where};
+
+/// Checks a proof. `margins` receives every comparison that could be made, also of a proof that is
+/// rejected.
+///
+/// # Errors
+/// The first failure in the order: shape, registered norms, openings of rows, relations of the cells
+/// in turn, decodes, openings of weights.
+pub(crate) fn verify_proof(
+    statement: &Statement<'_>,
+    manifest: &Manifest,
+    challenge: &Challenge,
+    bytes: &[u8],
+    margins: &mut Vec<Margin>,
+) -> Result<(), Failure> {
+    let malformed = |_: Malformed| Failure::at(Reason::ProofShape, Stage::Shape);
+    let positions = statement.commitment.positions().unwrap_or(0);
+    let shape = Shape { manifest, challenge, positions, signs: statement.sign_count() };
+    let proof = Proof::read(bytes, &shape).map_err(malformed)?;
+    check_norms(manifest, challenge, &proof)?;
+
+    let openings = RowOpenings { commitment: statement.commitment, trace: shape.trace() };
+    let layers = challenge.layers();
+    let cells: Vec<CheckedCell> = challenge
+        .cells
+        .par_iter()
+        .zip(&proof.witness.cells)
+        .map(|(cell, witness)| {
+            let place = layers.binary_search(&cell.layer).ok();
+            let norms = place.and_then(|place| proof.witness.norms.get(place));
+            let entry = manifest.layers.get(index(cell.layer.get()));
+            let (Some(norms), Some(entry)) = (norms, entry) else { return Err(malformed(Malformed::Truncated)) };
+            check_cell(&shape, &openings, cell, witness, (entry, norms))
+        })
+        .collect::<Result<_, _>>()?;
+    let decodes: Vec<CheckedDecode<'_>> = challenge
+        .decodes
+        .iter()
+        .zip(&proof.witness.decodes)
+        .map(|(position, witness)| check_decode(&shape, &openings, statement, *position, witness, &proof.witness.final_norm))
+        .collect::<Result<_, _>>()?;
+
+    let transcript = steps::start(statement, manifest);
+    let (transcript, seed) = steps::witness(transcript, proof.witness_bytes);
+    let mut elementwise = vec![];
+    let mut products = vec![];
+    for (number, cell) in cells.into_iter().enumerate() {
+        elementwise.push(cell.elementwise);
+        products.push(CellProducts::new(cell.linears, &seed, number, shape.signs));
+    }
+    let (transcript, beta) = steps::claims(transcript, proof.claims_bytes);
+
+    let mut first = None;
+    for (((cell, products), claims), elementwise) in
+        challenge.cells.iter().zip(&products).zip(&proof.claims.cells).zip(elementwise)
+    {
+        let found = judge_cell(cell, products, claims, &elementwise, margins);
+        first = first.or(found);
+    }
+    let signs = head_signs(&seed, challenge, manifest, shape.signs);
+    let mut heads = vec![];
+    for ((position, decode), claims) in challenge.decodes.iter().zip(decodes).zip(&proof.claims.decodes) {
+        let comparison = decode.head.target.check(&signs, claims);
+        let place = Where::decode(*position).relation(Relation::Logits);
+        margins.push(Margin { place, ratio: comparison.ratio });
+        let judged = if claims.singles.len() != decode.scores.candidates.len() {
+            Err(Failure::at(Reason::ProofShape, Stage::Shape))
+        } else if !comparison.within {
+            Err(Failure::new(Reason::Logits, place))
+        } else if !comparison.singles_hold {
+            Err(Failure::new(Reason::Candidate, place))
+        } else {
+            decode.scores.judge(&claims.singles, &decode.pick).map_err(|reason| Failure::new(reason, Where::decode(*position)))
+        };
+        first = first.or(judged.err());
+        heads.push(decode.head);
+    }
+    if let Some(failure) = first {
+        return Err(failure);
+    }
+
+    let powers = combination(beta, shape.signs);
+    let parts = &proof.openings.parts;
+    if !parts_add_up(&proof.claims.decodes, parts, &powers) {
+        return Err(Failure::at(Reason::ClaimParts, Stage::Opening));
+    }
+    let mut transcript = steps::parts(transcript, &parts.concat());
+    let by_layer = layer_claims(challenge, &products, &proof.claims, &powers);
+    let mut discharge = |root: Option<&WeightRoot>, claims: &[BilinearClaim], opening: &weights::Opening, layer| {
+        let place = Where::opening(layer);
+        let (layout, code) = match layer {
+            Some(_) => (manifest.layer_layout(), &manifest.layer_code),
+            None => (manifest.head_layout(), &manifest.head_code),
+        };
+        let root = root.ok_or(Failure::new(Reason::OpeningShape, place))?;
+        weights::verify(root, &layout, code, claims, opening, &mut transcript)
+            .map_err(|error| Failure::new(reason_of(error), place))
+    };
+    let mut discharged: Vec<Discharged> = vec![];
+    for ((layer, claims), opening) in by_layer.iter().zip(&proof.openings.layers) {
+        let root = manifest.layers.get(index(layer.get())).map(|entry| &entry.root);
+        discharged.push(discharge(root, claims, opening, Some(*layer))?);
+    }
+    let weights = head_weights(manifest, &heads, &signs, &powers);
+    let shards = head_claims(&heads, weights, parts);
+    for ((claims, root), opening) in shards.iter().zip(&manifest.head.roots).zip(&proof.openings.shards) {
+        discharged.push(discharge(Some(root), claims, opening, None)?);
+    }
+    // Every layer and every shard has its receipt, or a claim would stand unproven.
+    if discharged.len() == layers.len().saturating_add(manifest.head.roots.len()) {
+        Ok(())
+    } else {
+        Err(Failure::at(Reason::OpeningShape, Stage::Opening))
+    }
+}
+
+const fn reason_of(error: OpeningError) -> Reason {
+    match error {
+        OpeningError::Params | OpeningError::Claims | OpeningError::Shape => Reason::OpeningShape,
+        OpeningError::FinalEvaluation => Reason::Sumcheck,
+        OpeningError::ColumnFold => Reason::ColumnFold,
+        OpeningError::MerklePath => Reason::ColumnPath,
+    }
+}
+
+/// The norm weights are those of the manifest.
+fn check_norms(manifest: &Manifest, challenge: &Challenge, proof: &Proof<'_>) -> Result<(), Failure> {
+    for (layer, [first, second]) in challenge.layers().iter().zip(&proof.witness.norms) {
+        let registered = manifest.layers.get(index(layer.get())).map(|entry| entry.small);
+        if registered != Some(small_digest(&[first, second])) {
+            return Err(Failure::new(Reason::SmallTensors, Where::opening(Some(*layer))));
+        }
+    }
+    if manifest.head.small == small_digest(&[&proof.witness.final_norm]) {
+        Ok(())
+    } else {
+        Err(Failure::new(Reason::SmallTensors, Where::opening(None)))
+    }
+}
+
+/// Opens rows against the trace commitment.
+struct RowOpenings<'a> {
+    commitment: &'a TraceCommitment,
+    trace: TraceShape,
+}
+
+impl RowOpenings<'_> {
+    /// Whether `rows` are those of `tree` from `start` on. Takes the hashes it needs from the front.
+    fn holds<'h>(&self, tree: TreeId, start: usize, rows: &[u8], hashes: &'h [[u8; 32]]) -> (bool, &'h [[u8; 32]]) {
+        let positions = self.commitment.positions().unwrap_or(0);
+        let session = &self.commitment.session;
+        let size = self.trace.row_bytes(tree).max(1);
+        let leaves: Vec<[u8; 32]> = rows
+            .chunks(size)
+            .zip(start..)
+            .map(|(row, position)| leaf(session, tree, Position::new(count(position)), &row_digest(row)))
+            .collect();
+        let needed = range_hash_count(positions, start, start.saturating_add(leaves.len()));
+        let (own, rest) = hashes.split_at(needed.min(hashes.len()));
+        let root = self.trace.tree_index(tree).and_then(|tree| self.commitment.roots.get(tree));
+        let holds = root.is_some_and(|root| verify_range(root, positions, start, &leaves, own).is_ok());
+        (holds, rest)
+    }
+}
+
+struct CheckedCell {
+    linears: [Linear; 7],
+    elementwise: Vec<Elementwise>,
+}
+
+/// Opens a cell's rows and evaluates what needs no weights.
+fn check_cell(
+    shape: &Shape<'_>,
+    openings: &RowOpenings<'_>,
+    cell: &Cell,
+    witness: &CellWitness,
+    (entry, norms): (&LayerEntry, &[Vec<f32>; 2]),
+) -> Result<CheckedCell, Failure> {
+    let manifest = shape.manifest;
+    let place = Where::cell(cell.layer, cell.position);
+    let failed = |relation: Relation| Failure::new(relation.reason(), place.relation(relation));
+    let layer = layer(manifest, entry, norms);
+    let CellWitness { h, a, o, m, caches, supplied, hashes } = witness;
+    let rows = decode_cell(manifest, cell, [h, a, o, m], caches)
+        .map_err(|_| Failure::new(Reason::RowNotCanonical, place.at(Stage::Trace)))?;
+    for products in [&supplied.q, &supplied.k, &supplied.gate, &supplied.up] {
+        if !products.is_canonical_product() {
+            return Err(Failure::new(Reason::SuppliedNotCanonical, place.at(Stage::Shape)));
+        }
+    }
+
+    let next = Layer::next(&Layer::middle(&rows).map_err(failed)?, &rows);
+    let next_is_finite = next.iter().all(|value| value.is_finite());
+    let mut next_bytes = vec![];
+    encode_row(manifest.profile, &next.iter().map(|value| narrow(*value)).collect::<Vec<_>>(), &mut next_bytes);
+    let mut rest = hashes.as_slice();
+    let mut open = |(tree, range): &(TreeId, std::ops::Range<usize>), bytes: &[u8]| {
+        let (holds, after) = openings.holds(*tree, range.start, bytes, rest);
+        rest = after;
+        holds
+    };
+    let ranges = shape.cell_ranges(cell);
+    let contents = [h, &next_bytes, a, o, m].into_iter().chain(caches);
+    let mut next_holds = true;
+    for (range, bytes) in ranges.iter().zip(contents) {
+        let holds = open(range, bytes);
+        if range.0 == TreeId::H(LayerIndex::new(cell.layer.get().saturating_add(1))) {
+            next_holds = holds;
+        } else if !holds {
+            return Err(Failure::new(Reason::TraceOpening, place.at(Stage::Trace)));
+        }
+    }
+    let linears = layer.linears(&rows, supplied).map_err(failed)?;
+    let mut elementwise = layer.elementwise(&rows, cell.position, supplied).map_err(failed)?;
+    elementwise.push(Elementwise {
+        relation: Relation::C10,
+        group: assay_commitments::KvGroup::new(0),
+        ratio: if next_holds { 0.0 } else { f64::INFINITY },
+        holds: next_holds && next_is_finite,
+    });
+    Ok(CheckedCell { linears, elementwise })
+}
+
+/// A reference value, which is a bf16 number, as f32.
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "bf16 values are f32 values")]
+const fn narrow(value: f64) -> f32 {
+    value as f32
+}
+
+/// Compares a cell's products and rows; the first failure is by relation.
+fn judge_cell(
+    cell: &Cell,
+    products: &CellProducts,
+    claims: &[ClaimValues; 7],
+    elementwise: &[Elementwise],
+    margins: &mut Vec<Margin>,
+) -> Option<Failure> {
+    let place = Where::cell(cell.layer, cell.position);
+    let mut failures: Vec<Failure> = vec![];
+    for ((linear, signs), claims) in products.products.iter().zip(claims) {
+        let comparison = linear.target.check(signs, claims);
+        let place = place.relation(linear.relation());
+        margins.push(Margin { place, ratio: comparison.ratio });
+        if claims.singles.len() != linear.target.singles.len() {
+            return Some(Failure::at(Reason::ProofShape, Stage::Shape));
+        }
+        if !(comparison.within && comparison.singles_hold) {
+            failures.push(Failure::new(linear.relation().reason(), place));
+        }
+    }
+    for check in elementwise {
+        let exact = check.relation == Relation::C10;
+        let place = place.relation(check.relation);
+        let place = if exact { place } else { place.group(check.group) };
+        if !exact {
+            margins.push(Margin { place, ratio: check.ratio });
+        }
+        if !check.holds {
+            failures.push(Failure::new(check.relation.reason(), place));
+        }
+    }
+    failures.into_iter().min_by_key(|failure| failure.place.relation)
+}
+
+struct CheckedDecode<'a> {
+    head: HeadProduct,
+    scores: Scores<'a>,
+    pick: Pick<'a>,
+}
+
+/// Opens a decode's row and lists its candidates.
+fn check_decode<'a>(
+    shape: &Shape<'_>,
+    openings: &RowOpenings<'_>,
+    statement: &Statement<'a>,
+    position: Position,
+    witness: &'a DecodeWitness,
+    final_norm: &[f32],
+) -> Result<CheckedDecode<'a>, Failure> {
+    let manifest = shape.manifest;
+    let place = Where::decode(position);
+    let row = decode_row(manifest.profile, &witness.h)
+        .map_err(|_| Failure::new(Reason::RowNotCanonical, place.at(Stage::Trace)))?;
+    if !witness.logits.is_canonical_logits() {
+        return Err(Failure::new(Reason::SuppliedNotCanonical, place.at(Stage::Shape)));
+    }
+    let (holds, _) = openings.holds(TreeId::H(shape.end()), index(position.get()), &witness.h, &witness.hashes);
+    if !holds {
+        return Err(Failure::new(Reason::TraceOpening, place.at(Stage::Trace)));
+    }
+    let input = head_input(&row, final_norm, &manifest.architecture).ok_or(Failure::new(Reason::Logits, place))?;
+    let exponent = input.product_exponent(manifest.head.exponent);
+    let token = statement.picked(position).ok_or(Failure::new(Reason::ProofShape, place))?;
+    let pick =
+        Pick { tolerance: Tolerance::of(manifest.profile), sampling: &statement.request.sampling, position, token };
+    let scores = Scores::new(&witness.logits, exponent, &pick);
+    if scores.candidates.len() > MAX_CANDIDATES {
+        return Err(Failure::new(Reason::TooManyCandidates, place));
+    }
+    let target = scores.target();
+    Ok(CheckedDecode { head: HeadProduct { input, target }, scores, pick })
+}

@@ -1,0 +1,172 @@
+//! The embedded chain.
+
+mod clock;
+mod emission;
+mod fraction;
+mod genesis;
+mod keys;
+mod registry;
+mod report;
+mod state;
+mod weights;
+mod yuma;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use assay_commitments::{Epoch, Hotkey, ManifestId};
+
+use crate::{
+    api::{Chain, WeightRules},
+    error::ChainError,
+    metagraph::Metagraph,
+    types::{EpochKey, EpochKeyHash, EpochKeyRecord, Head, Network, Rao, Uid},
+};
+use state::State;
+
+pub use genesis::{Genesis, GenesisError, Parameters};
+pub use report::{EpochReport, NeuronReport};
+
+/// A chain with one subnet, in the process. Clones share the chain.
+///
+/// Time moves by [`Devnet::step_block`] and [`Devnet::run_epoch`] alone, and the same calls in the
+/// same order give the same chain, to the last RAO. Each call is one transaction: it happens as a
+/// whole, in the newest block. The futures of its [`Chain`] are ready at once.
+///
+/// Signatures are not checked: whoever holds the handle may write for every hotkey.
+#[derive(Clone, Debug)]
+pub struct Devnet {
+    state: Arc<Mutex<State>>,
+}
+
+impl Devnet {
+    /// A chain at its first block after genesis, in epoch 0.
+    ///
+    /// # Errors
+    /// [`GenesisError`] if the genesis contradicts itself.
+    pub fn new(genesis: &Genesis) -> Result<Self, GenesisError> {
+        let state = State::new(genesis)?;
+        Ok(Self {
+            state: Arc::new(Mutex::new(state)),
+        })
+    }
+
+    /// Gives a hotkey the next free uid. On a real chain its coldkey pays for it.
+    ///
+    /// Weights count for a neuron if they are set in a block after its registration.
+    ///
+    /// # Errors
+    /// [`ChainError::AlreadyRegistered`], [`ChainError::SubnetFull`].
+    pub fn register(&self, hotkey: Hotkey) -> Result<Uid, ChainError> {
+        self.state().register(hotkey)
+    }
+
+    /// Sets a hotkey's stake. At the end of the running epoch it counts if the hotkey holds a permit
+    /// by then, and decides whether it gets one for the next.
+    ///
+    /// # Errors
+    /// [`ChainError::NotRegistered`].
+    pub fn set_stake(&self, hotkey: Hotkey, stake: Rao) -> Result<(), ChainError> {
+        self.state().set_stake(hotkey, stake)
+    }
+
+    /// Makes one block, and with it the epoch if that is due.
+    pub fn step_block(&self) -> Option<EpochReport> {
+        self.state().step_block()
+    }
+
+    /// Makes blocks until the running epoch is computed.
+    pub fn run_epoch(&self) -> EpochReport {
+        let mut state = self.state();
+        loop {
+            if let Some(report) = state.step_block() {
+                return report;
+            }
+        }
+    }
+
+    /// Calls check first and write last, so a panic in one leaves the state whole: a poisoned lock
+    /// is still good.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Chain for Devnet {
+    fn network(&self) -> Network {
+        self.state().network()
+    }
+
+    async fn head(&self) -> Result<Head, ChainError> {
+        Ok(self.state().head())
+    }
+
+    async fn metagraph(&self) -> Result<Metagraph, ChainError> {
+        Ok(self.state().metagraph())
+    }
+
+    async fn serve_endpoint(&self, signer: Hotkey, endpoint: SocketAddr) -> Result<(), ChainError> {
+        self.state().serve_endpoint(signer, endpoint)
+    }
+
+    async fn manifests(&self) -> Result<Vec<ManifestId>, ChainError> {
+        Ok(self.state().manifests())
+    }
+
+    async fn publish_manifests(
+        &self,
+        signer: Hotkey,
+        manifests: &[ManifestId],
+    ) -> Result<(), ChainError> {
+        self.state().publish_manifests(signer, manifests)
+    }
+
+    async fn declare_manifest(
+        &self,
+        signer: Hotkey,
+        manifest: ManifestId,
+    ) -> Result<(), ChainError> {
+        self.state().declare_manifest(signer, manifest)
+    }
+
+    async fn publish_epoch_key(
+        &self,
+        signer: Hotkey,
+        epoch: Epoch,
+        hash: EpochKeyHash,
+    ) -> Result<(), ChainError> {
+        self.state().publish_epoch_key(signer, epoch, hash)
+    }
+
+    async fn reveal_epoch_key(
+        &self,
+        signer: Hotkey,
+        epoch: Epoch,
+        key: EpochKey,
+    ) -> Result<(), ChainError> {
+        self.state().reveal_epoch_key(signer, epoch, key)
+    }
+
+    async fn epoch_key(
+        &self,
+        validator: Hotkey,
+        epoch: Epoch,
+    ) -> Result<Option<EpochKeyRecord>, ChainError> {
+        Ok(self.state().epoch_key(validator, epoch))
+    }
+
+    async fn weight_rules(&self) -> Result<WeightRules, ChainError> {
+        Ok(self.state().weight_rules())
+    }
+
+    async fn set_weights(
+        &self,
+        signer: Hotkey,
+        weights: &[(Uid, u16)],
+        version_key: u64,
+    ) -> Result<(), ChainError> {
+        self.state().set_weights(signer, weights, version_key)
+    }
+}

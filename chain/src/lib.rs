@@ -1,0 +1,27 @@
+//! The chain as validators and miners see it, and a devnet that lives in the process.
+//!
+//! Everything above speaks to [`Chain`] and never to a particular chain. The trait is what Assay
+//! needs of a Bittensor subnet: who is registered where, which manifests are in force, where the
+//! epoch stands, a place to publish the hash of an epoch key and later the key, and weights. Its
+//! errors are those of the real subnet, so that code written against the devnet meets the same
+//! refusals.
+//!
+//! [`Devnet`] is the embedded chain: deterministic, in integers, with time that moves only when
+//! told to. Its epochs turn weights into emission by the consensus and incentive part of the Yuma
+//! formula; `devnet::yuma` and `devnet::emission` say what they follow and what they leave out.
+#![forbid(unsafe_code)]
+
+mod api;
+mod devnet;
+mod error;
+mod metagraph;
+mod types;
+
+pub use api::{Chain, MANIFESTS_MAX, WeightRules};
+pub use devnet::{Devnet, EpochReport, Genesis, GenesisError, NeuronReport, Parameters};
+pub use error::ChainError;
+pub use metagraph::{Metagraph, Neuron};
+pub use types::{
+    BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao,
+    Uid,
+};

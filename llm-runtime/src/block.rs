@@ -1,0 +1,136 @@
+//! A decoder layer.
+
+use assay_audit::model::LayerTensors;
+use assay_commitments::LayerIndex;
+use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::trace::TreeId;
+use candle_core::{Device, Tensor};
+use candle_nn::kv_cache::Cache;
+
+use crate::capture::Recorder;
+use crate::error::RunError;
+use crate::kernels::{Add, Attention, GatedSilu, RmsNorm, Rotate, Round, product};
+use crate::numerics::Numerics;
+
+/// Weights of a layer, matrices as `[outputs, inputs]`. Those that share an input are stacked to one:
+/// fewer, larger products.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    input_norm: Tensor,
+    post_norm: Tensor,
+    /// `[q | k | v, hidden]`.
+    qkv: Tensor,
+    /// `[hidden, q]`.
+    output: Tensor,
+    /// `[gate | up, hidden]`.
+    gate_up: Tensor,
+    /// `[hidden, ffn]`.
+    down: Tensor,
+}
+
+/// What all layers of a pass share.
+pub(crate) struct Pass {
+    pub(crate) norm: RmsNorm,
+    pub(crate) rotate: Rotate,
+    pub(crate) attention: Attention,
+    pub(crate) mlp: GatedSilu,
+    /// Cosines and sines of the new positions, `[n, head_dim]`.
+    pub(crate) angles: Tensor,
+}
+
+impl Pass {
+    fn numerics(&self) -> Numerics {
+        self.norm.numerics
+    }
+
+    /// A product, rounded.
+    fn linear(&self, x: &Tensor, weights: &Tensor) -> candle_core::Result<Tensor> {
+        let products = product(x, weights)?;
+        products.inplace_op1(&Round(self.numerics()))?;
+        Ok(products)
+    }
+}
+
+impl Block {
+    pub(crate) fn new(architecture: &Architecture, index: usize, tensors: &LayerTensors) -> Result<Self, RunError> {
+        let hidden = architecture.hidden as usize;
+        let norm = |name: &str, values: &[f32]| vector(&format!("layer {index}: {name}"), values, hidden);
+        for (matrix, values) in Matrix::ALL.into_iter().zip(&tensors.matrices) {
+            let shape = architecture.shape(matrix);
+            let name = || format!("layer {index}: {}", matrix.name());
+            check_size(name, values, shape.inputs as usize * shape.outputs as usize)?;
+        }
+        let stacked = |matrices: &[Matrix]| {
+            let parts: Vec<&[f32]> =
+                matrices.iter().map(|matrix| tensors.matrices[matrix.index()].as_slice()).collect();
+            matrix(&parts.concat(), architecture.shape(matrices[0]).inputs as usize)
+        };
+        Ok(Self {
+            input_norm: norm("input norm", &tensors.input_norm)?,
+            post_norm: norm("post-attention norm", &tensors.post_norm)?,
+            qkv: stacked(&[Matrix::Q, Matrix::K, Matrix::V])?,
+            output: stacked(&[Matrix::O])?,
+            gate_up: stacked(&[Matrix::Gate, Matrix::Up])?,
+            down: stacked(&[Matrix::Down])?,
+        })
+    }
+
+    /// Runs the new positions `[n, hidden]` through the layer: the stream that enters it to the
+    /// stream that leaves it.
+    pub(crate) fn forward(
+        &self,
+        layer: LayerIndex,
+        stream: &Tensor,
+        pass: &Pass,
+        cache: &mut Cache,
+        mut recorder: Option<&mut Recorder>,
+    ) -> Result<Tensor, RunError> {
+        let mut record = |tree, rows: &Tensor| match &mut recorder {
+            Some(recorder) => recorder.rows(tree, rows),
+            None => Ok(()),
+        };
+        let numerics = pass.numerics();
+        record(TreeId::H(layer), stream)?;
+
+        let normed = stream.apply_op2_no_bwd(&self.input_norm, &pass.norm)?;
+        let products = product(&normed, &self.qkv)?;
+        products.inplace_op2(&pass.angles, &pass.rotate)?;
+        let query_width = pass.attention.heads * pass.attention.head_dim;
+        let fresh = products.narrow(1, query_width, products.dim(1)? - query_width)?.contiguous()?;
+        cache.append(&fresh)?;
+        let cached = cache.current_data()?.unwrap_or(fresh.clone());
+        let attended = products.apply_op2_no_bwd(&cached, &pass.attention)?;
+        record(TreeId::A(layer), &attended)?;
+        let branch = pass.linear(&attended, &self.output)?;
+        record(TreeId::O(layer), &branch)?;
+        let middle = stream.apply_op2_no_bwd(&branch, &Add(numerics))?;
+
+        let normed = middle.apply_op2_no_bwd(&self.post_norm, &pass.norm)?;
+        let active = product(&normed, &self.gate_up)?.apply_op1_no_bwd(&pass.mlp)?;
+        let branch = pass.linear(&active, &self.down)?;
+        record(TreeId::M(layer), &branch)?;
+        if let Some(recorder) = recorder {
+            recorder.cache_rows(layer, &fresh)?;
+        }
+        Ok(middle.apply_op2_no_bwd(&branch, &Add(numerics))?)
+    }
+}
+
+/// A vector of `length` weights.
+pub(crate) fn vector(name: &str, values: &[f32], length: usize) -> Result<Tensor, RunError> {
+    check_size(|| name.to_owned(), values, length)?;
+    Ok(Tensor::from_slice(values, length, &Device::Cpu)?)
+}
+
+/// A matrix `[outputs, inputs]`.
+pub(crate) fn matrix(values: &[f32], inputs: usize) -> Result<Tensor, RunError> {
+    Ok(Tensor::from_slice(values, (values.len() / inputs, inputs), &Device::Cpu)?)
+}
+
+pub(crate) fn check_size(name: impl Fn() -> String, values: &[f32], expected: usize) -> Result<(), RunError> {
+    if values.len() == expected {
+        Ok(())
+    } else {
+        Err(RunError::Size { tensor: name(), found: values.len(), expected })
+    }
+}

@@ -1,0 +1,173 @@
+//! Why a model folder is refused: what, where, what to do; one line each.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use assay_commitments::manifest::ArchitectureError;
+use thiserror::Error;
+
+/// Why a model folder cannot be served.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// There is no such folder.
+    #[error("{}: no such folder: point to a model folder in the Hugging Face layout", folder.display())]
+    NoFolder {
+        /// What was asked for.
+        folder: PathBuf,
+    },
+    /// A file of the folder is not there.
+    #[error("{}: no such file: a model folder has config.json, tokenizer.json and safetensors weights", path.display())]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is no JSON.
+    #[error("{}: not valid JSON ({source}): download it again", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// The configuration describes a model that this runtime does not run.
+    #[error("{}: {problems}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong with it.
+        problems: ConfigProblems,
+    },
+    /// The tokenizer is damaged or another model's.
+    #[error("{}: {reason}: take the tokenizer.json that came with the weights", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The chat template is neither text nor a list with a default.
+    #[error("{}: \"chat_template\" is neither a text nor a list with a \"default\" template", path.display())]
+    Template {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The index of the weight files is damaged.
+    #[error("{}: {reason}: download it again", path.display())]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A weight file is cut short or damaged.
+    #[error("{}: truncated or damaged ({source}): download it again", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor is not there.
+    #[error("{}: tensor {name} is missing: download the whole model again", path.display())]
+    MissingTensor {
+        /// The file in which it should be.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{}: tensor {name} has shape {found:?}, config.json says {expected:?}: they belong to different models", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that follows from the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor is stored in a type that is not read.
+    #[error("{}: tensor {name} is stored as {found}: only F32, F16 and BF16 are read", path.display())]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// A weight is no number.
+    #[error("{}: tensor {name} holds {value} at index {index}: a model with such weights cannot be served", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The first such element, counted row by row.
+        index: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+}
+
+/// Something about a configuration that this runtime cannot serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigProblem {
+    /// A key that every model has is missing.
+    Missing(&'static str),
+    /// A value is not what this runtime does.
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// Its value, as JSON.
+        found: String,
+        /// What is supported.
+        supported: &'static str,
+    },
+    /// Two values do not go together.
+    Contradiction {
+        /// The keys with their values.
+        between: String,
+        /// What would go together.
+        expected: &'static str,
+    },
+    /// A number is outside what can be committed.
+    OutOfRange(ArchitectureError),
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(key) => write!(f, "{key} is missing"),
+            Self::Unsupported { key, found, supported } => {
+                write!(f, "{key} is {found}, supported is {supported}")
+            }
+            Self::Contradiction { between, expected } => write!(f, "{between} contradict each other: {expected}"),
+            Self::OutOfRange(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// All problems of a configuration, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigProblems(pub Vec<ConfigProblem>);
+
+impl fmt::Display for ConfigProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! The chat template of a folder.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::error::CheckpointError;
+use super::{optional, optional_json};
+
+/// Template variables that `tokenizer_config.json` defines and models' templates use.
+const SPECIAL_TOKENS: [&str; 2] = ["bos_token", "eos_token"];
+
+/// The template in `chat_template.jinja`, else the one in `tokenizer_config.json`, if there is any.
+pub(super) fn read(folder: &Path) -> Result<Option<String>, CheckpointError> {
+    let config_path = folder.join("tokenizer_config.json");
+    let config = optional_json(&config_path)?.unwrap_or(Value::Null);
+    let file_path = folder.join("chat_template.jinja");
+    let source = match optional(&file_path)? {
+        Some(bytes) => {
+            Some(String::from_utf8(bytes).map_err(|_| CheckpointError::Template { path: file_path })?)
+        }
+        None => from_config(&config).map_err(|()| CheckpointError::Template { path: config_path })?,
+    };
+    Ok(source.map(|source| with_special_tokens(&config, &source)))
+}
+
+/// The template as a text, or the one named `default` of a list.
+fn from_config(config: &Value) -> Result<Option<String>, ()> {
+    let text = match config.get("chat_template") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(named)) => named
+            .iter()
+            .find(|named| named.get("name").is_some_and(|name| name == "default"))
+            .and_then(|named| named.get("template")),
+        Some(other) => Some(other),
+    };
+    text.and_then(Value::as_str).map(|text| Some(text.to_owned())).ok_or(())
+}
+
+/// Sets the special tokens that a template uses on a line before it. The newline ends a block and so
+/// prints nothing.
+fn with_special_tokens(config: &Value, source: &str) -> String {
+    let mut head = String::new();
+    for name in SPECIAL_TOKENS.into_iter().filter(|name| source.contains(name)) {
+        let token = config.get(name).map(|token| token.get("content").unwrap_or(token));
+        if let Some(token) = token.and_then(Value::as_str) {
+            // A JSON string is a Jinja string.
+            head.push_str(&format!("{{% set {name} = {} %}}", Value::from(token)));
+        }
+    }
+    if head.is_empty() { source.to_owned() } else { format!("{head}\n{source}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_audit::prompt::{ChatTemplate, Message};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_template_is_a_text_or_the_default_of_a_list() {
+        let list = json!([{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]);
+        assert_eq!(from_config(&json!({"chat_template": "x"})), Ok(Some("x".to_owned())));
+        assert_eq!(from_config(&json!({"chat_template": list})), Ok(Some("d".to_owned())));
+        assert_eq!(from_config(&json!({})), Ok(None));
+        assert_eq!(from_config(&json!({"chat_template": 3})), Err(()));
+        assert_eq!(from_config(&json!({"chat_template": []})), Err(()));
+    }
+
+    #[test]
+    fn special_tokens_render_without_the_tokenizer_configuration() {
+        let config = json!({"bos_token": {"content": "<\"s\">"}, "eos_token": "</s>"});
+        let source = with_special_tokens(&config, "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}");
+        assert!(!source.contains("eos_token"), "{source}");
+        let template = ChatTemplate::from_bytes(source.as_bytes()).unwrap();
+        let message = Message { role: "user".to_owned(), content: "hi".to_owned() };
+        assert_eq!(template.render(&[message]).unwrap(), "<\"s\">hi");
+    }
+
+    #[test]
+    fn a_template_without_special_tokens_is_left_as_it_is() {
+        assert_eq!(with_special_tokens(&json!({"bos_token": "<s>"}), "{{ x }}"), "{{ x }}");
+    }
+}

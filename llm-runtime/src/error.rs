@@ -1,0 +1,62 @@
+//! What can go wrong while a model runs.
+
+use assay_commitments::TokenId;
+use assay_commitments::manifest::ArchitectureError;
+use thiserror::Error;
+
+/// Why a model could not be made, or a session could not go on.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A number of the architecture is out of range.
+    #[error(transparent)]
+    Architecture(#[from] ArchitectureError),
+    /// A tensor has another size than the architecture says.
+    #[error("{tensor} has {found} weights where the architecture says {expected}")]
+    Size {
+        /// Which tensor.
+        tensor: String,
+        /// Weights it has.
+        found: usize,
+        /// Weights it should have.
+        expected: usize,
+    },
+    /// Another number of decoder layers than the architecture says.
+    #[error("there are {found} decoder layers where the architecture says {expected}")]
+    Layers {
+        /// Layers there are.
+        found: usize,
+        /// Layers there should be.
+        expected: u32,
+    },
+    /// Nothing was fed to the model.
+    #[error("the prompt is empty: send at least one token")]
+    EmptyPrompt,
+    /// A token that the model does not know.
+    #[error("token {token} is not in the vocabulary of {vocabulary} tokens")]
+    UnknownToken {
+        /// The token.
+        token: TokenId,
+        /// Size of the vocabulary.
+        vocabulary: u32,
+    },
+    /// More positions than the model was made for.
+    #[error("{positions} positions are asked of a model with a context of {limit}: shorten the prompt")]
+    ContextFull {
+        /// Positions that the session would have.
+        positions: usize,
+        /// Most positions of a session.
+        limit: u32,
+    },
+    /// Temperature or mass out of range.
+    #[error("the sampling parameters are out of range: temperature 0 or 0.001 to 100, top-p above 0 and at most 1")]
+    Sampling,
+    /// A computed value is infinite or no number.
+    #[error("{place} overflowed to infinity or NaN: these weights cannot be served in this precision")]
+    NotFinite {
+        /// What was computed.
+        place: String,
+    },
+    /// The tensor library failed.
+    #[error("the tensor library failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,41 @@
+//! Runs Llama-style language models on candle and keeps what an audit may ask about.
+//!
+//! A [`Checkpoint`] is read from a Hugging Face folder, a [`Model`] is made of its tensors, a
+//! [`Session`] runs tokens through the model with a key and value cache, and [`generate`] turns that
+//! into an answer. The decoder block is ours and not one of candle's models, for two reasons: an
+//! audit needs the rows between the operations, and the profile says where values are rounded.
+//!
+//! What stands before this crate is a request, as token ids and a sampler
+//! ([`assay_audit::prompt`], [`assay_audit::sampling`]); what comes after it is the commitment to
+//! the captured rows ([`assay_commitments::trace::Trace::commit`]).
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`checkpoint`] | a model folder, read and checked |
+//! | [`model`] | weights as candle tensors, and one pass over them |
+//! | [`session`] | one sequence: its cache, its trace |
+//! | [`generation`] | from a prompt to an answer |
+//! | [`quantize`], [`finetune`] | the same model with other weights, for calibration |
+//! | [`synthetic`] | small random models for tests |
+#![deny(unsafe_code)]
+
+mod block;
+mod capture;
+pub mod checkpoint;
+mod error;
+pub mod finetune;
+pub mod generation;
+mod kernels;
+pub mod model;
+mod numerics;
+pub mod quantize;
+mod random;
+pub mod session;
+pub mod synthetic;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use error::RunError;
+pub use generation::{Generate, Generation, generate};
+pub use model::Model;
+pub use numerics::Numerics;
+pub use session::Session;

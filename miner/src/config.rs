@@ -1,0 +1,113 @@
+//! What a miner's owner decides.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_audit::keys::Keypair;
+use assay_audit::request::{Deadlines, Network};
+use assay_commitments::{Epoch, Hotkey};
+
+/// What a miner knows of its subnet, from the chain or from its owner. Asked on every request, so it
+/// answers from memory.
+pub trait SubnetView: Send + Sync + 'static {
+    /// The running epoch.
+    fn epoch(&self) -> Epoch;
+
+    /// A validator's share of the stake in millionths, by which its budget of proof time is scaled;
+    /// `None` for a hotkey that may not ask at all.
+    fn stake_millionths(&self, validator: &Hotkey) -> Option<u32>;
+}
+
+/// How a miner runs.
+#[derive(Clone)]
+pub struct MinerConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The miner's hotkey.
+    pub keys: Keypair,
+    /// The network it is registered on.
+    pub network: Network,
+    /// Who may ask, and how much.
+    pub subnet: Arc<dyn SubnetView>,
+    /// The most that is taken on.
+    pub limits: Limits,
+}
+
+impl fmt::Debug for MinerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MinerConfig")
+            .field("listen", &self.listen)
+            .field("keys", &self.keys)
+            .field("network", &self.network)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The most that a miner takes on. What is above is refused before the first token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams open at a time, all peers together; each may be a session or a download.
+    pub streams: usize,
+    /// Streams open at a time from one address.
+    pub streams_per_address: usize,
+    /// Sessions of one validator that are served, kept or proven at a time.
+    pub sessions_per_validator: usize,
+    /// Answers generated side by side.
+    pub serving: usize,
+    /// Proofs computed side by side.
+    pub proving: usize,
+    /// How long an accepted request may wait for its turn to be served.
+    pub queue: Duration,
+    /// Bytes of traces kept at a time, counted at the most that each session can reach.
+    pub retained_bytes: usize,
+    /// Output tokens of a request.
+    pub output_tokens: u32,
+    /// Distinct layers that an audit can touch, lm_head counted.
+    pub distinct_layers: u32,
+    /// Cells that an audit can ask for.
+    pub cells: u64,
+    /// Decodes that an audit can ask for.
+    pub decodes: u64,
+    /// Proof time in an epoch granted to a validator that holds all the stake. Others get their
+    /// share of it, and none less than the policy's least.
+    pub proof_ms_per_epoch: u64,
+    /// The shortest deadlines that this machine can keep.
+    pub least_deadlines: Deadlines,
+    /// The longest for which it will hold a session open.
+    pub most_deadlines: Deadlines,
+    /// How long a stopping miner works on what is open.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    /// For one model on a machine with a few cores.
+    fn default() -> Self {
+        let all = |ms| Deadlines {
+            first_token_ms: ms,
+            token_ms: ms,
+            commitment_ms: ms,
+            settle_ms: ms,
+            proof_ms: ms,
+        };
+        Self {
+            streams: 256,
+            streams_per_address: 64,
+            sessions_per_validator: 16,
+            serving: 2,
+            proving: 1,
+            queue: Duration::from_secs(5),
+            retained_bytes: 1 << 30,
+            output_tokens: 4096,
+            distinct_layers: 65,
+            cells: 1 << 16,
+            decodes: 1 << 12,
+            proof_ms_per_epoch: 600_000,
+            least_deadlines: Deadlines { settle_ms: 0, ..all(100) },
+            most_deadlines: all(600_000),
+            drain: Duration::from_secs(30),
+        }
+    }
+}

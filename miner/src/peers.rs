@@ -1,0 +1,152 @@
+//! What each validator has open, has spent, and has asked before.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use assay_audit::session::RefusalReason;
+use assay_commitments::{Epoch, Hotkey, SessionId};
+
+/// Most sessions of a validator in an epoch: what is remembered of them, to tell a replayed request,
+/// stays within a few megabytes.
+const SESSIONS_PER_EPOCH: usize = 1 << 16;
+
+/// Why a request is turned away here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// With a signed refusal.
+    Refused(RefusalReason),
+    /// The same request came before. It is not answered twice: two commitments under one session id
+    /// would be evidence against this miner.
+    Replayed,
+}
+
+/// What a validator is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Sessions open at a time.
+    pub(crate) sessions: usize,
+    /// Proof time in an epoch.
+    pub(crate) proof_ms: u64,
+}
+
+/// The validators that have asked.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    known: Mutex<HashMap<Hotkey, Peer>>,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    open: usize,
+    epochs: BTreeMap<Epoch, EpochUse>,
+}
+
+#[derive(Debug, Default)]
+struct EpochUse {
+    spent: Duration,
+    sessions: HashSet<SessionId>,
+}
+
+/// A session that counts as open; dropping it makes room.
+#[derive(Debug)]
+pub(crate) struct SessionPermit {
+    peers: Arc<Peers>,
+    validator: Hotkey,
+    epoch: Epoch,
+}
+
+impl Peers {
+    /// Opens a session in this miner's own view of the epoch, so that nobody gains a second budget
+    /// by naming another.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        validator: Hotkey,
+        session: SessionId,
+        epoch: Epoch,
+        grant: Grant,
+    ) -> Result<SessionPermit, Turned> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = known.entry(validator).or_default();
+        // A session may run into the next epoch, and a request may be sent again just after it ended.
+        peer.epochs.retain(|&past, _| past.next() >= epoch);
+        if peer.epochs.values().any(|used| used.sessions.contains(&session)) {
+            return Err(Turned::Replayed);
+        }
+        let used = peer.epochs.entry(epoch).or_default();
+        if used.spent.as_millis() >= u128::from(grant.proof_ms) {
+            return Err(Turned::Refused(RefusalReason::OverBudget));
+        }
+        if peer.open >= grant.sessions || used.sessions.len() >= SESSIONS_PER_EPOCH {
+            return Err(Turned::Refused(RefusalReason::Busy));
+        }
+        used.sessions.insert(session);
+        peer.open += 1;
+        Ok(SessionPermit { peers: Arc::clone(self), validator, epoch })
+    }
+}
+
+impl SessionPermit {
+    /// Books proof time on the validator's budget of the epoch in which the session began.
+    pub(crate) fn charge(&self, time: Duration) {
+        let mut known = self.peers.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(used) = known.get_mut(&self.validator).and_then(|peer| peer.epochs.get_mut(&self.epoch)) {
+            used.spent = used.spent.saturating_add(time);
+        }
+    }
+}
+
+impl Drop for SessionPermit {
+    fn drop(&mut self) {
+        let mut known = self.peers.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = known.get_mut(&self.validator) {
+            peer.open = peer.open.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRANT: Grant = Grant { sessions: 2, proof_ms: 1000 };
+    const VALIDATOR: Hotkey = Hotkey::new([1; 32]);
+
+    fn session(number: u8) -> SessionId {
+        SessionId::new([number; 32])
+    }
+
+    fn open(peers: &Arc<Peers>, number: u8, epoch: u64) -> Result<SessionPermit, Turned> {
+        peers.open(VALIDATOR, session(number), Epoch::new(epoch), GRANT)
+    }
+
+    #[test]
+    fn sessions_open_at_a_time_are_bounded() {
+        let peers = Arc::new(Peers::default());
+        let first = open(&peers, 1, 0).unwrap();
+        let _second = open(&peers, 2, 0).unwrap();
+        assert_eq!(open(&peers, 3, 0).unwrap_err(), Turned::Refused(RefusalReason::Busy));
+        drop(first);
+        assert!(open(&peers, 3, 0).is_ok());
+        assert!(peers.open(Hotkey::new([2; 32]), session(4), Epoch::new(0), GRANT).is_ok());
+    }
+
+    #[test]
+    fn a_spent_budget_comes_back_with_the_next_epoch() {
+        let peers = Arc::new(Peers::default());
+        let permit = open(&peers, 1, 0).unwrap();
+        permit.charge(Duration::from_millis(999));
+        drop(open(&peers, 2, 0).unwrap());
+        permit.charge(Duration::from_millis(1));
+        assert_eq!(open(&peers, 3, 0).unwrap_err(), Turned::Refused(RefusalReason::OverBudget));
+        assert!(open(&peers, 3, 1).is_ok());
+    }
+
+    #[test]
+    fn a_request_is_answered_once() {
+        let peers = Arc::new(Peers::default());
+        drop(open(&peers, 1, 0).unwrap());
+        assert_eq!(open(&peers, 1, 0).unwrap_err(), Turned::Replayed);
+        assert_eq!(open(&peers, 1, 1).unwrap_err(), Turned::Replayed);
+    }
+}

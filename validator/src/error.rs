@@ -1,0 +1,70 @@
+//! What can go wrong on the validator's own side. None of it is ever a miner's failure.
+
+use std::path::{Path, PathBuf};
+
+use assay_chain::ChainError;
+use assay_commitments::Epoch;
+use assay_probation::WeightError;
+use thiserror::Error;
+
+/// The validator's records cannot be read or written.
+#[derive(Debug, Error)]
+pub enum StorageError {
+    /// The system refuses.
+    #[error("cannot {action} {}: {source}; check that the disk has room and the path is writable", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file is not what this validator wrote.
+    #[error("{} is damaged ({what}); move it away to go on without it", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Another process writes it.
+    #[error("{} is in use by another process; stop the other validator or give this one a directory of its own", .0.display())]
+    InUse(PathBuf),
+    /// The system has no randomness.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// A write failed before and left the file in an unknown state.
+    #[error("{} could not be written before; restart the validator once the disk is in order", .0.display())]
+    Poisoned(PathBuf),
+    /// A worker thread ended early.
+    #[error("the thread that writes {} ended early", .0.display())]
+    Worker(PathBuf),
+}
+
+impl StorageError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// Why the validator cannot go on.
+#[derive(Debug, Error)]
+pub enum ValidatorError {
+    /// Its records.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Its chain.
+    #[error("the chain refuses: {0}")]
+    Chain(#[from] ChainError),
+    /// The metagraph has no place for a weight vector.
+    #[error("no weights can be computed: {0}")]
+    Weights(#[from] WeightError),
+    /// The epoch has been judged before; the next one has not begun.
+    #[error("epoch {0} has been judged already; wait for the next one")]
+    EpochOver(Epoch),
+    /// A setting under which nothing would be checked.
+    #[error("the setting `{0}` is 0: nothing would be asked; set it to at least 1")]
+    Setting(&'static str),
+}

@@ -1,0 +1,1 @@
+//! The validator: requests, challenges, judges, scores

@@ -1,0 +1,411 @@
+//! Nonces of an epoch: a key, a counter for each miner that never repeats, and a journal that knows
+//! which nonces are out.
+//!
+//! A nonce can be had in one way only: [`DrawnNonce::reveal`], which first writes to disk that it is
+//! out. After a crash, counters that were drawn and not closed are dead: their sessions say nothing
+//! about the miner, and no later session takes their place.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use assay_audit::challenge::{EpochKey, Nonce, nonce_commitment};
+use assay_commitments::codec::{Canonical, Malformed, Reader, Writer, decode, encode};
+use assay_commitments::{Epoch, Hotkey};
+use zeroize::Zeroizing;
+
+use crate::error::StorageError;
+use crate::journal::{Journal, sync_directory};
+
+const VERSION: u16 = 1;
+const OPEN: &str = "nonces";
+const REVEALED: &str = "revealed";
+
+/// A session that was begun and has no end in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The miner.
+    pub miner: Hotkey,
+    /// The counter of its nonce.
+    pub counter: u64,
+    /// Whether the nonce is out.
+    pub revealed: bool,
+}
+
+/// The nonces of one epoch.
+#[derive(Clone, Debug)]
+pub struct EpochNonces {
+    epoch: Epoch,
+    netuid: u16,
+    validator: Hotkey,
+    key: Arc<EpochKey>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    journal: Journal,
+    next: BTreeMap<Hotkey, u64>,
+}
+
+/// A counter value that is this session's alone, and what a request says of its nonce.
+#[derive(Debug)]
+pub struct DrawnNonce {
+    nonces: EpochNonces,
+    miner: Hotkey,
+    counter: u64,
+}
+
+impl EpochNonces {
+    /// Opens an epoch's journal in `directory`, or begins it with a new key, and says which sessions
+    /// a crash left unfinished.
+    ///
+    /// # Errors
+    /// [`StorageError`], also when the file is another validator's or another network's.
+    pub fn open(
+        directory: &Path,
+        netuid: u16,
+        validator: Hotkey,
+        epoch: Epoch,
+    ) -> Result<(Self, Vec<Unfinished>), StorageError> {
+        std::fs::create_dir_all(directory).map_err(StorageError::io("create", directory))?;
+        let path = directory.join(format!("epoch-{epoch}.{OPEN}"));
+        let (mut journal, records) = Journal::open(&path)?;
+        let damaged = |what| StorageError::Damaged { path: path.clone(), what };
+        let mut records = records.iter();
+        let key = match records.next() {
+            Some(first) => {
+                let header: Header = decode(first).map_err(|_| damaged("its first record is no header"))?;
+                if (header.epoch, header.netuid, header.validator) != (epoch, netuid, validator) {
+                    return Err(damaged("it belongs to another epoch, network or hotkey"));
+                }
+                EpochKey::new(*header.key)
+            }
+            None => {
+                let mut key = Zeroizing::new([0; 32]);
+                getrandom::fill(key.as_mut()).map_err(StorageError::Random)?;
+                let header = Header { epoch, netuid, validator, key };
+                journal.append(&Zeroizing::new(encode(&header)))?;
+                EpochKey::new(*header.key)
+            }
+        };
+        let mut next = BTreeMap::<Hotkey, u64>::new();
+        let mut unfinished = BTreeMap::new();
+        for record in records {
+            let Mark { step, miner, counter } = decode(record).map_err(|_| damaged("a record is malformed"))?;
+            match step {
+                Step::Drawn => {
+                    let counters = next.entry(miner).or_default();
+                    *counters = (*counters).max(counter.saturating_add(1));
+                    unfinished.insert((miner, counter), false);
+                }
+                Step::Revealed => {
+                    unfinished.insert((miner, counter), true);
+                }
+                Step::Closed => {
+                    unfinished.remove(&(miner, counter));
+                }
+            }
+        }
+        let unfinished = unfinished
+            .into_iter()
+            .map(|((miner, counter), revealed)| Unfinished { miner, counter, revealed })
+            .collect();
+        let state = Arc::new(Mutex::new(State { journal, next }));
+        Ok((Self { epoch, netuid, validator, key: Arc::new(key), state }, unfinished))
+    }
+
+    /// The epochs whose key is not yet revealed, ascending.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn open_epochs(directory: &Path) -> Result<Vec<Epoch>, StorageError> {
+        let read = StorageError::io("list", directory);
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(read(error)),
+        };
+        let mut epochs: Vec<Epoch> = entries
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name().into_string().ok()?;
+                let number = name.strip_prefix("epoch-")?.strip_suffix(OPEN)?.strip_suffix('.')?;
+                number.parse().ok().map(Epoch::new)
+            })
+            .collect();
+        epochs.sort_unstable();
+        Ok(epochs)
+    }
+
+    /// The epoch.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// What is published while the epoch runs.
+    pub fn key_hash(&self) -> [u8; 32] {
+        self.key.hash()
+    }
+
+    /// What is published once no proof of the epoch is due any more.
+    pub fn key(&self) -> &EpochKey {
+        &self.key
+    }
+
+    /// Takes the next counter value for a miner; it is on disk before this returns.
+    ///
+    /// # Errors
+    /// [`StorageError`]: then no request may be sent.
+    pub async fn draw(&self, miner: Hotkey) -> Result<DrawnNonce, StorageError> {
+        let counter = self
+            .with_state(move |state| {
+                let next = state.next.entry(miner).or_default();
+                let counter = *next;
+                // Counted up even if the write fails: a value that may be on disk is not used again.
+                *next = counter.saturating_add(1);
+                state.journal.append(&encode(&Mark { step: Step::Drawn, miner, counter }))?;
+                Ok(counter)
+            })
+            .await?;
+        Ok(DrawnNonce { nonces: self.clone(), miner, counter })
+    }
+
+    /// Notes that a session has its end: stored, counted, or given up.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn close(&self, miner: Hotkey, counter: u64) -> Result<(), StorageError> {
+        self.mark(Step::Closed, miner, counter).await
+    }
+
+    /// Puts the journal away after its key is revealed on chain.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn retire(self) -> Result<(), StorageError> {
+        self.with_state(|state| {
+            let path = state.journal.path();
+            let done = path.with_extension(REVEALED);
+            std::fs::rename(path, &done).map_err(StorageError::io("rename", path))?;
+            done.parent().map_or(Ok(()), sync_directory)
+        })
+        .await
+    }
+
+    async fn mark(&self, step: Step, miner: Hotkey, counter: u64) -> Result<(), StorageError> {
+        self.with_state(move |state| state.journal.append(&encode(&Mark { step, miner, counter }))).await
+    }
+
+    /// Runs `work` on a thread that may wait for the disk.
+    async fn with_state<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let state = Arc::clone(&self.state);
+        let ended = tokio::task::spawn_blocking(move || {
+            work(&mut state.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        match ended.await {
+            Ok(result) => result,
+            Err(_) => Err(StorageError::Worker(PathBuf::from(format!("epoch-{}.{OPEN}", self.epoch)))),
+        }
+    }
+
+    fn nonce(&self, miner: &Hotkey, counter: u64) -> Nonce {
+        self.key.nonce(self.netuid, miner, counter)
+    }
+}
+
+impl DrawnNonce {
+    /// The counter value.
+    pub const fn counter(&self) -> u64 {
+        self.counter
+    }
+
+    /// What a request says of the nonce.
+    pub fn commitment(&self) -> [u8; 32] {
+        let nonce = Zeroizing::new(self.nonces.nonce(&self.miner, self.counter));
+        nonce_commitment(&nonce, self.counter, &self.nonces.validator, &self.miner)
+    }
+
+    /// Writes to disk that the nonce is out, then gives it out.
+    ///
+    /// # Errors
+    /// [`StorageError`]: then it stays secret.
+    pub async fn reveal(&self) -> Result<Nonce, StorageError> {
+        self.nonces.mark(Step::Revealed, self.miner, self.counter).await?;
+        Ok(self.nonces.nonce(&self.miner, self.counter))
+    }
+}
+
+/// The first record: whose key this is.
+struct Header {
+    epoch: Epoch,
+    netuid: u16,
+    validator: Hotkey,
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl Canonical for Header {
+    fn write(&self, out: &mut Writer) {
+        out.u16(VERSION);
+        out.u64(self.epoch.get());
+        out.u16(self.netuid);
+        out.raw(self.validator.as_bytes());
+        out.raw(self.key.as_ref());
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        if from.u16()? != VERSION {
+            return Err(Malformed::NotCanonical);
+        }
+        Ok(Self {
+            epoch: Epoch::new(from.u64()?),
+            netuid: from.u16()?,
+            validator: Hotkey::new(from.array()?),
+            key: Zeroizing::new(from.array()?),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Drawn,
+    Revealed,
+    Closed,
+}
+
+/// How far a session has come.
+struct Mark {
+    step: Step,
+    miner: Hotkey,
+    counter: u64,
+}
+
+impl Canonical for Mark {
+    fn write(&self, out: &mut Writer) {
+        out.u8(match self.step {
+            Step::Drawn => 1,
+            Step::Revealed => 2,
+            Step::Closed => 3,
+        });
+        out.raw(self.miner.as_bytes());
+        out.u64(self.counter);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let step = match from.u8()? {
+            1 => Step::Drawn,
+            2 => Step::Revealed,
+            3 => Step::Closed,
+            _ => return Err(Malformed::NotCanonical),
+        };
+        Ok(Self { step, miner: Hotkey::new(from.array()?), counter: from.u64()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALIDATOR: Hotkey = Hotkey::new([9; 32]);
+    const MINER: Hotkey = Hotkey::new([1; 32]);
+    const OTHER: Hotkey = Hotkey::new([2; 32]);
+
+    fn open(directory: &Path, epoch: u64) -> (EpochNonces, Vec<Unfinished>) {
+        EpochNonces::open(directory, 7, VALIDATOR, Epoch::new(epoch)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn counters_never_repeat_not_even_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            let (nonces, _) = open(directory.path(), 4);
+            for miner in [MINER, OTHER, MINER] {
+                let drawn = nonces.draw(miner).await.unwrap();
+                assert!(seen.insert((miner, drawn.counter())));
+                assert!(seen.len() <= 9);
+            }
+        }
+        assert_eq!(seen.iter().map(|(_, counter)| *counter).max(), Some(5));
+    }
+
+    #[tokio::test]
+    async fn the_key_survives_and_the_nonce_opens_its_commitment() {
+        let directory = tempfile::tempdir().unwrap();
+        let (nonces, _) = open(directory.path(), 4);
+        let drawn = nonces.draw(MINER).await.unwrap();
+        let (commitment, counter) = (drawn.commitment(), drawn.counter());
+        let nonce = drawn.reveal().await.unwrap();
+        assert_eq!(nonce_commitment(&nonce, counter, &VALIDATOR, &MINER), commitment);
+        let hash = nonces.key_hash();
+        drop((nonces, drawn));
+        let (again, _) = open(directory.path(), 4);
+        assert_eq!(again.key_hash(), hash);
+        assert_ne!(open(directory.path(), 5).0.key_hash(), hash);
+    }
+
+    #[tokio::test]
+    async fn a_crash_leaves_exactly_the_sessions_without_an_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (nonces, unfinished) = open(directory.path(), 4);
+        assert_eq!(unfinished, []);
+        let closed = nonces.draw(MINER).await.unwrap();
+        closed.reveal().await.unwrap();
+        nonces.close(MINER, closed.counter()).await.unwrap();
+        let revealed = nonces.draw(MINER).await.unwrap();
+        revealed.reveal().await.unwrap();
+        nonces.draw(OTHER).await.unwrap();
+        drop((nonces, closed, revealed));
+        let expected = [
+            Unfinished { miner: MINER, counter: 1, revealed: true },
+            Unfinished { miner: OTHER, counter: 0, revealed: false },
+        ];
+        let (nonces, unfinished) = open(directory.path(), 4);
+        assert_eq!(unfinished, expected);
+        for dead in unfinished {
+            nonces.close(dead.miner, dead.counter).await.unwrap();
+        }
+        drop(nonces);
+        assert_eq!(open(directory.path(), 4).1, []);
+    }
+
+    #[tokio::test]
+    async fn another_validators_journal_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path(), 4));
+        let error = EpochNonces::open(directory.path(), 7, OTHER, Epoch::new(4)).unwrap_err();
+        assert!(error.to_string().contains("another epoch, network or hotkey"), "{error}");
+        assert!(EpochNonces::open(directory.path(), 8, VALIDATOR, Epoch::new(4)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_retired_epoch_is_open_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(EpochNonces::open_epochs(&directory.path().join("none")).unwrap(), []);
+        let (fourth, _) = open(directory.path(), 4);
+        let _third = open(directory.path(), 3);
+        assert_eq!(EpochNonces::open_epochs(directory.path()).unwrap(), [Epoch::new(3), Epoch::new(4)]);
+        fourth.retire().await.unwrap();
+        assert_eq!(EpochNonces::open_epochs(directory.path()).unwrap(), [Epoch::new(3)]);
+    }
+
+    #[tokio::test]
+    async fn a_nonce_that_cannot_be_noted_stays_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let (nonces, _) = open(directory.path(), 4);
+        let drawn = nonces.draw(MINER).await.unwrap();
+        // A read-only handle in place of the journal's stands for a disk that fails.
+        let path = directory.path().join("epoch-4.nonces");
+        {
+            let mut state = nonces.state.lock().unwrap();
+            state.journal = Journal::read_only(&path);
+        }
+        assert!(drawn.reveal().await.is_err());
+        assert!(nonces.draw(MINER).await.is_err());
+        drop((nonces, drawn));
+        let (_, unfinished) = open(directory.path(), 4);
+        assert_eq!(unfinished, [Unfinished { miner: MINER, counter: 0, revealed: false }]);
+    }
+}
