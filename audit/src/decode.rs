@@ -119,9 +119,8 @@ impl<'a> Scores<'a> {
             }
         }
         let reach = self.reach();
-        let slack = |j: usize, z: f64| {
-            pick.slack(z) + if is_exact.get(j).copied().unwrap_or(false) { 0.0 } else { reach }
-        };
+        let slack =
+            |j: usize, z: f64| pick.slack(z) + if is_exact.get(j).copied().unwrap_or(false) { 0.0 } else { reach };
         let served = index(pick.token.get());
         let score = |j: usize, sign: f64| {
             let (z, noise) = (*logits.get(j)?, self.noise.get(j)?);
@@ -171,12 +170,7 @@ mod tests {
     }
 
     fn judge(sampling: &Sampling, token: TokenId) -> Result<(), Reason> {
-        let pick = Pick {
-            tolerance: Tolerance::of(Profile::Bf16V1),
-            sampling,
-            position: Position::new(3),
-            token,
-        };
+        let pick = Pick { tolerance: Tolerance::of(Profile::Bf16V1), sampling, position: Position::new(3), token };
         let exact = logits();
         let sent = Scores::compress(&exact, EXPONENT, &pick);
         let scores = Scores::new(&sent, EXPONENT, &pick);
@@ -193,7 +187,9 @@ mod tests {
     #[test]
     fn the_canonical_pick_is_accepted_under_every_rule() {
         for seed in 0..40 {
-            for (temperature, top_k, top_p) in [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 20, 1.0), (1.3, 0, 0.8), (0.9, 30, 0.6)] {
+            for (temperature, top_k, top_p) in
+                [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 20, 1.0), (1.3, 0, 0.8), (0.9, 30, 0.6)]
+            {
                 let sampling = Sampling { temperature, top_k, top_p, seed };
                 assert_eq!(judge(&sampling, served(&sampling)), Ok(()), "{sampling:?}");
             }

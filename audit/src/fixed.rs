@@ -88,7 +88,7 @@ impl Width {
 /// The least lower median of the magnitudes at which a width is wide enough. Zeros count: were they
 /// left out, one spike could push the step above all other products, which would then all be zero
 /// and free.
-const LEAST_MEDIAN: i64 = 1 << 10;
+const LEAST_MEDIAN: i64 = 1 << 14;
 /// Products below 2^51 never need a larger shift.
 const MAX_SHIFT: u32 = 40;
 
@@ -174,11 +174,7 @@ impl Supplied {
         let bytes = from.raw(outputs.checked_mul(width.bytes()).ok_or(Malformed::TooLong)?)?;
         let values: Vec<i64> = bytes.chunks_exact(width.bytes()).map(sign_extended).collect();
         let in_range = values.iter().all(|value| value.saturating_abs() <= width.bound());
-        if shift <= MAX_SHIFT && in_range {
-            Ok(Self { shift, width, values })
-        } else {
-            Err(Malformed::NotCanonical)
-        }
+        if shift <= MAX_SHIFT && in_range { Ok(Self { shift, width, values }) } else { Err(Malformed::NotCanonical) }
     }
 
     /// Most bytes that `outputs` values take.

@@ -58,11 +58,7 @@ impl Keypair {
 
 /// Whether `signature` is `hotkey`'s over the digest under the domain.
 pub(crate) fn is_signed(hotkey: &Hotkey, domain: &[u8], digest: &[u8; 32], signature: &Signature) -> bool {
-    sr25519::verify(
-        &sr25519::Signature(signature.0),
-        message(domain, digest),
-        &sr25519::PublicKey(*hotkey.as_bytes()),
-    )
+    sr25519::verify(&sr25519::Signature(signature.0), message(domain, digest), &sr25519::PublicKey(*hotkey.as_bytes()))
 }
 
 fn message(domain: &[u8], digest: &[u8; 32]) -> Vec<u8> {

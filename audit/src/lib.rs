@@ -3,8 +3,8 @@
 
 pub mod assets;
 pub mod challenge;
-mod domains;
 mod decode;
+mod domains;
 pub mod finish;
 mod fixed;
 
@@ -13,16 +13,17 @@ pub mod keys;
 pub mod measure;
 pub mod model;
 mod num;
+pub mod policy;
 mod products;
+pub mod prompt;
 mod proof;
 pub mod prove;
 mod reference;
 mod relations;
-pub mod prompt;
-pub mod policy;
 pub mod request;
 pub mod sampling;
 pub mod session;
+pub mod sizes;
 mod sketch;
 mod statement;
 mod steps;

@@ -1,15 +1,17 @@
 //! Exact margins of an execution, for calibration: the relations of a challenge evaluated with the
 //! weights at hand, without sketches, signatures or openings.
 
-use assay_commitments::SessionId;
-use assay_commitments::trace::Trace;
+use assay_commitments::rows::decode_row;
+use assay_commitments::trace::{Trace, TreeId};
+use assay_commitments::{LayerIndex, Position, SessionId};
 use rayon::prelude::*;
 
 use crate::challenge::{Cell, Challenge};
+use crate::decode::head_input;
 use crate::model::CommittedModel;
-use crate::num::index;
+use crate::num::{index, power_of_two, real};
 use crate::proof::Shape;
-use crate::prove::{ProveError, Source, layer};
+use crate::prove::{ProveError, Source, head_products, layer};
 use crate::verdict::{Margin, Relation, Where};
 
 /// The margins of every relation in the challenge's cells.
@@ -28,6 +30,21 @@ pub fn margins(model: &CommittedModel, trace: &Trace, challenge: &Challenge) -> 
     let source = Source { model, shape, trace, trees };
     let cells = challenge.cells.par_iter().map(|cell| cell_margins(&source, cell));
     Ok(cells.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// The logits at `position` in reference arithmetic, from the trace's last row there.
+///
+/// # Errors
+/// [`ProveError`] if the trace does not hold the position, or the row has no finite norm.
+pub fn reference_logits(model: &CommittedModel, trace: &Trace, position: Position) -> Result<Vec<f64>, ProveError> {
+    let manifest = &model.manifest;
+    let layer = LayerIndex::new(manifest.architecture.layers);
+    let at = index(position.get());
+    let rows = trace.rows(TreeId::H(layer), at..at.saturating_add(1)).ok_or(ProveError::TraceTooShort)?;
+    let input = head_input(&decode_row(manifest.profile, rows)?, &model.final_norm, &manifest.architecture)
+        .ok_or(ProveError::Range { layer, position, relation: Relation::Logits })?;
+    let unit = power_of_two(input.product_exponent(manifest.head.exponent));
+    Ok(head_products(model, &input).into_iter().map(|product| real(product) * unit).collect())
 }
 
 fn cell_margins(source: &Source<'_>, cell: &Cell) -> Result<Vec<Margin>, ProveError> {
@@ -53,7 +70,9 @@ fn cell_margins(source: &Source<'_>, cell: &Cell) -> Result<Vec<Margin>, ProveEr
         .collect();
     match layer.elementwise(&proven.rows, cell.position, &proven.witness.supplied) {
         Ok(checks) => margins.extend(
-            checks.iter().map(|check| Margin { place: place.relation(check.relation).group(check.group), ratio: check.ratio }),
+            checks
+                .iter()
+                .map(|check| Margin { place: place.relation(check.relation).group(check.group), ratio: check.ratio }),
         ),
         Err(relation) => margins.push(Margin { place: place.relation(relation), ratio: f64::INFINITY }),
     }

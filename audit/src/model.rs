@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use assay_commitments::fixed_point::ImageError;
-use assay_commitments::layout::Layout;
 use assay_commitments::manifest::{
     Architecture, ArchitectureError, HeadEntry, LayerEntry, Manifest, Matrix, small_digest,
 };
@@ -65,6 +64,9 @@ pub enum CommitError {
     },
 }
 
+/// Gives the tree of a polynomial, known by its number, under its code.
+pub type TreeSource<'a> = dyn FnMut(usize, &LayerPolynomial, &CodeParams) -> WeightTree + 'a;
+
 /// A polynomial and the tree over its codeword.
 #[derive(Debug)]
 pub struct CommittedPolynomial {
@@ -111,6 +113,25 @@ impl CommittedModel {
         chat_template: Option<&[u8]>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, CommitError> {
+        let tree = &mut |_, polynomial: &LayerPolynomial, code: &CodeParams| commit(polynomial, code);
+        Self::commit_with(architecture, tensors, profile, tokenizer, chat_template, tree, progress)
+    }
+
+    /// Commits a model whose trees may be known: `tree` gives that of the polynomial of a number,
+    /// counted over the layers and then the shards of lm_head. A tree of another polynomial gives a
+    /// manifest that nothing can be proven against.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub fn commit_with(
+        architecture: &Architecture,
+        tensors: &ModelTensors,
+        profile: Profile,
+        tokenizer: &[u8],
+        chat_template: Option<&[u8]>,
+        tree: &mut TreeSource<'_>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, CommitError> {
         architecture.check()?;
         check_sizes(architecture, tensors)?;
         let layer_layout = Arc::new(architecture.layer_layout()?);
@@ -120,11 +141,16 @@ impl CommittedModel {
         let shards = head_blocks(architecture, tensors.head())?;
         let total = tensors.layers.len() + shards.len();
 
+        let mut commit_polynomial =
+            |number, polynomial, code| CommittedPolynomial { tree: tree(number, &polynomial, code), polynomial };
+
         let mut layers = Vec::with_capacity(tensors.layers.len());
         for layer in &tensors.layers {
             let matrices: Vec<&[f32]> = layer.matrices.iter().map(Vec::as_slice).collect();
+            let polynomial = LayerPolynomial::from_matrices(layer_layout.clone(), &matrices)
+                .map_err(|error| CommitError::Weight { place: "decoder layers", error })?;
             layers.push(CommittedLayer {
-                weights: commit_matrices(&layer_layout, &layer_code, &matrices, None, "decoder layers")?,
+                weights: commit_polynomial(layers.len(), polynomial, &layer_code),
                 norms: [layer.input_norm.clone(), layer.post_norm.clone()],
             });
             progress(layers.len(), total);
@@ -133,7 +159,9 @@ impl CommittedModel {
             .map_err(|error| CommitError::Weight { place: "lm_head", error })?;
         let mut head = Vec::with_capacity(shards.len());
         for shard in &shards {
-            head.push(commit_matrices(&head_layout, &head_code, &[shard], Some(exponent), "lm_head")?);
+            let polynomial = LayerPolynomial::with_exponents(head_layout.clone(), &[shard], &[exponent])
+                .map_err(|error| CommitError::Weight { place: "lm_head", error })?;
+            head.push(commit_polynomial(layers.len() + head.len(), polynomial, &head_code));
             progress(layers.len() + head.len(), total);
         }
         let embeddings = EmbeddingTable::new(embedding_digests(architecture, profile, &tensors.embeddings));
@@ -159,27 +187,7 @@ impl CommittedModel {
 fn layer_entry(layer: &CommittedLayer) -> LayerEntry {
     let mut exponents = [0; 7];
     exponents.copy_from_slice(layer.weights.polynomial.exponents());
-    LayerEntry {
-        root: layer.weights.tree.root(),
-        exponents,
-        small: small_digest(&[&layer.norms[0], &layer.norms[1]]),
-    }
-}
-
-fn commit_matrices(
-    layout: &Arc<Layout>,
-    code: &CodeParams,
-    matrices: &[&[f32]],
-    exponent: Option<i16>,
-    place: &'static str,
-) -> Result<CommittedPolynomial, CommitError> {
-    let polynomial = match exponent {
-        None => LayerPolynomial::from_matrices(layout.clone(), matrices),
-        Some(exponent) => LayerPolynomial::with_exponents(layout.clone(), matrices, &[exponent]),
-    }
-    .map_err(|error| CommitError::Weight { place, error })?;
-    let tree = commit(&polynomial, code);
-    Ok(CommittedPolynomial { polynomial, tree })
+    LayerEntry { root: layer.weights.tree.root(), exponents, small: small_digest(&[&layer.norms[0], &layer.norms[1]]) }
 }
 
 /// lm_head cut into vocabulary blocks of equal size, the last padded with zeros.

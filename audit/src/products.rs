@@ -10,12 +10,12 @@ use assay_sumcheck::field::f_from_i64;
 use assay_sumcheck::{E, F};
 
 use crate::challenge::Challenge;
+use crate::decode::MAX_CANDIDATES;
 use crate::fixed::FixedRow;
 use crate::num::index;
 use crate::proof::Claims;
 use crate::relations::Linear;
 use crate::sketch::{ClaimValues, Signs, Target, powers};
-use crate::decode::MAX_CANDIDATES;
 
 /// The products of a cell, each with its sign vectors.
 #[derive(Debug)]
@@ -77,7 +77,12 @@ pub(crate) fn layer_claims(
 }
 
 /// The output weights of every decode, cut by shard.
-pub(crate) fn head_weights(manifest: &Manifest, decodes: &[HeadProduct], signs: &Signs, powers: &[E]) -> Vec<Vec<Vec<E>>> {
+pub(crate) fn head_weights(
+    manifest: &Manifest,
+    decodes: &[HeadProduct],
+    signs: &Signs,
+    powers: &[E],
+) -> Vec<Vec<Vec<E>>> {
     let shards = manifest.head.roots.len();
     let block = index(manifest.head_layout().shapes().first().map_or(0, |shape| shape.outputs)).max(1);
     decodes
@@ -91,7 +96,11 @@ pub(crate) fn head_weights(manifest: &Manifest, decodes: &[HeadProduct], signs: 
 }
 
 /// The claims that each shard's opening must discharge, by shard.
-pub(crate) fn head_claims(decodes: &[HeadProduct], weights: Vec<Vec<Vec<E>>>, parts: &[Vec<E>]) -> Vec<Vec<BilinearClaim>> {
+pub(crate) fn head_claims(
+    decodes: &[HeadProduct],
+    weights: Vec<Vec<Vec<E>>>,
+    parts: &[Vec<E>],
+) -> Vec<Vec<BilinearClaim>> {
     let mut by_shard: Vec<Vec<BilinearClaim>> = vec![];
     for ((decode, weights), parts) in decodes.iter().zip(weights).zip(parts) {
         let input = field_row(&decode.input);

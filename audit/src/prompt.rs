@@ -123,10 +123,8 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, special: bool) -> Result<Vec<TokenId>, PromptError> {
-        let encoding = self
-            .inner
-            .encode(text, special)
-            .map_err(|error| PromptError::Encode(one_line(&error.to_string())))?;
+        let encoding =
+            self.inner.encode(text, special).map_err(|error| PromptError::Encode(one_line(&error.to_string())))?;
         Ok(encoding.get_ids().iter().copied().map(TokenId::new).collect())
     }
 

@@ -200,9 +200,7 @@ impl Shape<'_> {
 
     fn cell_hashes(&self, cell: &Cell) -> usize {
         let ranges = self.cell_ranges(cell).into_iter();
-        ranges
-            .map(|(_, range)| range_hash_count(self.positions, range.start, range.end))
-            .fold(0, usize::saturating_add)
+        ranges.map(|(_, range)| range_hash_count(self.positions, range.start, range.end)).fold(0, usize::saturating_add)
     }
 
     fn decode_hashes(&self, position: usize) -> usize {
@@ -236,7 +234,8 @@ impl Witness {
             .map(|_| Ok([read_vector(from, hidden)?, read_vector(from, hidden)?]))
             .collect::<Result<_, _>>()?;
         let final_norm = read_vector(from, hidden)?;
-        let cells = shape.challenge.cells.iter().map(|cell| CellWitness::read(from, shape, cell)).collect::<Result<_, _>>()?;
+        let cells =
+            shape.challenge.cells.iter().map(|cell| CellWitness::read(from, shape, cell)).collect::<Result<_, _>>()?;
         let decodes = shape
             .challenge
             .decodes
@@ -264,8 +263,7 @@ impl CellWitness {
             .into_iter()
             .map(|bytes| from.raw(bytes).map(<[u8]>::to_vec))
             .collect::<Result<_, _>>()?;
-        let mut products =
-            |matrix| Supplied::read(from, index(shape.architecture().shape(matrix).outputs));
+        let mut products = |matrix| Supplied::read(from, index(shape.architecture().shape(matrix).outputs));
         let supplied = SuppliedProducts {
             q: products(Matrix::Q)?,
             k: products(Matrix::K)?,

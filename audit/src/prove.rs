@@ -15,9 +15,7 @@ use crate::decode::{Pick, Scores, head_input};
 use crate::fixed::{FixedRow, Supplied};
 use crate::model::{CommittedLayer, CommittedModel};
 use crate::num::index;
-use crate::products::{
-    CellProducts, HeadProduct, combination, head_claims, head_signs, head_weights, layer_claims,
-};
+use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, head_weights, layer_claims};
 use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
 use crate::relations::{CacheRow, CellRows, Layer, Linear, SuppliedProducts};
 use crate::request::Request;
@@ -89,13 +87,9 @@ pub fn prove(
     let shape = Shape { manifest, challenge: &challenge, positions, signs: statement.sign_count() };
     let source = Source { model, shape, trace, trees: trace.commit(&commitment.session, positions) };
 
-    let cells: Vec<ProvenCell> =
-        challenge.cells.par_iter().map(|cell| source.cell(cell)).collect::<Result<_, _>>()?;
-    let decodes: Vec<ProvenDecode> = challenge
-        .decodes
-        .par_iter()
-        .map(|position| source.decode(*position, &statement))
-        .collect::<Result<_, _>>()?;
+    let cells: Vec<ProvenCell> = challenge.cells.par_iter().map(|cell| source.cell(cell)).collect::<Result<_, _>>()?;
+    let decodes: Vec<ProvenDecode> =
+        challenge.decodes.par_iter().map(|position| source.decode(*position, &statement)).collect::<Result<_, _>>()?;
 
     let mut out = Writer::new();
     let transcript = steps::start(&statement, manifest);
@@ -158,9 +152,10 @@ pub fn prove(
 /// Each shard's share of every decode's claim, from the exact logits.
 fn parts(logits: &[Vec<i64>], weights: &[Vec<Vec<E>>]) -> Vec<Vec<E>> {
     let share = |weights: &Vec<E>, logits: &[i64]| {
-        let terms = weights.iter().zip(logits).map(|(weight, logit)| {
-            assay_sumcheck::field::e_mul_f(*weight, assay_sumcheck::field::f_from_i64(*logit))
-        });
+        let terms = weights
+            .iter()
+            .zip(logits)
+            .map(|(weight, logit)| assay_sumcheck::field::e_mul_f(*weight, assay_sumcheck::field::f_from_i64(*logit)));
         terms.sum()
     };
     logits
@@ -255,7 +250,7 @@ impl Source<'_> {
             relation: Relation::Logits,
         })?;
         let exponent = input.product_exponent(manifest.head.exponent);
-        let products = self.logits(&input);
+        let products = head_products(self.model, &input);
         let pick = Pick {
             tolerance: Tolerance::of(manifest.profile),
             sampling: &statement.request.sampling,
@@ -277,14 +272,6 @@ impl Source<'_> {
         Ok(Layer::middle(rows).is_ok_and(|middle| Layer::next(&middle, rows) == committed))
     }
 
-    /// Exact logits over the vocabulary.
-    fn logits(&self, input: &FixedRow) -> Vec<i64> {
-        let shard = |polynomial: &LayerPolynomial| polynomial.product(0, &input.integers);
-        let mut logits: Vec<i64> = self.model.head.iter().flat_map(|part| shard(&part.polynomial)).collect();
-        logits.truncate(index(self.model.manifest.architecture.vocab_size));
-        logits
-    }
-
     fn witness(&self, cells: &[ProvenCell], decodes: &[ProvenDecode]) -> Witness {
         let norms = |layer: &LayerIndex| self.model.layers[index(layer.get())].norms.clone();
         Witness {
@@ -294,6 +281,14 @@ impl Source<'_> {
             decodes: decodes.iter().map(|decode| decode.witness.clone()).collect(),
         }
     }
+}
+
+/// Exact products with lm_head over the vocabulary.
+pub(crate) fn head_products(model: &CommittedModel, input: &FixedRow) -> Vec<i64> {
+    let shard = |polynomial: &LayerPolynomial| polynomial.product(0, &input.integers);
+    let mut logits: Vec<i64> = model.head.iter().flat_map(|part| shard(&part.polynomial)).collect();
+    logits.truncate(index(model.manifest.architecture.vocab_size));
+    logits
 }
 
 /// Decodes the rows of a cell; `caches` are by group, each ending at the cell's position.

@@ -8,7 +8,7 @@
 use assay_commitments::Position;
 use assay_commitments::manifest::Architecture;
 
-use crate::num::{real_count, real};
+use crate::num::{real, real_count};
 
 const LANES: usize = 8;
 
@@ -57,9 +57,8 @@ fn weighted_sum(weights: &[f64], rows: &[&[f64]], width: usize) -> Vec<f64> {
     }
     let [a, b, c, d, e, f, g, h] = &lanes;
     let pairs = a.iter().zip(b).zip(c.iter().zip(d)).zip(e.iter().zip(f).zip(g.iter().zip(h)));
-    let mut totals: Vec<f64> = pairs
-        .map(|(((a, b), (c, d)), ((e, f), (g, h)))| tree([*a, *b, *c, *d, *e, *f, *g, *h]))
-        .collect();
+    let mut totals: Vec<f64> =
+        pairs.map(|(((a, b), (c, d)), ((e, f), (g, h)))| tree([*a, *b, *c, *d, *e, *f, *g, *h])).collect();
     for (weight, row) in weight_rest.iter().zip(row_rest) {
         for (total, value) in totals.iter_mut().zip(*row) {
             *total += weight * value;

@@ -142,19 +142,21 @@ impl Layer<'_> {
             input: input.clone(),
             target: Target::supplied(products),
         };
-        let committed = |matrix, input: FixedRow, row: &[f64]| {
+        let theta = self.tolerance.theta_products;
+        let theta_down = self.tolerance.theta_down(&down.integers);
+        let committed = |matrix, input: FixedRow, row: &[f64], theta| {
             let exponent = input.product_exponent(self.exponent(matrix));
-            let target = Target::committed(row, exponent, &self.tolerance).ok_or(relation_of(matrix))?;
+            let target = Target::committed(row, exponent, &self.tolerance, theta).ok_or(relation_of(matrix))?;
             Ok(Linear { matrix, input, target })
         };
         Ok([
             given(Matrix::Q, &x1, &supplied.q),
             given(Matrix::K, &x1, &supplied.k),
-            committed(Matrix::V, x1, &values)?,
-            committed(Matrix::O, heads, &rows.o)?,
+            committed(Matrix::V, x1, &values, theta)?,
+            committed(Matrix::O, heads, &rows.o, theta)?,
             given(Matrix::Gate, &x2, &supplied.gate),
             given(Matrix::Up, &x2, &supplied.up),
-            committed(Matrix::Down, down, &rows.m)?,
+            committed(Matrix::Down, down, &rows.m, theta_down)?,
         ])
     }
 

@@ -84,11 +84,8 @@ fn byte_table(powers: &[E; 8]) -> [E; 256] {
     let mut table = [E::ZERO; 256];
     let mut byte = 0_u8;
     for entry in &mut table {
-        *entry = powers
-            .iter()
-            .enumerate()
-            .map(|(bit, power)| if (byte >> bit) & 1 == 0 { *power } else { -*power })
-            .sum();
+        *entry =
+            powers.iter().enumerate().map(|(bit, power)| if (byte >> bit) & 1 == 0 { *power } else { -*power }).sum();
         byte = byte.wrapping_add(1);
     }
     table
@@ -123,7 +120,7 @@ pub(crate) struct Target {
 impl Target {
     /// The target of a committed row: tolerances from the profile, outliers taken out. `None` when
     /// the row has no place on the grid, has too many outliers, or its tolerance cannot be compared.
-    pub(crate) fn committed(row: &[f64], exponent: i32, profile: &Tolerance) -> Option<Self> {
+    pub(crate) fn committed(row: &[f64], exponent: i32, profile: &Tolerance, theta: f64) -> Option<Self> {
         let unit = power_of_two(exponent.saturating_neg());
         let on_grid = |y: &f64| nearest_integer(y * unit).filter(|integer| integer.abs() < PRODUCT_BOUND);
         let integers: Vec<i64> = row.iter().map(on_grid).collect::<Option<_>>()?;
@@ -140,18 +137,19 @@ impl Target {
         if singles.len() > MAX_OUTLIERS {
             return None;
         }
-        let least = row
-            .iter()
-            .zip(&tau)
-            .filter(|(y, _)| !is_outlier(y))
-            .fold(f64::INFINITY, |least, (_, tau)| least.min(*tau));
+        let least =
+            row.iter().zip(&tau).filter(|(y, _)| !is_outlier(y)).fold(f64::INFINITY, |least, (_, tau)| least.min(*tau));
         let weight = |(y, tau): (&f64, &f64)| {
-            if is_outlier(y) { Some(0) } else { nearest_integer((WEIGHT_SCALE * least / tau).floor()).map(|rho| rho.max(1)) }
+            if is_outlier(y) {
+                Some(0)
+            } else {
+                nearest_integer((WEIGHT_SCALE * least / tau).floor()).map(|rho| rho.max(1))
+            }
         };
         let rho: Vec<i64> = row.iter().zip(&tau).map(weight).collect::<Option<_>>()?;
         let weighted: Vec<f64> = rho.iter().zip(&tau).map(|(rho, tau)| real(*rho) * tau).collect();
         let tolerance = dot(&weighted, &weighted);
-        Some(Self { row: integers, rho, singles, tolerance, theta: profile.theta_products })
+        Some(Self { row: integers, rho, singles, tolerance, theta })
     }
 
     /// The target of supplied products: each may be off by a rounding, which is uniform.
@@ -199,8 +197,7 @@ impl Target {
             let off = centered(*claim).checked_sub(self.row.get(*output).copied()?)?;
             Some(real(off.checked_abs()?) <= *slack)
         };
-        let singles_hold =
-            claims.singles.iter().zip(&self.singles).all(|pair| single_holds(pair).unwrap_or(false));
+        let singles_hold = claims.singles.iter().zip(&self.singles).all(|pair| single_holds(pair).unwrap_or(false));
         Comparison {
             ratio: square_as_real(squares) / allowed,
             within: bound.is_some_and(|bound| squares <= bound),
@@ -279,7 +276,7 @@ mod tests {
     #[test]
     fn honest_rows_pass_with_room() {
         let products = products(700);
-        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        let target = Target::committed(&committed(&products), -40, &PROFILE, 0.5).unwrap();
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         let comparison = target.check(&signs, &target.claims(&signs, &products));
         assert!(comparison.within && comparison.singles_hold && comparison.ratio < 0.4, "{comparison:?}");
@@ -291,7 +288,7 @@ mod tests {
     fn a_row_of_other_weights_fails() {
         let products = products(700);
         let moved: Vec<i64> = products.iter().enumerate().map(|(j, p)| p + p / 60 * (j as i64 % 3 - 1)).collect();
-        let target = Target::committed(&committed(&moved), -40, &PROFILE).unwrap();
+        let target = Target::committed(&committed(&moved), -40, &PROFILE, 0.5).unwrap();
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         assert!(!target.check(&signs, &target.claims(&signs, &products)).within);
     }
@@ -301,7 +298,7 @@ mod tests {
         let products = products(700);
         let mut row = committed(&products);
         row[3] += power_of_two(10);
-        let target = Target::committed(&row, -40, &PROFILE);
+        let target = Target::committed(&row, -40, &PROFILE, 0.5);
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         assert!(target.is_none_or(|target| {
             let comparison = target.check(&signs, &target.claims(&signs, &products));
@@ -313,7 +310,7 @@ mod tests {
     fn outliers_are_proven_singly_and_are_few() {
         let mut products = products(700);
         products[5] = 1 << 50;
-        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        let target = Target::committed(&committed(&products), -40, &PROFILE, 0.5).unwrap();
         assert_eq!(target.singles.iter().map(|single| single.0).collect::<Vec<_>>(), [5]);
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         let mut claims = target.claims(&signs, &products);
@@ -321,14 +318,14 @@ mod tests {
         claims.singles[0] += f_from_i64(1 << 44);
         assert!(!target.check(&signs, &claims).singles_hold);
         products[..20].fill(1 << 50);
-        assert!(Target::committed(&committed(&products), -40, &PROFILE).is_none());
+        assert!(Target::committed(&committed(&products), -40, &PROFILE, 0.5).is_none());
     }
 
     #[test]
     fn the_weights_of_a_claim_reproduce_its_value() {
         let mut products = products(90);
         products[7] = 1 << 50;
-        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        let target = Target::committed(&committed(&products), -40, &PROFILE, 0.5).unwrap();
         assert_eq!(target.singles.len(), 1);
         let signs = Signs::draw(&[2; 32], 5, SIGNS_COMPLETE, 90);
         let claims = target.claims(&signs, &products);

@@ -1,7 +1,7 @@
 //! What a proof is about: a request, a commitment and a nonce, and the challenge that follows.
 
-use assay_commitments::TokenId;
 use assay_commitments::Position;
+use assay_commitments::TokenId;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::trace::TraceCommitment;
 

@@ -6,6 +6,9 @@
 
 use assay_commitments::rows::Profile;
 
+use crate::num::{real, real_count};
+use crate::reference::dot;
+
 /// The constants of a profile.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
@@ -15,6 +18,11 @@ pub struct Tolerance {
     pub eps_abs: f64,
     /// Most mean square deviation of committed products, in tolerances.
     pub theta_products: f64,
+    /// The same for the MLP branch, whose input the reference knows only up to single roundings.
+    pub theta_down: f64,
+    /// What a single activation of the MLP that rounds the other way may add to that, when it alone
+    /// makes up the row.
+    pub theta_flip: f64,
     /// Most mean square deviation of keys, in tolerances.
     pub theta_keys: f64,
     /// Most mean square deviation of a head's output, in tolerances.
@@ -42,13 +50,30 @@ impl Tolerance {
                 eps_rel: 1.0 / 256.0,
                 eps_abs: 1.0 / 512.0,
                 theta_products: 0.5,
-                theta_keys: 0.5,
-                theta_attention: 0.28,
+                theta_down: 1.0,
+                theta_flip: 8.0,
+                theta_keys: 1.5,
+                theta_attention: 1.0,
                 gross: 32.0,
                 logit_rel: 1.0 / 512.0,
                 logit_abs: 1.0 / 128.0,
             },
         }
+    }
+
+    /// The most mean square deviation of what `input` is multiplied to by the down projection.
+    ///
+    /// The reference knows gate and up products within their rounding, and a runtime sums them in
+    /// another order: an activation that lies near the middle of two bf16 numbers may round either way.
+    /// It then moves its whole contribution by up to 2^-7, which is two tolerances; squared, four times
+    /// its share of the row, and twice that for columns of the matrix that are larger than others. Rows
+    /// that hang on one activation are rare, and known by their input.
+    pub(crate) fn theta_down(&self, input: &[i64]) -> f64 {
+        let values: Vec<f64> = input.iter().map(|value| real(*value)).collect();
+        let total = dot(&values, &values);
+        let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value * value));
+        let share = if total > 0.0 { largest / total } else { 0.0 };
+        self.theta_down + self.theta_flip * share
     }
 
     /// The tolerance of every element of a committed row.
@@ -87,7 +112,7 @@ pub(crate) fn median_magnitude(row: &[f64]) -> f64 {
 pub(crate) fn deviation(a: &[f64], b: &[f64], tau: &[f64]) -> (f64, f64) {
     let units: Vec<f64> = a.iter().zip(b).zip(tau).map(|((a, b), tau)| (a - b) / tau).collect();
     let largest = units.iter().fold(0.0, |largest: f64, unit| largest.max(unit.abs()));
-    (crate::reference::dot(&units, &units) / crate::num::real_count(units.len()), largest)
+    (dot(&units, &units) / real_count(units.len()), largest)
 }
 
 #[cfg(test)]

@@ -203,7 +203,8 @@ impl TranscriptFile {
         holds("an embedding digest is not the manifest's", self.embeddings.matches(&self.manifest))?;
         let tokenizer = self.tokenizer.as_ref().is_none_or(|bytes| digest(bytes) == self.manifest.tokenizer);
         holds("the tokenizer is not the manifest's", tokenizer)?;
-        let template = self.chat_template.as_ref().is_none_or(|bytes| Some(digest(bytes)) == self.manifest.chat_template);
+        let template =
+            self.chat_template.as_ref().is_none_or(|bytes| Some(digest(bytes)) == self.manifest.chat_template);
         holds("the chat template is not the manifest's", template)
     }
 
@@ -220,7 +221,8 @@ impl TranscriptFile {
             inline.clone().or_else(|| find(digest)).ok_or(OwnFault::AssetMissing)
         };
         let tokenizer = asset(&self.tokenizer, &self.manifest.tokenizer)?;
-        let template = self.manifest.chat_template.as_ref().map(|digest| asset(&self.chat_template, digest)).transpose()?;
+        let template =
+            self.manifest.chat_template.as_ref().map(|digest| asset(&self.chat_template, digest)).transpose()?;
         ModelAssets::new(&self.manifest, &tokenizer, template.as_deref())
     }
 
@@ -228,11 +230,22 @@ impl TranscriptFile {
     /// be read, what was committed.
     pub fn tokens_of(record: &SessionRecord) -> Vec<TokenId> {
         let committed = match &record.exchange {
-            Exchange::Committed { commitment, .. } => codec::decode::<assay_commitments::trace::TraceCommitment>(&commitment.bytes).ok(),
+            Exchange::Committed { commitment, .. } => {
+                codec::decode::<assay_commitments::trace::TraceCommitment>(&commitment.bytes).ok()
+            }
             Exchange::Uncommitted(_) => None,
         };
-        let committed = committed.into_iter().flat_map(|commitment| commitment.prompt.into_iter().chain(commitment.output));
-        record.streamed.iter().copied().chain(committed).map(|token| (token, ())).collect::<BTreeMap<_, _>>().into_keys().collect()
+        let committed =
+            committed.into_iter().flat_map(|commitment| commitment.prompt.into_iter().chain(commitment.output));
+        record
+            .streamed
+            .iter()
+            .copied()
+            .chain(committed)
+            .map(|token| (token, ()))
+            .collect::<BTreeMap<_, _>>()
+            .into_keys()
+            .collect()
     }
 }
 
@@ -268,7 +281,9 @@ impl Canonical for Conclusion {
 impl Canonical for Measurements {
     fn write(&self, out: &mut Writer) {
         let Self { first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us } = self;
-        [first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us].into_iter().for_each(|value| out.u32(*value));
+        [first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us]
+            .into_iter()
+            .for_each(|value| out.u32(*value));
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {

@@ -290,18 +290,8 @@ pub enum Relation {
 
 impl Relation {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
-        Self::C2,
-        Self::C3,
-        Self::C4,
-        Self::C5,
-        Self::C6,
-        Self::C7,
-        Self::C8,
-        Self::C9,
-        Self::C10,
-        Self::Logits,
-    ];
+    pub const ALL: [Self; 10] =
+        [Self::C2, Self::C3, Self::C4, Self::C5, Self::C6, Self::C7, Self::C8, Self::C9, Self::C10, Self::Logits];
 
     /// The name that users see.
     pub const fn name(self) -> &'static str {
@@ -406,5 +396,23 @@ mod tests {
         }
         assert_eq!(Reason::from_code(310), Some(Reason::C10));
         assert_eq!(Reason::from_code(901), None);
+    }
+
+    /// `docs/reasons.md` is written from the enums: `BLESS=1` writes it anew.
+    #[test]
+    fn the_documented_reasons_are_these() {
+        let row = |code: u16, slug: &str, text: &str| format!("| {code} | `{slug}` | {text} |\n");
+        let mut page = String::from(
+            "# Reason codes\n\nCodes and slugs are stable: scripts may rely on them. This page is written from \
+             `audit/src/verdict.rs`.\n\n## Rejected: the miner's\n\n| code | slug | meaning |\n|---|---|---|\n",
+        );
+        page.extend(Reason::ALL.iter().map(|r| row(r.code(), r.slug(), r.describe())));
+        page.push_str("\n## Inconclusive: the validator's own\n\n| code | slug | meaning |\n|---|---|---|\n");
+        page.extend(OwnFault::ALL.iter().map(|f| row(f.code(), f.slug(), f.describe())));
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reasons.md");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), page, "run the tests with BLESS=1 and review the change");
     }
 }

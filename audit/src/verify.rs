@@ -62,7 +62,9 @@ pub(crate) fn verify_proof(
         .decodes
         .iter()
         .zip(&proof.witness.decodes)
-        .map(|(position, witness)| check_decode(&shape, &openings, statement, *position, witness, &proof.witness.final_norm))
+        .map(|(position, witness)| {
+            check_decode(&shape, &openings, statement, *position, witness, &proof.witness.final_norm)
+        })
         .collect::<Result<_, _>>()?;
 
     let transcript = steps::start(statement, manifest);
@@ -95,7 +97,10 @@ pub(crate) fn verify_proof(
         } else if !comparison.singles_hold {
             Err(Failure::new(Reason::Candidate, place))
         } else {
-            decode.scores.judge(&claims.singles, &decode.pick).map_err(|reason| Failure::new(reason, Where::decode(*position)))
+            decode
+                .scores
+                .judge(&claims.singles, &decode.pick)
+                .map_err(|reason| Failure::new(reason, Where::decode(*position)))
         };
         first = first.or(judged.err());
         heads.push(decode.head);

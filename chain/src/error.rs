@@ -54,9 +54,7 @@ pub enum ChainError {
         uids: usize,
     },
     /// The subnet asks for a newer scoring rule.
-    #[error(
-        "weights carry version key {given}, the subnet asks for {required}; update the validator"
-    )]
+    #[error("weights carry version key {given}, the subnet asks for {required}; update the validator")]
     WrongVersionKey {
         /// The key that was given.
         given: u64,
@@ -70,9 +68,7 @@ pub enum ChainError {
         next: BlockNumber,
     },
     /// The stake is too small to validate.
-    #[error(
-        "hotkey {0} has no validator permit; permits go to the largest stakes, at the end of each epoch"
-    )]
+    #[error("hotkey {0} has no validator permit; permits go to the largest stakes, at the end of each epoch")]
     NoPermit(Hotkey),
     /// A weight vector gives each uid one value.
     #[error("uid {0} stands twice in the weights")]
@@ -103,9 +99,7 @@ pub enum ChainError {
     #[error("no epoch key was published for epoch {0}")]
     KeyNotPublished(Epoch),
     /// A key revealed early gives away every nonce that is still to come.
-    #[error(
-        "the key of epoch {epoch} must stay secret until that epoch is over; this is epoch {running}"
-    )]
+    #[error("the key of epoch {epoch} must stay secret until that epoch is over; this is epoch {running}")]
     RevealTooEarly {
         /// The key's epoch.
         epoch: Epoch,

@@ -21,7 +21,4 @@ pub use api::{Chain, MANIFESTS_MAX, WeightRules};
 pub use devnet::{Devnet, EpochReport, Genesis, GenesisError, NeuronReport, Parameters};
 pub use error::ChainError;
 pub use metagraph::{Metagraph, Neuron};
-pub use types::{
-    BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao,
-    Uid,
-};
+pub use types::{BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao, Uid};

@@ -50,10 +50,7 @@ impl Metagraph {
 
     /// The owner's hotkey, the burn hotkey of weight vectors.
     pub fn burn_hotkey(&self) -> Option<Hotkey> {
-        self.neurons
-            .iter()
-            .find(|neuron| neuron.uid == self.owner)
-            .map(|neuron| neuron.hotkey)
+        self.neurons.iter().find(|neuron| neuron.uid == self.owner).map(|neuron| neuron.hotkey)
     }
 
     /// All hotkeys in the order of their uids.

@@ -1,5 +1,17 @@
 //! What the `assay` command is made of.
+//!
+//! [`main`] reads the arguments and calls one of the commands; a command says how it ended by an
+//! [`outcome::Outcome`], which is the exit code, or by an [`outcome::Fault`], one line for the user.
 #![forbid(unsafe_code)]
 
+mod app;
+mod commands;
+pub mod demo;
+mod files;
 pub mod local;
+pub mod outcome;
 pub mod self_audit;
+mod terminal;
+mod tree_file;
+
+pub use app::main;

@@ -1,15 +1,22 @@
 //! A model folder made ready to serve, commit and prove in this process.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use assay_audit::assets::ModelAssets;
 use assay_audit::model::{CommitError, CommittedModel};
 use assay_audit::verdict::OwnFault;
+use assay_commitments::codec;
+use assay_commitments::params::CodeParams;
 use assay_commitments::rows::Profile;
+use assay_commitments::weights::{self, LayerPolynomial};
 use assay_llm_runtime::{Checkpoint, CheckpointError, Model, Numerics, RunError};
 use assay_miner::HonestBackend;
 use thiserror::Error;
+
+use crate::files::{MANIFEST_NAME, tree_path};
+use crate::tree_file::{KnownTrees, TreeFile};
 
 /// Why a model folder cannot be made ready.
 #[derive(Debug, Error)]
@@ -42,12 +49,15 @@ pub struct LocalModel {
 }
 
 impl LocalModel {
-    /// Reads a folder and commits its weights. `progress` is told of each polynomial done, out of all.
+    /// Reads a folder and commits its weights, as far as the manifest and tree file that `model commit`
+    /// left in it do not spare that. `progress` is told of each polynomial done, out of all.
     ///
     /// # Errors
     /// [`LocalError`].
     pub fn load(folder: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, LocalError> {
-        Self::of(Checkpoint::load(folder, Numerics::Bf16V1)?, progress)
+        let checkpoint = Checkpoint::load(folder, Numerics::Bf16V1)?;
+        let known = known_trees(&folder.join(MANIFEST_NAME));
+        Self::make(checkpoint, known.as_ref(), progress)
     }
 
     /// Commits a model that was read or made.
@@ -55,15 +65,16 @@ impl LocalModel {
     /// # Errors
     /// [`LocalError`].
     pub fn of(checkpoint: Checkpoint, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, LocalError> {
+        Self::make(checkpoint, None, progress)
+    }
+
+    fn make(
+        checkpoint: Checkpoint,
+        known: Option<&KnownTrees>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, LocalError> {
+        let committed = commit(&checkpoint, known, progress)?;
         let template = checkpoint.chat_template.as_ref().map(String::as_bytes);
-        let committed = CommittedModel::commit(
-            &checkpoint.architecture,
-            &checkpoint.tensors,
-            Profile::Bf16V1,
-            &checkpoint.tokenizer,
-            template,
-            progress,
-        )?;
         let assets =
             ModelAssets::new(&committed.manifest, &checkpoint.tokenizer, template).map_err(LocalError::Assets)?;
         let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Numerics::Bf16V1)?;
@@ -78,4 +89,41 @@ impl LocalModel {
             assets: Arc::clone(&self.assets),
         }
     }
+}
+
+/// Commits weights, with the trees that are known.
+pub(crate) fn commit(
+    checkpoint: &Checkpoint,
+    known: Option<&KnownTrees>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<CommittedModel, CommitError> {
+    let tree = &mut |number, polynomial: &LayerPolynomial, code: &CodeParams| {
+        let known = known.and_then(|known| known.tree(number, polynomial, code));
+        known.unwrap_or_else(|| weights::commit(polynomial, code))
+    };
+    CommittedModel::commit_with(
+        &checkpoint.architecture,
+        &checkpoint.tensors,
+        Profile::Bf16V1,
+        &checkpoint.tokenizer,
+        checkpoint.chat_template.as_ref().map(String::as_bytes),
+        tree,
+        progress,
+    )
+}
+
+/// The trees beside a manifest file. Without a usable pair there are none and everything is committed
+/// again, which costs nothing but time.
+pub(crate) fn known_trees(manifest_path: &Path) -> Option<KnownTrees> {
+    let trees_path = tree_path(manifest_path);
+    let trees = fs::read(&trees_path).ok()?;
+    let trees = TreeFile::decode(&trees)
+        .inspect_err(|error| tracing::warn!("{}: not used, {error}: commit again", trees_path.display()))
+        .ok()?;
+    let manifest = codec::decode(&fs::read(manifest_path).ok()?).ok()?;
+    let known = trees.for_manifest(&manifest);
+    if known.is_none() {
+        tracing::warn!("{}: not used, it belongs to another manifest: commit again", trees_path.display());
+    }
+    known
 }

@@ -1,2 +1,7 @@
 //! The assay command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    assay_cli::main()
+}

@@ -10,9 +10,7 @@ use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::{AuditRate, Deadlines, Network, Request};
 use assay_audit::sampling::Sampling;
-use assay_audit::session::{
-    Answer, Exchange, Omission, Reply, SessionRecord, sign_commitment, sign_proof,
-};
+use assay_audit::session::{Answer, Exchange, Omission, Reply, SessionRecord, sign_commitment, sign_proof};
 use assay_audit::transcript_file::{Measurements, Receipt, TranscriptFile};
 use assay_commitments::Epoch;
 use assay_miner::{Backend, ServeError};
@@ -63,8 +61,7 @@ impl SelfAudit {
         let validator = self.keys("assay self audit validator");
         let miner = self.keys("assay self audit miner");
         let epoch_key = EpochKey::new(blake3::derive_key("assay self audit epoch", &self.entropy));
-        let nonce = (self.policy != Policy::Everything)
-            .then(|| epoch_key.nonce(NOWHERE.netuid, &miner.hotkey(), 0));
+        let nonce = (self.policy != Policy::Everything).then(|| epoch_key.nonce(NOWHERE.netuid, &miner.hotkey(), 0));
         let manifest = &model.committed.manifest;
         let request = Request {
             network: NOWHERE,

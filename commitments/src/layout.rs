@@ -136,8 +136,7 @@ impl Layout {
         let total = u64::try_from(total).ok().and_then(u64::checked_next_power_of_two);
         let log_size = total.map(u64::ilog2).filter(|&log| log <= MAX_LOG_SIZE).ok_or(LayoutError::TooLarge)?;
 
-        let mut tiles: Vec<Tile> =
-            shapes.iter().enumerate().flat_map(|(matrix, &shape)| cut(matrix, shape)).collect();
+        let mut tiles: Vec<Tile> = shapes.iter().enumerate().flat_map(|(matrix, &shape)| cut(matrix, shape)).collect();
         tiles.sort_by_key(|tile| (Reverse(tile.size_log()), tile.matrix, tile.first_input, tile.first_output));
         let mut offset = 0_usize;
         for tile in &mut tiles {
@@ -242,8 +241,7 @@ mod tests {
         let layout = Layout::new(&[square(4, 6), square(8, 8), square(6, 4)]).unwrap();
         let places: Vec<_> =
             layout.tiles().iter().map(|t| (t.offset, t.matrix, t.first_input, t.first_output, t.size_log())).collect();
-        let expected =
-            [(0, 1, 0, 0, 6), (64, 0, 0, 0, 4), (80, 2, 0, 0, 4), (96, 0, 0, 4, 3), (104, 2, 4, 0, 3)];
+        let expected = [(0, 1, 0, 0, 6), (64, 0, 0, 0, 4), (80, 2, 0, 0, 4), (96, 0, 0, 4, 3), (104, 2, 4, 0, 3)];
         assert_eq!(places, expected);
         assert_eq!((layout.log_size(), layout.min_input_log()), (7, 1));
     }

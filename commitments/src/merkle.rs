@@ -106,6 +106,11 @@ impl MerkleTree {
         self.count
     }
 
+    /// The real leaves, in order.
+    pub fn leaves(&self) -> &[Hash] {
+        self.levels.first().and_then(|level| level.get(..self.count)).unwrap_or_default()
+    }
+
     /// The top node.
     pub fn root(&self) -> Hash {
         self.levels.last().and_then(|level| level.first()).copied().unwrap_or_else(padding_leaf)

@@ -233,8 +233,7 @@ impl Canonical for CodeParams {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let params =
-            Self { log_size: from.u32()?, row_log: from.u32()?, rate_log: from.u32()?, queries: from.u32()? };
+        let params = Self { log_size: from.u32()?, row_log: from.u32()?, rate_log: from.u32()?, queries: from.u32()? };
         if params.is_well_formed() { Ok(params) } else { Err(Malformed::NotCanonical) }
     }
 }
@@ -319,7 +318,7 @@ pub struct SecurityBudget {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, clippy::cast_precision_loss, reason = "tests may panic and be inexact")]
+#[expect(clippy::cast_precision_loss, reason = "compared within two bits")]
 mod tests {
     use assay_sumcheck::field::P;
 
@@ -328,9 +327,8 @@ mod tests {
     use crate::layout::MatrixShape;
 
     fn all() -> impl Iterator<Item = CodeParams> {
-        (0..=MAX_LOG_SIZE).flat_map(|log_size| {
-            (0..=log_size).map(move |max_row_log| CodeParams::smallest(log_size, max_row_log))
-        })
+        (0..=MAX_LOG_SIZE)
+            .flat_map(|log_size| (0..=log_size).map(move |max_row_log| CodeParams::smallest(log_size, max_row_log)))
     }
 
     #[test]
@@ -346,7 +344,6 @@ mod tests {
 
     /// The same bounds in floating point, from the probabilities themselves.
     #[test]
-    #[expect(clippy::float_arithmetic, reason = "that is its point")]
     fn the_budget_agrees_with_floating_point() {
         let field = 3.0 * (P as f64).log2();
         for params in all() {

@@ -40,11 +40,7 @@ impl LayerPolynomial {
     /// # Errors
     /// [`ImageError`] for a NaN or an infinity, a weight too large for its exponent, or matrices or
     /// exponents that are not those of the layout.
-    pub fn with_exponents(
-        layout: Arc<Layout>,
-        matrices: &[&[f32]],
-        exponents: &[i16],
-    ) -> Result<Self, ImageError> {
+    pub fn with_exponents(layout: Arc<Layout>, matrices: &[&[f32]], exponents: &[i16]) -> Result<Self, ImageError> {
         check_shapes(&layout, matrices)?;
         if exponents.len() != matrices.len() {
             return Err(ImageError::Shape { matrix: exponents.len().min(matrices.len()) });
@@ -116,9 +112,10 @@ impl LayerPolynomial {
             let rows = self.tile(tile).par_chunks_exact(tile.inputs()).with_min_len(rows_a_task(tile.inputs()));
             rows.zip(&mut product[tile.output_range()]).for_each(|(row, sum)| {
                 // Wrapping only in form: sums stay below 2^51, and checks would forbid vectors.
-                *sum = row.iter().zip(x).fold(*sum, |sum, (&weight, &x)| {
-                    sum.wrapping_add(i64::from(weight).wrapping_mul(x))
-                });
+                *sum = row
+                    .iter()
+                    .zip(x)
+                    .fold(*sum, |sum, (&weight, &x)| sum.wrapping_add(i64::from(weight).wrapping_mul(x)));
             });
         }
         product
@@ -135,6 +132,7 @@ fn check_shapes(layout: &Layout, matrices: &[&[f32]]) -> Result<(), ImageError> 
     if matrices.len() != layout.shapes().len() {
         return Err(ImageError::Shape { matrix: matrices.len().min(layout.shapes().len()) });
     }
-    let misfit = matrices.iter().zip(layout.shapes()).position(|(weights, shape)| weights.len() as u64 != shape.weights());
+    let misfit =
+        matrices.iter().zip(layout.shapes()).position(|(weights, shape)| weights.len() as u64 != shape.weights());
     misfit.map_or(Ok(()), |matrix| Err(ImageError::Shape { matrix }))
 }

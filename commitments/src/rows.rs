@@ -52,6 +52,7 @@ impl Canonical for Profile {
 
 /// The bits of the bf16 nearest to `value`, halves to even, in canonical form. Infinities and NaN
 /// stay what they are, for the caller to refuse.
+#[inline]
 pub fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     let top = |bits: u32| u16::try_from(bits >> 16).unwrap_or(u16::MAX);
@@ -66,11 +67,13 @@ pub fn bf16_bits(value: f32) -> u16 {
 }
 
 /// The number that bf16 bits stand for.
+#[inline]
 pub fn bf16_value(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
 /// `value` rounded to bf16 in canonical form.
+#[inline]
 pub fn round_bf16(value: f32) -> f32 {
     bf16_value(bf16_bits(value))
 }

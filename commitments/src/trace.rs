@@ -53,10 +53,7 @@ pub fn leaf(session: &SessionId, tree: TreeId, position: Position, digest: &[u8;
     let (head, tail) = message.split_at_mut(13);
     tail.copy_from_slice(digest);
     for (slot, byte) in head.iter_mut().zip(
-        std::iter::once(kind)
-            .chain(layer.to_le_bytes())
-            .chain(position.get().to_le_bytes())
-            .chain(group.to_le_bytes()),
+        std::iter::once(kind).chain(layer.to_le_bytes()).chain(position.get().to_le_bytes()).chain(group.to_le_bytes()),
     ) {
         *slot = byte;
     }
@@ -76,9 +73,8 @@ pub struct TraceShape {
 impl TraceShape {
     /// The trace shape of a model under a profile.
     pub fn new(architecture: &Architecture, profile: Profile) -> Self {
-        let bytes = |elements: u32| {
-            usize::try_from(elements).unwrap_or(usize::MAX).saturating_mul(profile.element_bytes())
-        };
+        let bytes =
+            |elements: u32| usize::try_from(elements).unwrap_or(usize::MAX).saturating_mul(profile.element_bytes());
         Self {
             layers: architecture.layers,
             groups: architecture.kv_heads,
@@ -93,12 +89,11 @@ impl TraceShape {
     pub fn trees(&self) -> impl Iterator<Item = TreeId> + use<> {
         let (layers, groups) = (self.layers, self.groups);
         let streams = (0..=layers).map(|layer| TreeId::H(LayerIndex::new(layer)));
-        let branches = (0..layers).map(LayerIndex::new).flat_map(|layer| {
-            [TreeId::A(layer), TreeId::O(layer), TreeId::M(layer)]
-        });
-        let caches = (0..layers).map(LayerIndex::new).flat_map(move |layer| {
-            (0..groups).map(move |group| TreeId::Kv(layer, KvGroup::new(group)))
-        });
+        let branches =
+            (0..layers).map(LayerIndex::new).flat_map(|layer| [TreeId::A(layer), TreeId::O(layer), TreeId::M(layer)]);
+        let caches = (0..layers)
+            .map(LayerIndex::new)
+            .flat_map(move |layer| (0..groups).map(move |group| TreeId::Kv(layer, KvGroup::new(group))));
         streams.chain(branches).chain(caches)
     }
 
@@ -199,9 +194,10 @@ impl Trace {
     /// When fewer positions were captured: a bug of the runtime.
     pub fn commit(&self, session: &SessionId, positions: usize) -> TraceTrees {
         let trees = self.shape.trees().zip(&self.columns).map(|(tree, column)| {
-            let leaves = column.digests[..positions].iter().zip(0..).map(|(digest, position)| {
-                leaf(session, tree, Position::new(position), digest)
-            });
+            let leaves = column.digests[..positions]
+                .iter()
+                .zip(0..)
+                .map(|(digest, position)| leaf(session, tree, Position::new(position), digest));
             MerkleTree::from_leaf_hashes(leaves.collect())
         });
         TraceTrees { shape: self.shape, trees: trees.collect() }
@@ -328,9 +324,7 @@ impl Canonical for TraceCommitment {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let tokens = |from: &mut Reader<'_>| {
-            Ok(from.list::<u32>(MAX_TOKENS)?.into_iter().map(TokenId::new).collect())
-        };
+        let tokens = |from: &mut Reader<'_>| Ok(from.list::<u32>(MAX_TOKENS)?.into_iter().map(TokenId::new).collect());
         Ok(Self {
             session: SessionId::new(from.array()?),
             manifest: ManifestId::new(from.array()?),

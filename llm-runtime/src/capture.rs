@@ -38,7 +38,7 @@ impl Recorder {
     pub(crate) fn rows(&mut self, tree: TreeId, rows: &Tensor) -> Result<(), RunError> {
         let Self { trace, bytes, .. } = self;
         with_values(rows, |values| {
-            check_finite(values, || format!("{tree:?}"))?;
+            check_finite(values, || name(tree))?;
             bytes.clear();
             encode_row(Profile::Bf16V1, values, bytes);
             trace.push(tree, bytes);
@@ -51,7 +51,7 @@ impl Recorder {
         let Self { trace, bytes, kv_heads, head_dim } = self;
         let keys_width = *kv_heads * *head_dim;
         with_values(rows, |values| {
-            check_finite(values, || format!("the cache of layer {layer}"))?;
+            check_finite(values, || name(TreeId::Kv(layer, KvGroup::new(0))))?;
             for (group, at) in (0..).zip((0..keys_width).step_by(*head_dim)) {
                 bytes.clear();
                 for row in values.chunks_exact(2 * keys_width) {
@@ -66,19 +66,24 @@ impl Recorder {
     }
 }
 
-/// Reads a contiguous tensor where it lies.
-pub(crate) fn with_values<T>(
-    tensor: &Tensor,
-    read: impl FnOnce(&[f32]) -> Result<T, RunError>,
-) -> Result<T, RunError> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(storage), Some((start, end))) => read(&storage.as_slice::<f32>()?[start..end]),
-        _ => {
-            drop(storage);
-            read(&tensor.flatten_all()?.to_vec1()?)
-        }
+/// What users are told overflowed.
+fn name(tree: TreeId) -> String {
+    match tree {
+        TreeId::H(layer) => format!("the stream entering layer {layer}"),
+        TreeId::A(layer) => format!("the attention of layer {layer}"),
+        TreeId::O(layer) => format!("the attention branch of layer {layer}"),
+        TreeId::M(layer) => format!("the MLP branch of layer {layer}"),
+        TreeId::Kv(layer, _) => format!("the cache of layer {layer}"),
     }
+}
+
+/// Reads a contiguous tensor where it lies.
+pub(crate) fn with_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<T, RunError>) -> Result<T, RunError> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+        return Err(RunError::Tensor(candle_core::Error::msg("only contiguous tensors of the CPU are read")));
+    };
+    read(&storage.as_slice::<f32>()?[start..end])
 }
 
 /// Refuses infinities and NaN: no honest verdict could come of them.

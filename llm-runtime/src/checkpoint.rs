@@ -13,7 +13,7 @@ mod weights;
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use assay_audit::model::ModelTensors;
 use assay_audit::prompt::Tokenizer;
@@ -48,21 +48,28 @@ impl Checkpoint {
     /// The first thing found missing, damaged, contradictory or not supported; of `config.json`, all
     /// of them.
     pub fn load(folder: &Path, numerics: Numerics) -> Result<Self, CheckpointError> {
-        if !folder.is_dir() {
-            return Err(CheckpointError::NoFolder { folder: folder.to_owned() });
-        }
-        let config_path = folder.join("config.json");
-        let config = required(&config_path).and_then(|bytes| json(&config_path, &bytes))?;
-        let generation = optional_json(&folder.join("generation_config.json"))?;
-        let architecture = config::architecture(&config, generation.as_ref())
-            .map_err(|problems| CheckpointError::Config { path: config_path, problems })?;
-
+        let architecture = Self::read_architecture(folder)?;
         let tokenizer_path = folder.join("tokenizer.json");
         let tokenizer = required(&tokenizer_path)?;
         check_tokenizer(&tokenizer_path, &tokenizer, &architecture)?;
         let chat_template = template::read(folder)?;
         let tensors = weights::read(folder, &architecture, numerics)?;
         Ok(Self { architecture, tensors, tokenizer, chat_template })
+    }
+
+    /// Reads the shapes and constants of a model folder, and none of its weights.
+    ///
+    /// # Errors
+    /// A missing folder or file, or all problems of `config.json`.
+    pub fn read_architecture(folder: &Path) -> Result<Architecture, CheckpointError> {
+        if !folder.is_dir() {
+            return Err(CheckpointError::NoFolder { folder: folder.to_owned() });
+        }
+        let config_path = folder.join("config.json");
+        let config = required(&config_path).and_then(|bytes| json(&config_path, &bytes))?;
+        let generation = optional_json(&folder.join("generation_config.json"))?;
+        config::architecture(&config, generation.as_ref())
+            .map_err(|problems| CheckpointError::Config { path: config_path, problems })
     }
 }
 
@@ -94,6 +101,6 @@ fn json(path: &Path, bytes: &[u8]) -> Result<Value, CheckpointError> {
     serde_json::from_slice(bytes).map_err(|source| CheckpointError::Json { path: path.to_owned(), source })
 }
 
-fn optional_json(path: &PathBuf) -> Result<Option<Value>, CheckpointError> {
+fn optional_json(path: &Path) -> Result<Option<Value>, CheckpointError> {
     optional(path)?.map(|bytes| json(path, &bytes)).transpose()
 }

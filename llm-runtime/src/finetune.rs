@@ -13,7 +13,9 @@ pub fn perturbed(tensors: &ModelTensors, relative: f32, seed: u64) -> ModelTenso
     let mut perturbed = tensors.clone();
     for weights in perturbed.layers.iter_mut().flat_map(|layer| &mut layer.matrices) {
         let deviation = relative * root_mean_square(weights);
-        weights.iter_mut().for_each(|weight| *weight = round_bf16(*weight + deviation * random.normal()));
+        for weight in weights {
+            *weight = round_bf16(*weight + deviation * random.normal());
+        }
     }
     perturbed
 }

@@ -1,8 +1,9 @@
 //! The operations of a layer, each fused, each rounded where the profile says.
 //!
-//! Candle multiplies matrices. The rest of its operations are not used: its RMS norm and its rotary embedding round inside in bf16, and a chain
-//! of elementary tensor operations costs more than the arithmetic on rows this short. Every result
-//! depends on its own row alone, whatever the number of rows and threads.
+//! Candle multiplies matrices. The rest of its operations are not used: its RMS norm and its rotary
+//! embedding round inside in bf16, and a chain of elementary tensor operations costs more than the
+//! arithmetic on rows this short. What is computed here depends on its own row alone, to the bit,
+//! whatever the number of rows and threads; of the products see [`product`].
 
 mod attention;
 mod linear;
@@ -63,8 +64,11 @@ impl InplaceOp1 for Round {
     }
 }
 
-/// `x * rsqrt(mean(x^2) + eps) * w` for each row `x` of `[n, d]` and `w` of `[d]`: f32 inside, one
+/// `x * rsqrt(mean(x^2) + eps) * w` for each row `x` of `[n, d]` and `w` of `[d]`: f64 inside, one
 /// rounding at the end.
+///
+/// f64 because an element that rounds the other way than in the audit's reference moves every product
+/// of the row: in f32 about one element in ten thousand does, in f64 none.
 pub(crate) struct RmsNorm {
     pub(crate) eps: f32,
     pub(crate) numerics: Numerics,
@@ -75,7 +79,11 @@ impl CustomOp2 for RmsNorm {
         "rms-norm"
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "widths stay below 2^24")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "widths stay below 2^24, and rounding to f32 is meant"
+    )]
     fn cpu_fwd(
         &self,
         rows: &CpuStorage,
@@ -87,9 +95,9 @@ impl CustomOp2 for RmsNorm {
         let weights = elements(weights, weights_layout)?;
         let mut normed = Vec::with_capacity(rows.len());
         for row in rows.chunks_exact(weights.len()) {
-            let mean = dot(row, row) / weights.len() as f32;
-            let scale = 1.0 / (mean + self.eps).sqrt();
-            normed.extend(row.iter().zip(weights).map(|(x, w)| x * scale * w));
+            let squares: f64 = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+            let scale = 1.0 / (squares / weights.len() as f64 + f64::from(self.eps)).sqrt();
+            normed.extend(row.iter().zip(weights).map(|(x, w)| (f64::from(*x) * scale * f64::from(*w)) as f32));
         }
         self.numerics.round(&mut normed);
         Ok((CpuStorage::F32(normed), rows_layout.shape().clone()))
@@ -180,7 +188,7 @@ impl CustomOp1 for GatedSilu {
         let rows = products.len() / (2 * self.ffn);
         let mut active = Vec::with_capacity(rows * self.ffn);
         for row in products.chunks_exact(2 * self.ffn) {
-            active.extend(row[..self.ffn].iter().map(|gate| gate / (1.0 + (-gate).exp())));
+            active.extend(row[..self.ffn].iter().map(|gate| silu(*gate)));
         }
         self.numerics.round(&mut active);
         for (active, row) in active.chunks_exact_mut(self.ffn).zip(products.chunks_exact(2 * self.ffn)) {
@@ -191,11 +199,20 @@ impl CustomOp1 for GatedSilu {
     }
 }
 
+/// `x / (1 + exp(-x))`, f64 inside for the reason that [`RmsNorm`] is.
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
+fn silu(x: f32) -> f32 {
+    let x = f64::from(x);
+    (x / (1.0 + (-x).exp())) as f32
+}
+
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the values of these cases are exact")]
 mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
+    use crate::random::Random;
 
     fn tensor(values: &[f32], shape: (usize, usize)) -> Tensor {
         Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
@@ -232,6 +249,39 @@ mod tests {
         let op = Rotate { heads: 2, head_dim: 4, numerics: Numerics::F32 };
         products.inplace_op2(&angles, &op).unwrap();
         assert_eq!(values(&products), [-3.0, 2.0, 1.0, 4.0, -7.0, 6.0, 5.0, 8.0, 9.0, 10.0, 11.0, 12.0]);
+    }
+
+    fn rounded(mut values: Vec<f32>) -> Vec<f32> {
+        Numerics::Bf16V1.round(&mut values);
+        values
+    }
+
+    fn noise(shape: (usize, usize)) -> Tensor {
+        let mut random = Random::new(4);
+        let noise: Vec<f32> = (0..shape.0 * shape.1).map(|_| random.normal()).collect();
+        tensor(&noise, shape)
+    }
+
+    #[test]
+    fn norm_rounds_once_at_its_end() {
+        let (rows, weights) = (noise((3, 40)), noise((1, 40)).flatten_all().unwrap());
+        let [exact, served] = [Numerics::F32, Numerics::Bf16V1]
+            .map(|numerics| values(&rows.apply_op2_no_bwd(&weights, &RmsNorm { eps: 1e-5, numerics }).unwrap()));
+        assert_ne!(exact, served);
+        assert_eq!(rounded(exact), served);
+    }
+
+    #[test]
+    fn rotation_rounds_the_products_and_what_it_turned() {
+        let (raw, angles) = (noise((3, 24)), noise((3, 8)));
+        let turned = |products: Vec<f32>, numerics| {
+            let products = tensor(&products, (3, 24));
+            products.inplace_op2(&angles, &Rotate { heads: 2, head_dim: 8, numerics }).unwrap();
+            values(&products)
+        };
+        let served = turned(values(&raw), Numerics::Bf16V1);
+        assert_eq!(rounded(turned(rounded(values(&raw)), Numerics::F32)), served);
+        assert_ne!(rounded(turned(values(&raw), Numerics::F32)), served);
     }
 
     #[test]

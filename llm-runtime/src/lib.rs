@@ -9,6 +9,21 @@
 //! ([`assay_audit::prompt`], [`assay_audit::sampling`]); what comes after it is the commitment to
 //! the captured rows ([`assay_commitments::trace::Trace::commit`]).
 //!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use assay_commitments::TokenId;
+//! use assay_llm_runtime::{Model, Numerics, Session, synthetic};
+//!
+//! let checkpoint = synthetic::checkpoint(&synthetic::Numbers::TINY, 1);
+//! let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Numerics::Bf16V1)?;
+//! let mut session = Session::new(Arc::new(model), true);
+//! let logits = session.prefill(&[5, 9, 7].map(TokenId::new))?;
+//! assert_eq!(logits.len(), 100);
+//! assert_eq!(session.into_trace().map(|trace| trace.positions()), Some(3));
+//! # Ok::<(), assay_llm_runtime::RunError>(())
+//! ```
+//!
 //! | module | holds |
 //! |---|---|
 //! | [`checkpoint`] | a model folder, read and checked |

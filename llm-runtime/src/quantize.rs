@@ -38,12 +38,7 @@ const FP8_MAX: f32 = 448.0;
 
 /// The model with `matrices` of every decoder layer brought to `format`; all else is left as it is.
 #[must_use]
-pub fn model(
-    architecture: &Architecture,
-    tensors: &ModelTensors,
-    format: Format,
-    matrices: &[Matrix],
-) -> ModelTensors {
+pub fn model(architecture: &Architecture, tensors: &ModelTensors, format: Format, matrices: &[Matrix]) -> ModelTensors {
     let mut quantized = tensors.clone();
     for layer in &mut quantized.layers {
         for &which in matrices {
@@ -71,7 +66,9 @@ fn int8(weights: &mut [f32]) {
 fn scaled(weights: &mut [f32], top: f32, round: impl Fn(f32) -> f32) {
     let scale = weights.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs())) / top;
     if scale > 0.0 {
-        weights.iter_mut().for_each(|weight| *weight = round_bf16(round(*weight / scale) * scale));
+        for weight in weights {
+            *weight = round_bf16(round(*weight / scale) * scale);
+        }
     }
 }
 
@@ -85,6 +82,7 @@ fn nearest_fp8(value: f32) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "rounded values are exact")]
 mod tests {
     use super::*;
     use crate::random::Random;

@@ -21,9 +21,10 @@ impl Random {
 
     /// A value of mean 0 and variance 1, nearly Gaussian: the sum of four 16-bit uniforms, which
     /// needs no elementary function and so has the same bits everywhere.
+    #[expect(clippy::cast_precision_loss, reason = "the sum stays below 2^18")]
     pub(crate) fn normal(&mut self) -> f32 {
         let word = self.word();
-        let sum: u32 = (0..4).map(|i| u32::from((word >> (16 * i)) as u16)).sum();
+        let sum: u64 = (0..4).map(|part| (word >> (16 * part)) & 0xffff).sum();
         // The variance of a uniform on 0..65536 is (65536^2 - 1) / 12.
         let deviation = (65_536.0_f32 * 65_536.0 / 3.0).sqrt();
         (sum as f32 - 131_070.0) / deviation

@@ -62,9 +62,7 @@ fn most_asked(policy: &Policy, architecture: &Architecture, max_tokens: u32) -> 
         Policy::Sampled { cells, decodes, columns, .. } => {
             (u64::from(cells).saturating_add(u64::from(columns).saturating_mul(layers)), u64::from(decodes))
         }
-        Policy::Everything => {
-            (layers.saturating_mul(u64::from(architecture.max_positions)), u64::from(max_tokens))
-        }
+        Policy::Everything => (layers.saturating_mul(u64::from(architecture.max_positions)), u64::from(max_tokens)),
     }
 }
 

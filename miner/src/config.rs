@@ -7,18 +7,8 @@ use std::time::Duration;
 
 use assay_audit::keys::Keypair;
 use assay_audit::request::{Deadlines, Network};
-use assay_commitments::{Epoch, Hotkey};
 
-/// What a miner knows of its subnet, from the chain or from its owner. Asked on every request, so it
-/// answers from memory.
-pub trait SubnetView: Send + Sync + 'static {
-    /// The running epoch.
-    fn epoch(&self) -> Epoch;
-
-    /// A validator's share of the stake in millionths, by which its budget of proof time is scaled;
-    /// `None` for a hotkey that may not ask at all.
-    fn stake_millionths(&self, validator: &Hotkey) -> Option<u32>;
-}
+use crate::subnet::SubnetView;
 
 /// How a miner runs.
 #[derive(Clone)]
@@ -85,13 +75,7 @@ pub struct Limits {
 impl Default for Limits {
     /// For one model on a machine with a few cores.
     fn default() -> Self {
-        let all = |ms| Deadlines {
-            first_token_ms: ms,
-            token_ms: ms,
-            commitment_ms: ms,
-            settle_ms: ms,
-            proof_ms: ms,
-        };
+        let all = |ms| Deadlines { first_token_ms: ms, token_ms: ms, commitment_ms: ms, settle_ms: ms, proof_ms: ms };
         Self {
             streams: 256,
             streams_per_address: 64,

@@ -1,9 +1,9 @@
 //! The miner: a gRPC service that answers requests, commits to how it got there, and proves what it
 //! is asked about.
 //!
-//! A validator's request comes in through [`service`](mod@self) checks, a [`Backend`] runs the model,
-//! tokens stream back as they are made, the trace is kept and its commitment signed; only then does
-//! the validator say what it wants to see, and the backend proves that from the kept trace.
+//! A validator's request is checked, a [`Backend`] runs the model, tokens stream back as they are
+//! made, the trace is kept and its commitment signed; only then does the validator say what it wants
+//! to see, and the backend proves that from the kept trace.
 //!
 //! ```text
 //! server -> service -> session -> admission -> peers          who may ask for how much
@@ -32,10 +32,12 @@ mod server;
 mod service;
 mod session;
 mod state;
+mod subnet;
 
 pub use backend::{Backend, ProveError, ServeError, Served, honest_commitment};
-pub use config::{Limits, MinerConfig, SubnetView};
+pub use config::{Limits, MinerConfig};
 pub use error::MinerError;
 pub use honest::HonestBackend;
 pub use published::Published;
 pub use server::{Miner, RunningMiner};
+pub use subnet::{KnownSubnet, SubnetView};

@@ -30,11 +30,7 @@ impl Published {
     /// # Errors
     /// [`MinerError::Assets`] or [`MinerError::Embeddings`] for files that are not the manifest's:
     /// no validator could use them.
-    pub fn new(
-        committed: &CommittedModel,
-        tokenizer: &[u8],
-        chat_template: Option<&[u8]>,
-    ) -> Result<Self, MinerError> {
+    pub fn new(committed: &CommittedModel, tokenizer: &[u8], chat_template: Option<&[u8]>) -> Result<Self, MinerError> {
         let manifest = committed.manifest.clone();
         let assets = ModelAssets::new(&manifest, tokenizer, chat_template).map_err(MinerError::Assets)?;
         if committed.embeddings.root() != manifest.embeddings {

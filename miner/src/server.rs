@@ -68,8 +68,8 @@ impl Miner {
         let state = State::new(config, published, Arc::new(backend));
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<MinerServer<Service>>().await;
-        let service =
-            MinerServer::new(Service::new(Arc::clone(&state))).max_decoding_message_size(MAX_REQUEST_BYTES + ENVELOPE_BYTES);
+        let service = MinerServer::new(Service::new(Arc::clone(&state)))
+            .max_decoding_message_size(MAX_REQUEST_BYTES + ENVELOPE_BYTES);
         let draining = state.draining.clone();
         let stop = draining.clone();
         let serving = Server::builder()

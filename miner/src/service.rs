@@ -4,11 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_proto::v1::miner_server::Miner;
-use assay_proto::v1::{
-    AssetChunk, AssetRequest, InfoReply, InfoRequest, MinerMessage, ValidatorMessage,
-};
 use assay_proto::chunks;
+use assay_proto::v1::miner_server::Miner;
+use assay_proto::v1::{AssetChunk, AssetRequest, InfoReply, InfoRequest, MinerMessage, ValidatorMessage};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};

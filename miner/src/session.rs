@@ -69,11 +69,7 @@ impl<S> Session<S>
 where
     S: Stream<Item = Result<ValidatorMessage, Status>> + Unpin + Send,
 {
-    pub(crate) fn new(
-        state: Arc<State>,
-        inbound: S,
-        outbound: mpsc::Sender<Result<MinerMessage, Status>>,
-    ) -> Self {
+    pub(crate) fn new(state: Arc<State>, inbound: S, outbound: mpsc::Sender<Result<MinerMessage, Status>>) -> Self {
         Self { state, inbound, outbound }
     }
 
@@ -100,7 +96,8 @@ where
             Theirs::Request(signed) => self.fresh(signed).await,
             Theirs::Resume(resume) => self.resumed(resume).await,
             Theirs::Settle(_) | Theirs::Challenge(_) | Theirs::Receipt(_) => {
-                Err(Status::failed_precondition("a stream begins with a request, or with the session it resumes").into())
+                Err(Status::failed_precondition("a stream begins with a request, or with the session it resumes")
+                    .into())
             }
         }
     }
@@ -296,7 +293,9 @@ where
             Some(Ok(message)) => {
                 Ok(message.message.ok_or_else(|| Status::invalid_argument("a message of a kind unknown here"))?)
             }
-            Some(Err(_)) | None => Err(End::Gone),
+            // A connection that broke, or a message over our limit: then the peer may still be told.
+            Some(Err(status)) => Err(status.into()),
+            None => Err(End::Gone),
         }
     }
 

@@ -18,11 +18,7 @@ pub(crate) mod miners {
         miners: &BTreeMap<Hotkey, Record>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            miners
-                .iter()
-                .map(|(hotkey, record)| (HexHotkey(*hotkey), record)),
-        )
+        serializer.collect_map(miners.iter().map(|(hotkey, record)| (HexHotkey(*hotkey), record)))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
@@ -47,9 +43,7 @@ impl<'de> Visitor<'de> for MinersVisitor {
         let mut miners = BTreeMap::new();
         while let Some((HexHotkey(hotkey), record)) = entries.next_entry()? {
             if miners.insert(hotkey, record).is_some() {
-                return Err(A::Error::custom(format_args!(
-                    "hotkey {hotkey} stands twice"
-                )));
+                return Err(A::Error::custom(format_args!("hotkey {hotkey} stands twice")));
             }
         }
         Ok(miners)
@@ -103,12 +97,7 @@ mod tests {
         let hotkey = Hotkey::new(std::array::from_fn(|i| u8::try_from(i * 8).unwrap()));
         let spelled = hotkey.to_string();
         assert_eq!(parse(spelled.as_bytes()), Some(*hotkey.as_bytes()));
-        for wrong in [
-            spelled.to_uppercase(),
-            format!("{spelled}0"),
-            spelled[1..].to_owned(),
-            format!("{spelled}00"),
-        ] {
+        for wrong in [spelled.to_uppercase(), format!("{spelled}0"), spelled[1..].to_owned(), format!("{spelled}00")] {
             assert_eq!(parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -69,11 +69,7 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.standing)?;
         match self.standing {
-            Standing::Probation => write!(
-                f,
-                "{} of {} clean epochs",
-                self.clean_epochs, self.required_epochs
-            )?,
+            Standing::Probation => write!(f, "{} of {} clean epochs", self.clean_epochs, self.required_epochs)?,
             Standing::Unproven | Standing::Good if self.earned > Millionths::ZERO => {
                 write!(f, "score {}", self.score)?;
             }
@@ -81,18 +77,9 @@ impl fmt::Display for Explanation {
         }
         write!(f, "; {}", self.last_epoch_in_words())?;
         let accepted = self.this_epoch.accepted;
-        write!(
-            f,
-            "; {accepted} of {} audits accepted in this one",
-            self.required_audits
-        )?;
+        write!(f, "; {accepted} of {} audits accepted in this one", self.required_audits)?;
         if let Some(reason) = self.last_reason {
-            write!(
-                f,
-                "; proven failures: {}, last reason {}",
-                self.failures,
-                reason.get()
-            )?;
+            write!(f, "; proven failures: {}, last reason {}", self.failures, reason.get())?;
         }
         Ok(())
     }

@@ -52,10 +52,7 @@ pub struct State {
 impl State {
     /// Nobody known yet, with `epoch` running.
     pub const fn starting_at(epoch: Epoch) -> Self {
-        Self {
-            epoch: epoch.get(),
-            miners: BTreeMap::new(),
-        }
+        Self { epoch: epoch.get(), miners: BTreeMap::new() }
     }
 
     /// The running epoch: the first that has not been ended.
@@ -101,11 +98,7 @@ impl Ledger {
     /// It counts for the running epoch, also when the request began in an earlier one: a failure
     /// that is found late is still a failure. A hotkey never heard of is a new miner.
     pub fn record(&mut self, hotkey: Hotkey, outcome: Outcome) {
-        self.state
-            .miners
-            .entry(hotkey)
-            .or_default()
-            .observe(&self.policy, outcome);
+        self.state.miners.entry(hotkey).or_default().observe(&self.policy, outcome);
     }
 
     /// Ends `epoch` for every miner.
@@ -118,10 +111,7 @@ impl Ledger {
     /// harmless.
     pub fn end_epoch(&mut self, epoch: Epoch) -> Result<(), EpochClosed> {
         if epoch < self.state.epoch() {
-            return Err(EpochClosed {
-                ended: epoch,
-                running: self.state.epoch(),
-            });
+            return Err(EpochClosed { ended: epoch, running: self.state.epoch() });
         }
         for record in self.state.miners.values_mut() {
             record.close(&self.policy);
@@ -175,15 +165,9 @@ impl Ledger {
     ///
     /// # Errors
     /// [`WeightError`] if the burn hotkey is missing from the list or a hotkey stands in it twice.
-    pub fn weights(
-        &self,
-        metagraph: &[Hotkey],
-        burn: Hotkey,
-    ) -> Result<Vec<(Hotkey, u16)>, WeightError> {
+    pub fn weights(&self, metagraph: &[Hotkey], burn: Hotkey) -> Result<Vec<(Hotkey, u16)>, WeightError> {
         let capacity = self.policy.parameters().capacity;
-        weights::share(metagraph, burn, capacity, |hotkey| {
-            self.miner(hotkey).earned()
-        })
+        weights::share(metagraph, burn, capacity, |hotkey| self.miner(hotkey).earned())
     }
 
     fn miner(&self, hotkey: &Hotkey) -> Record {

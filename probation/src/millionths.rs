@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Integers, because a float read back from a file or computed on another platform may differ in
 /// its last bit, and two validators that hold the same history must hold the same score.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Millionths(u32);
 
@@ -27,11 +25,7 @@ impl Millionths {
 
     /// Wraps a count of millionths; what is above one becomes one.
     pub const fn saturating(raw: u32) -> Self {
-        if raw > Self::ONE.0 {
-            Self::ONE
-        } else {
-            Self(raw)
-        }
+        if raw > Self::ONE.0 { Self::ONE } else { Self(raw) }
     }
 
     /// The count of millionths.
@@ -41,10 +35,7 @@ impl Millionths {
 
     /// `part / whole`, rounded down and at most one; zero where there is no whole.
     pub(crate) fn ratio(part: u128, whole: u128) -> Self {
-        let millionths = part
-            .saturating_mul(u128::from(Self::ONE.0))
-            .checked_div(whole)
-            .unwrap_or(0);
+        let millionths = part.saturating_mul(u128::from(Self::ONE.0)).checked_div(whole).unwrap_or(0);
         u32::try_from(millionths).map_or(Self::ONE, Self::saturating)
     }
 }
@@ -53,11 +44,7 @@ impl TryFrom<u32> for Millionths {
     type Error = AboveOne;
 
     fn try_from(raw: u32) -> Result<Self, AboveOne> {
-        if raw > Self::ONE.0 {
-            Err(AboveOne(raw))
-        } else {
-            Ok(Self(raw))
-        }
+        if raw > Self::ONE.0 { Err(AboveOne(raw)) } else { Ok(Self(raw)) }
     }
 }
 

@@ -51,10 +51,7 @@ impl Default for Parameters {
     /// blocks of 12 s). The references are round numbers to start from: a subnet measures its own
     /// model and sets what should be worth one half there.
     fn default() -> Self {
-        let criterion = |weight, half_at| Criterion {
-            weight: Millionths::saturating(weight),
-            half_at,
-        };
+        let criterion = |weight, half_at| Criterion { weight: Millionths::saturating(weight), half_at };
         Self {
             clean_epochs: 3,
             audits_per_epoch: 3,
@@ -91,9 +88,7 @@ pub enum PolicyError {
         first: u32,
     },
     /// No sample would ever enter the score.
-    #[error(
-        "smoothing is 0: no score would ever rise; use more than 0 and at most 1000000 millionths"
-    )]
+    #[error("smoothing is 0: no score would ever rise; use more than 0 and at most 1000000 millionths")]
     NoSmoothing,
     /// The criteria do not add up to a whole.
     #[error("the weights of the four criteria add up to {0} millionths, not to 1000000")]
@@ -117,14 +112,8 @@ impl Policy {
     /// Consecutive clean epochs that end a probation after the given number of offences:
     /// `min(longest_probation, clean_epochs · lengthening^(offences - 1))`.
     pub fn probation_epochs(&self, offences: u32) -> u32 {
-        let growth = self
-            .0
-            .lengthening
-            .saturating_pow(offences.saturating_sub(1));
-        self.0
-            .clean_epochs
-            .saturating_mul(growth)
-            .min(self.0.longest_probation)
+        let growth = self.0.lengthening.saturating_pow(offences.saturating_sub(1));
+        self.0.clean_epochs.saturating_mul(growth).min(self.0.longest_probation)
     }
 }
 
@@ -142,10 +131,7 @@ impl TryFrom<Parameters> for Policy {
             return Err(PolicyError::NoLengthening);
         }
         if p.longest_probation < p.clean_epochs {
-            return Err(PolicyError::CapBelowFirst {
-                longest: p.longest_probation,
-                first: p.clean_epochs,
-            });
+            return Err(PolicyError::CapBelowFirst { longest: p.longest_probation, first: p.clean_epochs });
         }
         if p.smoothing == Millionths::ZERO {
             return Err(PolicyError::NoSmoothing);
@@ -171,15 +157,8 @@ fn check_criteria(p: &Parameters) -> Result<(), PolicyError> {
     if let Some((name, _)) = named.iter().find(|(_, criterion)| criterion.half_at == 0) {
         return Err(PolicyError::NoReference(name));
     }
-    let whole = named
-        .iter()
-        .map(|(_, criterion)| u64::from(criterion.weight.get()))
-        .sum();
-    if whole == u64::from(Millionths::ONE.get()) {
-        Ok(())
-    } else {
-        Err(PolicyError::CriteriaNotWhole(whole))
-    }
+    let whole = named.iter().map(|(_, criterion)| u64::from(criterion.weight.get())).sum();
+    if whole == u64::from(Millionths::ONE.get()) { Ok(()) } else { Err(PolicyError::CriteriaNotWhole(whole)) }
 }
 
 #[cfg(test)]
@@ -199,39 +178,19 @@ mod tests {
 
     #[test]
     fn probation_doubles_with_every_offence_up_to_the_cap() {
-        let terms: Vec<u32> = (1..7)
-            .map(|offences| Policy::default().probation_epochs(offences))
-            .collect();
+        let terms: Vec<u32> = (1..7).map(|offences| Policy::default().probation_epochs(offences)).collect();
         assert_eq!(terms, [3, 6, 12, 24, 24, 24]);
         assert_eq!(Policy::default().probation_epochs(u32::MAX), 24);
     }
 
     #[test]
     fn parameters_that_would_switch_a_rule_off_are_refused() {
-        assert_eq!(
-            check(|p| p.clean_epochs = 0),
-            Err(PolicyError::NoCleanEpochs)
-        );
-        assert_eq!(
-            check(|p| p.audits_per_epoch = 0),
-            Err(PolicyError::NoAudits)
-        );
-        assert_eq!(
-            check(|p| p.lengthening = 0),
-            Err(PolicyError::NoLengthening)
-        );
-        assert_eq!(
-            check(|p| p.smoothing = Millionths::ZERO),
-            Err(PolicyError::NoSmoothing)
-        );
+        assert_eq!(check(|p| p.clean_epochs = 0), Err(PolicyError::NoCleanEpochs));
+        assert_eq!(check(|p| p.audits_per_epoch = 0), Err(PolicyError::NoAudits));
+        assert_eq!(check(|p| p.lengthening = 0), Err(PolicyError::NoLengthening));
+        assert_eq!(check(|p| p.smoothing = Millionths::ZERO), Err(PolicyError::NoSmoothing));
         let capped = check(|p| p.longest_probation = 2);
-        assert_eq!(
-            capped,
-            Err(PolicyError::CapBelowFirst {
-                longest: 2,
-                first: 3
-            })
-        );
+        assert_eq!(capped, Err(PolicyError::CapBelowFirst { longest: 2, first: 3 }));
     }
 
     #[test]

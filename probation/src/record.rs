@@ -100,11 +100,7 @@ impl Record {
     /// The score that counts for weight. It asks for the standing as well as for the flag, so that
     /// no single forgotten assignment could pay a miner on probation.
     pub(crate) fn earned(&self) -> Millionths {
-        if self.earning && self.conduct == Conduct::Good {
-            self.score
-        } else {
-            Millionths::ZERO
-        }
+        if self.earning && self.conduct == Conduct::Good { self.score } else { Millionths::ZERO }
     }
 
     /// Clean epochs so far and required, on probation.
@@ -162,21 +158,12 @@ impl Record {
         self.last_reason = Some(reason);
         self.score = Millionths::ZERO;
         self.earning = false;
-        self.conduct = Conduct::Probation {
-            clean: 0,
-            required: policy.probation_epochs(self.offences),
-        };
+        self.conduct = Conduct::Probation { clean: 0, required: policy.probation_epochs(self.offences) };
     }
 
     fn judge(&self, policy: &Policy) -> Judgement {
         let required = policy.parameters().audits_per_epoch;
-        let Tally {
-            accepted,
-            rejected,
-            inconclusive,
-            unavailable,
-            ..
-        } = self.tally;
+        let Tally { accepted, rejected, inconclusive, unavailable, .. } = self.tally;
         if rejected > 0 {
             Judgement::Failed
         } else if unavailable > 0 && self.probation().is_some() {
@@ -196,10 +183,7 @@ impl Record {
         if let Conduct::Probation { clean, required } = self.conduct
             && clean.saturating_add(1) < required
         {
-            self.conduct = Conduct::Probation {
-                clean: clean.saturating_add(1),
-                required,
-            };
+            self.conduct = Conduct::Probation { clean: clean.saturating_add(1), required };
             return;
         }
         self.conduct = Conduct::Good;

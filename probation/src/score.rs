@@ -29,23 +29,11 @@ fn quality(policy: &Policy, tally: &Tally) -> Millionths {
     let p = policy.parameters();
     let parts = [
         (p.throughput, throughput(p.throughput, tally)),
-        (
-            p.first_token,
-            brevity(p.first_token, tally.first_token_ms, tally.served()),
-        ),
-        (
-            p.proof_bytes,
-            brevity(p.proof_bytes, tally.proof_bytes, tally.accepted),
-        ),
-        (
-            p.proof_latency,
-            brevity(p.proof_latency, tally.proof_latency_ms, tally.accepted),
-        ),
+        (p.first_token, brevity(p.first_token, tally.first_token_ms, tally.served())),
+        (p.proof_bytes, brevity(p.proof_bytes, tally.proof_bytes, tally.accepted)),
+        (p.proof_latency, brevity(p.proof_latency, tally.proof_latency_ms, tally.accepted)),
     ];
-    let sum = parts
-        .iter()
-        .map(|(criterion, value)| u128::from(criterion.weight.get()) * u128::from(value.get()))
-        .sum();
+    let sum = parts.iter().map(|(criterion, value)| u128::from(criterion.weight.get()) * u128::from(value.get())).sum();
     let whole = u128::from(Millionths::ONE.get());
     Millionths::ratio(sum, whole * whole)
 }
@@ -85,10 +73,7 @@ mod tests {
 
     #[test]
     fn an_epoch_at_every_reference_is_worth_one_half() {
-        assert_eq!(
-            sample(&Policy::default(), &at_the_references()).get(),
-            500_000
-        );
+        assert_eq!(sample(&Policy::default(), &at_the_references()).get(), 500_000);
     }
 
     #[test]
@@ -96,66 +81,36 @@ mod tests {
         let policy = Policy::default();
         // Three times the reference is worth 3/4, so half the criterion's weight times one half
         // more.
-        let faster = Tally {
-            tokens: 4 * 300,
-            ..at_the_references()
-        };
+        let faster = Tally { tokens: 4 * 300, ..at_the_references() };
         assert_eq!(sample(&policy, &faster).get(), 500_000 + 500_000 / 4);
-        let prompter = Tally {
-            first_token_ms: 0,
-            ..at_the_references()
-        };
+        let prompter = Tally { first_token_ms: 0, ..at_the_references() };
         assert_eq!(sample(&policy, &prompter).get(), 500_000 + 200_000 / 2);
-        let larger = Tally {
-            proof_bytes: 9 * (2 << 20),
-            ..at_the_references()
-        };
+        let larger = Tally { proof_bytes: 9 * (2 << 20), ..at_the_references() };
         assert_eq!(sample(&policy, &larger).get(), 500_000 - 100_000 / 4);
-        let later = Tally {
-            proof_latency_ms: 9 * 2_000,
-            ..at_the_references()
-        };
+        let later = Tally { proof_latency_ms: 9 * 2_000, ..at_the_references() };
         assert_eq!(sample(&policy, &later).get(), 500_000 - 200_000 / 4);
     }
 
     #[test]
     fn availability_multiplies_the_sample() {
-        let halved = Tally {
-            unavailable: 4,
-            ..at_the_references()
-        };
+        let halved = Tally { unavailable: 4, ..at_the_references() };
         assert_eq!(sample(&Policy::default(), &halved).get(), 250_000);
     }
 
     #[test]
     fn refusals_and_our_own_faults_leave_the_sample_alone() {
         let policy = Policy::default();
-        let noisy = Tally {
-            refused: 9,
-            inconclusive: 9,
-            ..at_the_references()
-        };
-        assert_eq!(
-            sample(&policy, &noisy),
-            sample(&policy, &at_the_references())
-        );
+        let noisy = Tally { refused: 9, inconclusive: 9, ..at_the_references() };
+        assert_eq!(sample(&policy, &noisy), sample(&policy, &at_the_references()));
     }
 
     #[test]
     fn extreme_measurements_neither_overflow_nor_leave_the_range() {
         let policy = Policy::default();
         let longest = u64::MAX;
-        let slow = Tally {
-            generation_ms: longest,
-            first_token_ms: longest,
-            ..at_the_references()
-        };
+        let slow = Tally { generation_ms: longest, first_token_ms: longest, ..at_the_references() };
         assert!(sample(&policy, &slow) < sample(&policy, &at_the_references()));
-        let instant = Tally {
-            tokens: longest,
-            generation_ms: 0,
-            ..at_the_references()
-        };
+        let instant = Tally { tokens: longest, generation_ms: 0, ..at_the_references() };
         assert!(sample(&policy, &instant) <= Millionths::ONE);
         assert_eq!(sample(&policy, &Tally::default()), Millionths::ZERO);
     }

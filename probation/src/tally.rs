@@ -61,18 +61,12 @@ impl Tally {
 
     fn add_serving(&mut self, serving: Serving) {
         self.tokens = self.tokens.saturating_add(u64::from(serving.tokens));
-        self.first_token_ms = self
-            .first_token_ms
-            .saturating_add(u64::from(serving.first_token_ms));
-        self.generation_ms = self
-            .generation_ms
-            .saturating_add(u64::from(serving.generation_ms));
+        self.first_token_ms = self.first_token_ms.saturating_add(u64::from(serving.first_token_ms));
+        self.generation_ms = self.generation_ms.saturating_add(u64::from(serving.generation_ms));
     }
 
     fn add_proof(&mut self, proof: ProofCost) {
         self.proof_bytes = self.proof_bytes.saturating_add(u64::from(proof.bytes));
-        self.proof_latency_ms = self
-            .proof_latency_ms
-            .saturating_add(u64::from(proof.latency_ms));
+        self.proof_latency_ms = self.proof_latency_ms.saturating_add(u64::from(proof.latency_ms));
     }
 }

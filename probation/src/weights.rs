@@ -32,10 +32,7 @@ pub(crate) fn share(
     earned: impl Fn(&Hotkey) -> Millionths,
 ) -> Result<Vec<(Hotkey, u16)>, WeightError> {
     let burn_index = check(order, burn)?;
-    let mut parts: Vec<u64> = order
-        .iter()
-        .map(|hotkey| u64::from(earned(hotkey).get()))
-        .collect();
+    let mut parts: Vec<u64> = order.iter().map(|hotkey| u64::from(earned(hotkey).get())).collect();
     parts[burn_index] = 0;
     let total: u64 = parts.iter().sum();
     let full = u64::from(capacity) * u64::from(Millionths::ONE.get());
@@ -53,10 +50,7 @@ fn check(order: &[Hotkey], burn: Hotkey) -> Result<usize, WeightError> {
     if let Some(twice) = order.iter().find(|hotkey| !seen.insert(**hotkey)) {
         return Err(WeightError::ListedTwice(*twice));
     }
-    order
-        .iter()
-        .position(|hotkey| *hotkey == burn)
-        .ok_or(WeightError::BurnNotListed(burn))
+    order.iter().position(|hotkey| *hotkey == burn).ok_or(WeightError::BurnNotListed(burn))
 }
 
 /// Largest remainder: everyone gets the whole part of its quota, and the units left over go to the
@@ -67,22 +61,14 @@ fn apportion(order: &[Hotkey], parts: &[u64]) -> Vec<u16> {
     let total: u128 = parts.iter().map(|part| u128::from(*part)).sum();
     let quota = |part: &u64| {
         let scaled = u128::from(*part) * u128::from(WEIGHT_TOTAL);
-        (
-            u16::try_from(scaled / total).unwrap_or(WEIGHT_TOTAL),
-            scaled % total,
-        )
+        (u16::try_from(scaled / total).unwrap_or(WEIGHT_TOTAL), scaled % total)
     };
     let quotas: Vec<(u16, u128)> = parts.iter().map(quota).collect();
     let mut values: Vec<u16> = quotas.iter().map(|(whole, _)| *whole).collect();
     let left = WEIGHT_TOTAL - values.iter().sum::<u16>();
 
     let mut by_fraction: Vec<usize> = (0..order.len()).collect();
-    by_fraction.sort_by(|&a, &b| {
-        quotas[b]
-            .1
-            .cmp(&quotas[a].1)
-            .then_with(|| order[a].cmp(&order[b]))
-    });
+    by_fraction.sort_by(|&a, &b| quotas[b].1.cmp(&quotas[a].1).then_with(|| order[a].cmp(&order[b])));
     for &index in by_fraction.iter().take(usize::from(left)) {
         values[index] += 1;
     }
@@ -101,22 +87,15 @@ mod tests {
 
     /// The weights of the burn hotkey and of miners 1, 2, … with the given scores in millionths.
     fn check_values(capacity: u32, scores: &[u32], expected: &[u16]) {
-        let order: Vec<Hotkey> = (0..=scores.len())
-            .map(|number| miner(u8::try_from(number).unwrap()))
-            .collect();
+        let order: Vec<Hotkey> = (0..=scores.len()).map(|number| miner(u8::try_from(number).unwrap())).collect();
         let score = |hotkey: &Hotkey| {
             let number = usize::from(hotkey.as_bytes()[0]);
-            number.checked_sub(1).map_or(Millionths::ONE, |index| {
-                Millionths::saturating(scores[index])
-            })
+            number.checked_sub(1).map_or(Millionths::ONE, |index| Millionths::saturating(scores[index]))
         };
         let weights = share(&order, BURN, capacity, score).unwrap();
         let values: Vec<u16> = weights.iter().map(|(_, value)| *value).collect();
         assert_eq!(values, expected);
-        assert_eq!(
-            values.iter().map(|value| u32::from(*value)).sum::<u32>(),
-            u32::from(WEIGHT_TOTAL)
-        );
+        assert_eq!(values.iter().map(|value| u32::from(*value)).sum::<u32>(), u32::from(WEIGHT_TOTAL));
     }
 
     #[test]
@@ -154,13 +133,7 @@ mod tests {
     #[test]
     fn a_metagraph_without_the_burn_hotkey_or_with_a_double_is_refused() {
         let one = |_: &Hotkey| Millionths::ONE;
-        assert_eq!(
-            share(&[miner(1)], BURN, 1, one),
-            Err(WeightError::BurnNotListed(BURN))
-        );
-        assert_eq!(
-            share(&[BURN, miner(1), miner(1)], BURN, 1, one),
-            Err(WeightError::ListedTwice(miner(1)))
-        );
+        assert_eq!(share(&[miner(1)], BURN, 1, one), Err(WeightError::BurnNotListed(BURN)));
+        assert_eq!(share(&[BURN, miner(1), miner(1)], BURN, 1, one), Err(WeightError::ListedTwice(miner(1))));
     }
 }

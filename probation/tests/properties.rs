@@ -2,8 +2,8 @@
 
 use assay_commitments::{Epoch, Hotkey};
 use assay_probation::{
-    AuditRate, Ledger, Millionths, Outcome, Parameters, Policy, ProofCost, ReasonCode, Serving,
-    Standing, State, WEIGHT_TOTAL,
+    AuditRate, Ledger, Millionths, Outcome, Parameters, Policy, ProofCost, ReasonCode, Serving, Standing, State,
+    WEIGHT_TOTAL,
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -22,9 +22,7 @@ fn miner(number: u8) -> Hotkey {
 
 /// The owner first, then every miner.
 fn metagraph() -> Vec<Hotkey> {
-    std::iter::once(owner())
-        .chain((0..MINERS).map(miner))
-        .collect()
+    std::iter::once(owner()).chain((0..MINERS).map(miner)).collect()
 }
 
 fn owner() -> Hotkey {
@@ -40,10 +38,7 @@ fn arb_serving() -> impl Strategy<Value = Serving> {
 }
 
 fn arb_proof() -> impl Strategy<Value = ProofCost> {
-    (0..8_u32 << 20, any::<u16>()).prop_map(|(bytes, latency)| ProofCost {
-        bytes,
-        latency_ms: latency.into(),
-    })
+    (0..8_u32 << 20, any::<u16>()).prop_map(|(bytes, latency)| ProofCost { bytes, latency_ms: latency.into() })
 }
 
 /// Mostly accepted, or hardly any history would have a miner that earns something.
@@ -71,28 +66,20 @@ fn arb_history() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn arb_policy() -> impl Strategy<Value = Policy> {
-    (
-        1..5_u32,
-        1..4_u32,
-        1..4_u32,
-        0..9_u32,
-        1..=1_000_000_u32,
-        0..4_u32,
+    (1..5_u32, 1..4_u32, 1..4_u32, 0..9_u32, 1..=1_000_000_u32, 0..4_u32).prop_map(
+        |(clean_epochs, audits_per_epoch, lengthening, longer, smoothing, capacity)| {
+            let parameters = Parameters {
+                clean_epochs,
+                audits_per_epoch,
+                lengthening,
+                longest_probation: clean_epochs + longer,
+                smoothing: Millionths::saturating(smoothing),
+                capacity,
+                ..Parameters::default()
+            };
+            Policy::try_from(parameters).expect("every part is in its range")
+        },
     )
-        .prop_map(
-            |(clean_epochs, audits_per_epoch, lengthening, longer, smoothing, capacity)| {
-                let parameters = Parameters {
-                    clean_epochs,
-                    audits_per_epoch,
-                    lengthening,
-                    longest_probation: clean_epochs + longer,
-                    smoothing: Millionths::saturating(smoothing),
-                    capacity,
-                    ..Parameters::default()
-                };
-                Policy::try_from(parameters).expect("every part is in its range")
-            },
-        )
 }
 
 fn start(policy: Policy) -> Ledger {
@@ -103,22 +90,14 @@ fn step(ledger: &mut Ledger, event: &Event) {
     match event {
         Event::Response(hotkey, outcome) => ledger.record(*hotkey, *outcome),
         Event::EpochEnds => {
-            ledger
-                .end_epoch(ledger.state().epoch())
-                .expect("the running epoch can be ended");
+            ledger.end_epoch(ledger.state().epoch()).expect("the running epoch can be ended");
         }
     }
 }
 
 fn weight(ledger: &Ledger, hotkey: Hotkey) -> u16 {
-    let weights = ledger
-        .weights(&metagraph(), owner())
-        .expect("a proper metagraph");
-    weights
-        .into_iter()
-        .find(|(listed, _)| *listed == hotkey)
-        .expect("it is listed")
-        .1
+    let weights = ledger.weights(&metagraph(), owner()).expect("a proper metagraph");
+    weights.into_iter().find(|(listed, _)| *listed == hotkey).expect("it is listed").1
 }
 
 /// Runs both histories, of which the second has `more` inserted at the drawn places, and calls
@@ -132,9 +111,7 @@ fn with_and_without(
 ) -> Result<(), TestCaseError> {
     let (mut without, mut with) = (start(policy), start(policy));
     for (at, event) in history.iter().enumerate() {
-        let here = places
-            .iter()
-            .filter(|place| place.index(history.len()) == at);
+        let here = places.iter().filter(|place| place.index(history.len()) == at);
         here.for_each(|_| step(&mut with, more));
         step(&mut without, event);
         step(&mut with, event);
@@ -153,19 +130,12 @@ fn longest_clean_run(policy: &Policy, history: &[Event], hotkey: Hotkey) -> Opti
         });
         of_miner.collect()
     };
-    let failed = |outcomes: &[Outcome]| {
-        outcomes
-            .iter()
-            .any(|o| matches!(o, Outcome::Rejected { .. }))
-    };
+    let failed = |outcomes: &[Outcome]| outcomes.iter().any(|o| matches!(o, Outcome::Rejected { .. }));
     let count = |outcomes: &[Outcome], which: fn(&Outcome) -> bool| {
         u32::try_from(outcomes.iter().filter(|o| which(o)).count()).expect("short histories")
     };
 
-    let epochs: Vec<Vec<Outcome>> = history
-        .split(|event| matches!(event, Event::EpochEnds))
-        .map(responses)
-        .collect();
+    let epochs: Vec<Vec<Outcome>> = history.split(|event| matches!(event, Event::EpochEnds)).map(responses).collect();
     let (running, ended) = epochs.split_last().expect("a split has at least one part");
     if failed(running) {
         return Some(0);

@@ -2,8 +2,8 @@
 
 use assay_commitments::{Epoch, Hotkey};
 use assay_probation::{
-    AuditRate, Judgement, Ledger, Millionths, Outcome, Parameters, Policy, ProofCost, ReasonCode,
-    Serving, Standing, State,
+    AuditRate, Judgement, Ledger, Millionths, Outcome, Parameters, Policy, ProofCost, ReasonCode, Serving, Standing,
+    State,
 };
 
 const OWNER: Hotkey = Hotkey::new([0; 32]);
@@ -11,23 +11,11 @@ const MINER: Hotkey = Hotkey::new([1; 32]);
 const OTHER: Hotkey = Hotkey::new([2; 32]);
 
 /// At every reference of the default policy: a sample of one half.
-const SERVING: Serving = Serving {
-    tokens: 100,
-    first_token_ms: 500,
-    generation_ms: 2_000,
-};
-const PROOF: ProofCost = ProofCost {
-    bytes: 2 << 20,
-    latency_ms: 2_000,
-};
-const ACCEPTED: Outcome = Outcome::Accepted {
-    serving: SERVING,
-    proof: PROOF,
-};
+const SERVING: Serving = Serving { tokens: 100, first_token_ms: 500, generation_ms: 2_000 };
+const PROOF: ProofCost = ProofCost { bytes: 2 << 20, latency_ms: 2_000 };
+const ACCEPTED: Outcome = Outcome::Accepted { serving: SERVING, proof: PROOF };
 const SETTLED: Outcome = Outcome::Settled { serving: SERVING };
-const REJECTED: Outcome = Outcome::Rejected {
-    reason: ReasonCode::new(201),
-};
+const REJECTED: Outcome = Outcome::Rejected { reason: ReasonCode::new(201) };
 
 /// A ledger, and the epoch it is in.
 struct Run(Ledger);
@@ -48,9 +36,7 @@ impl Run {
             self.0.record(MINER, *outcome);
         }
         let running = self.0.state().epoch();
-        self.0
-            .end_epoch(running)
-            .expect("the running epoch can be ended");
+        self.0.end_epoch(running).expect("the running epoch can be ended");
         self
     }
 
@@ -66,10 +52,7 @@ impl Run {
     }
 
     fn weight(&self) -> u16 {
-        let weights = self
-            .0
-            .weights(&[OWNER, MINER, OTHER], OWNER)
-            .expect("a proper metagraph");
+        let weights = self.0.weights(&[OWNER, MINER, OTHER], OWNER).expect("a proper metagraph");
         weights[1].1
     }
 
@@ -105,14 +88,7 @@ fn one_epoch_with_enough_accepted_audits_makes_a_miner_good() {
 #[test]
 fn nothing_but_accepted_audits_proves_a_miner() {
     let mut run = Run::new();
-    run.epoch(&[
-        ACCEPTED,
-        ACCEPTED,
-        SETTLED,
-        SETTLED,
-        Outcome::Inconclusive,
-        Outcome::Refused,
-    ]);
+    run.epoch(&[ACCEPTED, ACCEPTED, SETTLED, SETTLED, Outcome::Inconclusive, Outcome::Refused]);
     assert_eq!(run.standing(), Standing::Unproven);
     assert_eq!(run.weight(), 0);
 }
@@ -134,32 +110,19 @@ fn a_failure_takes_everything_before_the_epoch_ends() {
 fn probation_ends_with_the_third_consecutive_clean_epoch() {
     let mut run = Run::new();
     run.epoch(&[REJECTED, ACCEPTED, ACCEPTED, ACCEPTED]);
-    assert_eq!(
-        run.served(),
-        (0, 3),
-        "the epoch of the failure is not clean"
-    );
+    assert_eq!(run.served(), (0, 3), "the epoch of the failure is not clean");
     run.clean(2);
-    assert_eq!(
-        (run.standing(), run.served(), run.weight()),
-        (Standing::Probation, (2, 3), 0)
-    );
+    assert_eq!((run.standing(), run.served(), run.weight()), (Standing::Probation, (2, 3), 0));
     run.clean(1);
     assert_eq!((run.standing(), run.served()), (Standing::Good, (0, 0)));
-    assert_eq!(
-        run.0.score(&MINER).get(),
-        150_000,
-        "the score starts again from zero"
-    );
+    assert_eq!(run.0.score(&MINER).get(), 150_000, "the score starts again from zero");
     assert_eq!(run.weight(), 9_830);
 }
 
 #[test]
 fn an_epoch_with_too_few_audits_breaks_the_run() {
     let mut run = Run::new();
-    run.epoch(&[REJECTED])
-        .clean(2)
-        .epoch(&[ACCEPTED, ACCEPTED, SETTLED, SETTLED]);
+    run.epoch(&[REJECTED]).clean(2).epoch(&[ACCEPTED, ACCEPTED, SETTLED, SETTLED]);
     assert_eq!(run.served(), (0, 3));
     run.clean(2).epoch(&[]);
     assert_eq!(run.served(), (0, 3), "an idle epoch is not clean either");
@@ -220,10 +183,7 @@ fn good_miners_get_no_weight_for_an_epoch_with_too_few_audits_and_keep_their_sco
     run.clean(2);
     let score = run.0.score(&MINER);
     run.epoch(&[ACCEPTED, ACCEPTED, SETTLED, Outcome::Refused]);
-    assert_eq!(
-        (run.standing(), run.0.score(&MINER), run.weight()),
-        (Standing::Good, score, 0)
-    );
+    assert_eq!((run.standing(), run.0.score(&MINER), run.weight()), (Standing::Good, score, 0));
     run.clean(1);
     assert!(run.weight() > 0);
 }
@@ -233,11 +193,7 @@ fn good_miners_keep_score_and_weight_when_the_shortage_is_our_own() {
     let mut run = Run::new();
     run.clean(2);
     let before = (run.0.score(&MINER), run.weight());
-    run.epoch(&[
-        Outcome::Inconclusive,
-        Outcome::Inconclusive,
-        Outcome::Inconclusive,
-    ]);
+    run.epoch(&[Outcome::Inconclusive, Outcome::Inconclusive, Outcome::Inconclusive]);
     assert_eq!((run.0.score(&MINER), run.weight()), before);
     run.epoch(&[Outcome::Inconclusive, Outcome::Inconclusive]);
     assert_eq!(run.weight(), 0, "two could not have been enough");
@@ -246,8 +202,7 @@ fn good_miners_keep_score_and_weight_when_the_shortage_is_our_own() {
 #[test]
 fn silence_lowers_the_score_of_good_miners() {
     let mut run = Run::new();
-    run.clean(1)
-        .epoch(&[ACCEPTED, ACCEPTED, ACCEPTED, Outcome::Unavailable]);
+    run.clean(1).epoch(&[ACCEPTED, ACCEPTED, ACCEPTED, Outcome::Unavailable]);
     // 0.7 · 0.15 + 0.3 · (0.5 · 3/4)
     assert_eq!(run.0.score(&MINER).get(), 217_500);
     run.epoch(&[Outcome::Unavailable]);
@@ -267,10 +222,7 @@ fn another_hotkey_inherits_nothing() {
 fn the_burn_hotkey_earns_nothing_even_if_it_mines() {
     let mut run = Run::new();
     run.clean(3);
-    let weights = run
-        .0
-        .weights(&[MINER, OTHER], MINER)
-        .expect("a proper metagraph");
+    let weights = run.0.weights(&[MINER, OTHER], MINER).expect("a proper metagraph");
     assert_eq!(weights, [(MINER, 65_535), (OTHER, 0)]);
 }
 
@@ -279,14 +231,8 @@ fn ending_an_epoch_twice_is_refused_and_changes_nothing() {
     let mut run = Run::new();
     run.epoch(&[REJECTED]).clean(1);
     let before = run.0.clone();
-    let refused = run
-        .0
-        .end_epoch(Epoch::new(1))
-        .expect_err("epoch 1 has ended");
-    assert_eq!(
-        (refused.ended, refused.running),
-        (Epoch::new(1), Epoch::new(2))
-    );
+    let refused = run.0.end_epoch(Epoch::new(1)).expect_err("epoch 1 has ended");
+    assert_eq!((refused.ended, refused.running), (Epoch::new(1), Epoch::new(2)));
     assert_eq!(run.0, before);
 }
 
@@ -297,9 +243,7 @@ fn epochs_slept_through_count_for_nothing() {
     for _ in 0..3 {
         run.0.record(MINER, ACCEPTED);
     }
-    run.0
-        .end_epoch(Epoch::new(50))
-        .expect("later epochs can be ended");
+    run.0.end_epoch(Epoch::new(50)).expect("later epochs can be ended");
     assert_eq!(run.0.state().epoch(), Epoch::new(51));
     assert_eq!(run.served(), (2, 3));
 }
@@ -308,11 +252,7 @@ fn epochs_slept_through_count_for_nothing() {
 fn a_term_handed_out_stands_when_the_policy_changes() {
     let mut run = Run::new();
     run.epoch(&[REJECTED]).clean(1);
-    let softer = Policy::try_from(Parameters {
-        clean_epochs: 1,
-        ..Parameters::default()
-    })
-    .expect("a softer policy");
+    let softer = Policy::try_from(Parameters { clean_epochs: 1, ..Parameters::default() }).expect("a softer policy");
     let mut run = Run(Ledger::new(softer, run.0.state().clone()));
     run.clean(1);
     assert_eq!(run.served(), (2, 3));
@@ -340,16 +280,10 @@ fn the_stored_state_is_one_text_and_goes_on_where_it_was() {
     let mut run = Run::new();
     run.epoch(&[REJECTED]).clean(1).0.record(OTHER, SETTLED);
     let stored = serde_json::to_string(run.0.state()).expect("the state can be written");
-    assert!(
-        stored.starts_with(r#"{"epoch":2,"miners":{"0101"#),
-        "{stored}"
-    );
+    assert!(stored.starts_with(r#"{"epoch":2,"miners":{"0101"#), "{stored}");
     let state: State = serde_json::from_str(&stored).expect("and read");
     assert_eq!(&state, run.0.state());
-    assert_eq!(
-        serde_json::to_string(&state).expect("and written again"),
-        stored
-    );
+    assert_eq!(serde_json::to_string(&state).expect("and written again"), stored);
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //!   at most `2 n / |E|`, round by round (two distinct polynomials of degree 2 agree at 2 points).
 //! - Source: Lund, Fortnow, Karloff, Nisan, "Algebraic methods for interactive proof systems", J. ACM
 //!   39(4), 1992; Thaler, "Time-optimal interactive proofs for circuit evaluation", eprint 2013/351,
-//!   section 5 for the prover.
+//!   for the prover.
 
 use ark_ff::AdditiveGroup;
 

@@ -210,8 +210,8 @@ impl<S: Absorbs> Transcript<S> {
         self.record(Operation::Absorb, label, bytes, bytes.len());
     }
 
-    /// Absorbs a long message through its length and BLAKE3 digest: the sponge runs at a fiftieth
-    /// of BLAKE3's speed.
+    /// Absorbs a long message through its length and BLAKE3 digest: the sponge is some twenty
+    /// times slower than BLAKE3.
     pub fn absorb_bulk(&mut self, label: &'static str, bytes: &[u8]) {
         let mut payload = [0; 40];
         let (length, digest) = payload.split_at_mut(8);

@@ -39,7 +39,8 @@ fn reduction() -> Transcript<Reduction> {
 
 /// Integers, with those near the borders of words and of the field as often as all others.
 fn words() -> impl Strategy<Value = u64> {
-    let edges = [0, 1, 2, 0xffff_fffe, 0xffff_ffff, 1 << 32, 1 << 63, P / 2, P / 2 + 1, P - (1 << 32), P - 1, P, u64::MAX];
+    let edges =
+        [0, 1, 2, 0xffff_fffe, 0xffff_ffff, 1 << 32, 1 << 63, P / 2, P / 2 + 1, P - (1 << 32), P - 1, P, u64::MAX];
     prop_oneof![any::<u64>(), proptest::sample::select(edges.to_vec())]
 }
 
@@ -219,12 +220,50 @@ fn every_part_of_a_record_changes_the_challenge() {
         challenge("a", &|t| t.absorb("x", b"y"), "c"),
         challenge("a", &|t| t.absorb("xy", b""), "c"),
         challenge("a", &|t| t.absorb_bulk("x", b"y"), "c"),
-        challenge("a", &|t| { t.absorb("x", b"y"); t.absorb("x", b""); }, "c"),
-        challenge("a", &|t| { t.absorb("x", b""); t.absorb("x", b"y"); }, "c"),
-        challenge("a", &|t| { t.seed("x"); }, "c"),
-        challenge("a", &|t| { t.indices("x", 1, 3); }, "c"),
-        challenge("a", &|t| { t.indices("x", 1, 4); }, "c"),
-        challenge("a", &|t| { t.indices("x", 2, 4); }, "c"),
+        challenge(
+            "a",
+            &|t| {
+                t.absorb("x", b"y");
+                t.absorb("x", b"");
+            },
+            "c",
+        ),
+        challenge(
+            "a",
+            &|t| {
+                t.absorb("x", b"");
+                t.absorb("x", b"y");
+            },
+            "c",
+        ),
+        challenge(
+            "a",
+            &|t| {
+                t.seed("x");
+            },
+            "c",
+        ),
+        challenge(
+            "a",
+            &|t| {
+                t.indices("x", 1, 3);
+            },
+            "c",
+        ),
+        challenge(
+            "a",
+            &|t| {
+                t.indices("x", 1, 4);
+            },
+            "c",
+        ),
+        challenge(
+            "a",
+            &|t| {
+                t.indices("x", 2, 4);
+            },
+            "c",
+        ),
         Transcript::<Claimed>::start("a").advance::<Reduction>().challenge("c"),
     ];
     let mut transcript = Transcript::<Claimed>::start("a");

@@ -1,8 +1,9 @@
 //! What the end-to-end tests share.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::AuditRate;
@@ -27,7 +28,8 @@ pub fn fixture() -> Arc<LocalModel> {
 pub fn tiny() -> Arc<LocalModel> {
     static MODEL: OnceLock<Arc<LocalModel>> = OnceLock::new();
     let numbers = Numbers { layers: 1, ..Numbers::TINY };
-    let make = || LocalModel::of(synthetic::checkpoint(&numbers, 7), &mut |_, _| ()).expect("a synthetic model commits");
+    let make =
+        || LocalModel::of(synthetic::checkpoint(&numbers, 7), &mut |_, _| ()).expect("a synthetic model commits");
     MODEL.get_or_init(|| Arc::new(make())).clone()
 }
 
@@ -41,5 +43,47 @@ pub fn session(prompt: &str, max_tokens: u32, seed: u64) -> SelfAudit {
         policy: Policy::DEFAULT,
         audit_rate: AuditRate::Always,
         entropy: *blake3::hash(&seed.to_le_bytes()).as_bytes(),
+    }
+}
+
+/// The miner's keys in a session of that entropy: an adversary signs what it likes.
+pub fn miner_keys(entropy: [u8; 32]) -> Keypair {
+    Keypair::from_seed(blake3::derive_key("assay self audit miner", &entropy)).expect("any 32 bytes are a seed")
+}
+
+/// Runs `check` for every item on all cores; a panic in one fails the test.
+pub fn in_parallel<T: Copy + Send>(items: impl IntoIterator<Item = T, IntoIter: Send>, check: impl Fn(T) + Sync) {
+    let items = Mutex::new(items.into_iter());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(item) = next() {
+                    check(item);
+                }
+            });
+        }
+    });
+}
+
+/// A small repeatable generator (SplitMix64).
+#[derive(Clone, Copy, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// Starts from a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let bound = u64::try_from(bound.max(1)).expect("a bound fits 64 bits");
+        usize::try_from((z ^ (z >> 31)) % bound).expect("it is below a usize")
     }
 }

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
+use assay_audit::keys::Signature;
 use assay_audit::request::{Deadlines, Request};
 use assay_audit::session::{Answer, Omission, SignedBytes};
-use assay_audit::keys::Signature;
 use assay_commitments::{SessionId, TokenId};
 use assay_proto::chunks::Assembly;
 use assay_proto::v1::Resume;
@@ -63,9 +63,8 @@ fn ms(milliseconds: u32) -> Duration {
 /// Sends a request and follows the stream up to the commitment.
 pub(crate) async fn ask(dial: &impl Dial, request: &Request, opening: ToMiner) -> Opening {
     let due = Instant::now() + ms(request.deadlines.first_token_ms);
-    let mut wire = match timeout_at(due, dial.open(opening)).await {
-        Ok(Ok(wire)) => wire,
-        Ok(Err(_)) | Err(_) => return Opening::Silent(Silence::Unreachable),
+    let Ok(Ok(mut wire)) = timeout_at(due, dial.open(opening)).await else {
+        return Opening::Silent(Silence::Unreachable);
     };
     let first = match timeout_at(due, wire.next()).await {
         Ok(Ok(Event::Tokens(tokens))) if !tokens.is_empty() => tokens,
@@ -306,16 +305,17 @@ mod tests {
 
     async fn check_silence(script: Vec<Act>, expected: Silence) {
         let miner = Scripted::new(vec![script]);
-        let Opening::Silent(silence) = ask(&miner, &request(), opening()).await else {
-            panic!("not silent")
-        };
+        let Opening::Silent(silence) = ask(&miner, &request(), opening()).await else { panic!("not silent") };
         assert_eq!(silence, expected);
     }
 
     #[tokio::test(start_paused = true)]
     async fn tokens_and_a_commitment_in_time_are_taken() {
-        check_stream(vec![Act::Wait(4_999), tokens(1), Act::Wait(499), tokens(3), Act::Wait(1_999), commitment()], Ok(4))
-            .await;
+        check_stream(
+            vec![Act::Wait(4_999), tokens(1), Act::Wait(499), tokens(3), Act::Wait(1_999), commitment()],
+            Ok(4),
+        )
+        .await;
     }
 
     #[tokio::test(start_paused = true)]

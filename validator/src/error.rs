@@ -61,6 +61,9 @@ pub enum ValidatorError {
     /// The metagraph has no place for a weight vector.
     #[error("no weights can be computed: {0}")]
     Weights(#[from] WeightError),
+    /// Weight that nobody earned has nowhere to go.
+    #[error("the metagraph does not hold the subnet owner, who takes the weight that nobody earned")]
+    NoOwner,
     /// The epoch has been judged before; the next one has not begun.
     #[error("epoch {0} has been judged already; wait for the next one")]
     EpochOver(Epoch),

@@ -18,6 +18,9 @@ pub(crate) const MAX_RECORD_BYTES: usize = 256;
 const LENGTH_BYTES: usize = 4;
 const CHECKSUM_BYTES: usize = 8;
 
+/// A record as it is read; it may be a secret.
+pub(crate) type Record = Zeroizing<Vec<u8>>;
+
 /// An open journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -31,7 +34,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens a journal, or begins one, and reads the records that are there. The file is the
     /// owner's alone: it may hold secrets.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Zeroizing<Vec<u8>>>), StorageError> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Record>), StorageError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
@@ -113,7 +116,7 @@ fn checksum(record: &[u8]) -> [u8; CHECKSUM_BYTES] {
 }
 
 /// The whole records at the beginning, and how many bytes they take.
-fn parse(bytes: &[u8]) -> (Vec<Zeroizing<Vec<u8>>>, usize) {
+fn parse(bytes: &[u8]) -> (Vec<Record>, usize) {
     let mut records = Vec::new();
     let mut rest = bytes;
     while let Some((record, left)) = split_record(rest) {

@@ -73,21 +73,18 @@ impl EpochNonces {
         let (mut journal, records) = Journal::open(&path)?;
         let damaged = |what| StorageError::Damaged { path: path.clone(), what };
         let mut records = records.iter();
-        let key = match records.next() {
-            Some(first) => {
-                let header: Header = decode(first).map_err(|_| damaged("its first record is no header"))?;
-                if (header.epoch, header.netuid, header.validator) != (epoch, netuid, validator) {
-                    return Err(damaged("it belongs to another epoch, network or hotkey"));
-                }
-                EpochKey::new(*header.key)
+        let key = if let Some(first) = records.next() {
+            let header: Header = decode(first).map_err(|_| damaged("its first record is no header"))?;
+            if (header.epoch, header.netuid, header.validator) != (epoch, netuid, validator) {
+                return Err(damaged("it belongs to another epoch, network or hotkey"));
             }
-            None => {
-                let mut key = Zeroizing::new([0; 32]);
-                getrandom::fill(key.as_mut()).map_err(StorageError::Random)?;
-                let header = Header { epoch, netuid, validator, key };
-                journal.append(&Zeroizing::new(encode(&header)))?;
-                EpochKey::new(*header.key)
-            }
+            header.key
+        } else {
+            let mut key = Zeroizing::new([0; 32]);
+            getrandom::fill(key.as_mut()).map_err(StorageError::Random)?;
+            let header = Header { epoch, netuid, validator, key };
+            journal.append(&Zeroizing::new(encode(&header)))?;
+            header.key
         };
         let mut next = BTreeMap::<Hotkey, u64>::new();
         let mut unfinished = BTreeMap::new();
@@ -112,7 +109,7 @@ impl EpochNonces {
             .map(|((miner, counter), revealed)| Unfinished { miner, counter, revealed })
             .collect();
         let state = Arc::new(Mutex::new(State { journal, next }));
-        Ok((Self { epoch, netuid, validator, key: Arc::new(key), state }, unfinished))
+        Ok((Self { epoch, netuid, validator, key: Arc::new(EpochKey::new(*key)), state }, unfinished))
     }
 
     /// The epochs whose key is not yet revealed, ascending.
@@ -202,9 +199,8 @@ impl EpochNonces {
         work: impl FnOnce(&mut State) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let state = Arc::clone(&self.state);
-        let ended = tokio::task::spawn_blocking(move || {
-            work(&mut state.lock().unwrap_or_else(PoisonError::into_inner))
-        });
+        let ended =
+            tokio::task::spawn_blocking(move || work(&mut state.lock().unwrap_or_else(PoisonError::into_inner)));
         match ended.await {
             Ok(result) => result,
             Err(_) => Err(StorageError::Worker(PathBuf::from(format!("epoch-{}.{OPEN}", self.epoch)))),

@@ -78,7 +78,7 @@ impl Wire {
     }
 
     /// Sends a message.
-    pub(crate) async fn send(&self, message: ToMiner) -> Result<(), Fault> {
+    pub(crate) async fn send(&mut self, message: ToMiner) -> Result<(), Fault> {
         let message = ValidatorMessage { message: Some(message) };
         match timeout(SENDING, self.outbound.send(message)).await {
             Ok(Ok(())) => Ok(()),

@@ -35,32 +35,17 @@ impl State {
     }
 
     fn compute_epoch(&self) -> EpochReport {
-        let row = |slot| Row {
-            stake: self.active_stake(slot),
-            weights: self.row(slot),
-        };
+        let row = |slot| Row { stake: self.active_stake(slot), weights: self.row(slot) };
         let rows: Vec<Row> = self.slots.iter().map(row).collect();
         let ranking = yuma::consensus(&rows, self.parameters.kappa);
 
         let blocks = self.block - self.last_epoch_block;
-        let issued = self
-            .parameters
-            .emission_per_block
-            .get()
-            .saturating_mul(blocks);
+        let issued = self.parameters.emission_per_block.get().saturating_mul(blocks);
         let rank: Vec<u64> = ranking.rank.iter().map(|rank| rank.bits()).collect();
         let active_stake: Vec<u64> = rows.iter().map(|row| row.stake).collect();
-        let stake: Vec<u64> = self
-            .slots
-            .iter()
-            .map(|slot| slot.neuron.stake.get())
-            .collect();
-        let claims = Claims {
-            owner: usize::from(OWNER.get()),
-            rank: &rank,
-            active_stake: &active_stake,
-            stake: &stake,
-        };
+        let stake: Vec<u64> = self.slots.iter().map(|slot| slot.neuron.stake.get()).collect();
+        let claims =
+            Claims { owner: usize::from(OWNER.get()), rank: &rank, active_stake: &active_stake, stake: &stake };
         self.report(issued, &ranking, &emission::split(issued, &claims))
     }
 
@@ -89,11 +74,7 @@ impl State {
     fn active_stake(&self, slot: &Slot) -> u64 {
         let neuron = &slot.neuron;
         let active = neuron.last_update.get() + self.parameters.activity_cutoff() >= self.block;
-        if active && neuron.validator_permit {
-            neuron.stake.get()
-        } else {
-            0
-        }
+        if active && neuron.validator_permit { neuron.stake.get() } else { 0 }
     }
 
     /// A validator's weights by uid, adding up to one. Left out are weights on itself (the owner's
@@ -111,8 +92,6 @@ impl State {
             counted.for_each(|(uid, value)| kept[usize::from(uid.get())] = *value);
         }
         let total: u128 = kept.iter().map(|value| u128::from(*value)).sum();
-        kept.into_iter()
-            .map(|value| Fraction::ratio(value.into(), total))
-            .collect()
+        kept.into_iter().map(|value| Fraction::ratio(value.into(), total)).collect()
     }
 }

@@ -44,22 +44,10 @@ pub(super) fn split(issued: u64, claims: &Claims<'_>) -> Emission {
 
     let mut mining = share_out(miners, claims.rank);
     let inactive = claims.active_stake.iter().all(|part| *part == 0);
-    let validating = share_out(
-        rest - miners,
-        if inactive {
-            claims.stake
-        } else {
-            claims.active_stake
-        },
-    );
+    let validating = share_out(rest - miners, if inactive { claims.stake } else { claims.active_stake });
     mining[claims.owner] = 0;
     let paid: u64 = mining.iter().chain(&validating).sum();
-    Emission {
-        owner_cut,
-        burnt: rest - paid,
-        mining,
-        validating,
-    }
+    Emission { owner_cut, burnt: rest - paid, mining, validating }
 }
 
 /// Splits an amount in proportion to the parts, by largest remainder, equal ones by uid. All of it,
@@ -70,18 +58,13 @@ fn share_out(amount: u64, parts: &[u64]) -> Vec<u64> {
         return vec![0; parts.len()];
     }
     let product = |uid: usize| u128::from(amount) * u128::from(parts[uid]);
-    let mut shares: Vec<u64> = (0..parts.len())
-        .map(|uid| floor(product(uid) / total))
-        .collect();
+    let mut shares: Vec<u64> = (0..parts.len()).map(|uid| floor(product(uid) / total)).collect();
     let left = amount - shares.iter().sum::<u64>();
 
     let mut by_remainder: Vec<usize> = (0..parts.len()).collect();
     by_remainder.sort_by_key(|&uid| (std::cmp::Reverse(product(uid) % total), uid));
     // Fewer units are left than there are remainders.
-    by_remainder
-        .iter()
-        .zip(0..left)
-        .for_each(|(&uid, _)| shares[uid] += 1);
+    by_remainder.iter().zip(0..left).for_each(|(&uid, _)| shares[uid] += 1);
     shares
 }
 
@@ -99,12 +82,7 @@ mod tests {
     #[test]
     fn kat_cut_halves_and_shares_of_an_epoch() {
         // Owner 18 % of 65535, 53739 left: 26869 to miners 1:2, 26870 to validators 3:1.
-        let claims = Claims {
-            owner: 0,
-            rank: &[0, 0, 0, 1, 2],
-            active_stake: &[0, 3, 1, 0, 0],
-            stake: &[9; 5],
-        };
+        let claims = Claims { owner: 0, rank: &[0, 0, 0, 1, 2], active_stake: &[0, 3, 1, 0, 0], stake: &[9; 5] };
         let emission = split(65_535, &claims);
         assert_eq!(emission.owner_cut, 11_796);
         assert_eq!(emission.mining, [0, 0, 0, 8_956, 17_913]);
@@ -114,12 +92,7 @@ mod tests {
 
     #[test]
     fn kat_the_owners_incentive_is_burnt() {
-        let claims = Claims {
-            owner: 0,
-            rank: &[3, 0, 1],
-            active_stake: &[0, 1, 0],
-            stake: &[0; 3],
-        };
+        let claims = Claims { owner: 0, rank: &[3, 0, 1], active_stake: &[0, 1, 0], stake: &[0; 3] };
         let emission = split(65_535, &claims);
         assert_eq!(emission.mining, [0, 0, 6_717]);
         assert_eq!(emission.burnt, 20_152);
@@ -127,28 +100,15 @@ mod tests {
 
     #[test]
     fn without_incentive_validators_get_both_halves() {
-        let claims = Claims {
-            owner: 0,
-            rank: &[0; 3],
-            active_stake: &[0, 1, 1],
-            stake: &[0; 3],
-        };
+        let claims = Claims { owner: 0, rank: &[0; 3], active_stake: &[0, 1, 1], stake: &[0; 3] };
         assert_eq!(split(65_535, &claims).validating, [0, 26_870, 26_869]);
     }
 
     #[test]
     fn without_active_stake_all_stake_counts_and_without_any_it_burns() {
-        let idle = Claims {
-            owner: 0,
-            rank: &[0; 3],
-            active_stake: &[0; 3],
-            stake: &[0, 0, 7],
-        };
+        let idle = Claims { owner: 0, rank: &[0; 3], active_stake: &[0; 3], stake: &[0, 0, 7] };
         assert_eq!(split(65_535, &idle).validating, [0, 0, 53_739]);
-        let empty = Claims {
-            stake: &[0; 3],
-            ..idle
-        };
+        let empty = Claims { stake: &[0; 3], ..idle };
         assert_eq!(split(65_535, &empty).burnt, 53_739);
     }
 

@@ -45,19 +45,13 @@ mod tests {
     #[test]
     fn quotients_and_products_are_rounded_down() {
         assert_eq!(Fraction::ratio(1, 3).bits(), 0x5555_5555);
-        assert_eq!(
-            Fraction::ratio(1, 4).times(Fraction::ratio(1, 2)),
-            Fraction::ratio(1, 8)
-        );
+        assert_eq!(Fraction::ratio(1, 4).times(Fraction::ratio(1, 2)), Fraction::ratio(1, 8));
         assert_eq!(Fraction::ratio(7, 0), Fraction::ZERO);
     }
 
     #[test]
     fn one_is_the_full_proportion() {
-        assert_eq!(
-            Fraction::ratio(u128::from(u64::MAX), u128::from(u64::MAX)).to_proportion(),
-            65_535
-        );
+        assert_eq!(Fraction::ratio(u128::from(u64::MAX), u128::from(u64::MAX)).to_proportion(), 65_535);
         assert_eq!(Fraction::ratio(1, 2).to_proportion(), 32_767);
     }
 }

@@ -18,48 +18,23 @@ impl State {
         self.slot(signer)?;
         if let Some(published) = self.epoch_keys.get(&(signer, epoch)) {
             let same = published.hash == hash;
-            return if same {
-                Ok(())
-            } else {
-                Err(ChainError::KeyAlreadyPublished(epoch))
-            };
+            return if same { Ok(()) } else { Err(ChainError::KeyAlreadyPublished(epoch)) };
         }
         if epoch != self.epoch && epoch != self.epoch.next() {
-            return Err(ChainError::WrongKeyEpoch {
-                epoch,
-                running: self.epoch,
-            });
+            return Err(ChainError::WrongKeyEpoch { epoch, running: self.epoch });
         }
         let published_at = BlockNumber::new(self.block);
-        self.epoch_keys.insert(
-            (signer, epoch),
-            EpochKeyRecord {
-                hash,
-                published_at,
-                key: None,
-            },
-        );
+        self.epoch_keys.insert((signer, epoch), EpochKeyRecord { hash, published_at, key: None });
         Ok(())
     }
 
     /// The real chain would take a key at any time. The devnet refuses an early one, because no
     /// caller can want that: it would hand its nonces to the miners.
-    pub(super) fn reveal_epoch_key(
-        &mut self,
-        signer: Hotkey,
-        epoch: Epoch,
-        key: EpochKey,
-    ) -> Result<(), ChainError> {
+    pub(super) fn reveal_epoch_key(&mut self, signer: Hotkey, epoch: Epoch, key: EpochKey) -> Result<(), ChainError> {
         self.slot(signer)?;
-        let record = self
-            .epoch_keys
-            .get_mut(&(signer, epoch))
-            .ok_or(ChainError::KeyNotPublished(epoch))?;
+        let record = self.epoch_keys.get_mut(&(signer, epoch)).ok_or(ChainError::KeyNotPublished(epoch))?;
         if epoch >= self.epoch {
-            return Err(ChainError::RevealTooEarly {
-                epoch,
-                running: self.epoch,
-            });
+            return Err(ChainError::RevealTooEarly { epoch, running: self.epoch });
         }
         match record.key {
             Some(revealed) if revealed != key => Err(ChainError::KeyAlreadyRevealed(epoch)),

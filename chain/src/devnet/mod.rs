@@ -48,9 +48,7 @@ impl Devnet {
     /// [`GenesisError`] if the genesis contradicts itself.
     pub fn new(genesis: &Genesis) -> Result<Self, GenesisError> {
         let state = State::new(genesis)?;
-        Ok(Self {
-            state: Arc::new(Mutex::new(state)),
-        })
+        Ok(Self { state: Arc::new(Mutex::new(state)) })
     }
 
     /// Gives a hotkey the next free uid. On a real chain its coldkey pays for it.
@@ -115,45 +113,23 @@ impl Chain for Devnet {
         Ok(self.state().manifests())
     }
 
-    async fn publish_manifests(
-        &self,
-        signer: Hotkey,
-        manifests: &[ManifestId],
-    ) -> Result<(), ChainError> {
+    async fn publish_manifests(&self, signer: Hotkey, manifests: &[ManifestId]) -> Result<(), ChainError> {
         self.state().publish_manifests(signer, manifests)
     }
 
-    async fn declare_manifest(
-        &self,
-        signer: Hotkey,
-        manifest: ManifestId,
-    ) -> Result<(), ChainError> {
+    async fn declare_manifest(&self, signer: Hotkey, manifest: ManifestId) -> Result<(), ChainError> {
         self.state().declare_manifest(signer, manifest)
     }
 
-    async fn publish_epoch_key(
-        &self,
-        signer: Hotkey,
-        epoch: Epoch,
-        hash: EpochKeyHash,
-    ) -> Result<(), ChainError> {
+    async fn publish_epoch_key(&self, signer: Hotkey, epoch: Epoch, hash: EpochKeyHash) -> Result<(), ChainError> {
         self.state().publish_epoch_key(signer, epoch, hash)
     }
 
-    async fn reveal_epoch_key(
-        &self,
-        signer: Hotkey,
-        epoch: Epoch,
-        key: EpochKey,
-    ) -> Result<(), ChainError> {
+    async fn reveal_epoch_key(&self, signer: Hotkey, epoch: Epoch, key: EpochKey) -> Result<(), ChainError> {
         self.state().reveal_epoch_key(signer, epoch, key)
     }
 
-    async fn epoch_key(
-        &self,
-        validator: Hotkey,
-        epoch: Epoch,
-    ) -> Result<Option<EpochKeyRecord>, ChainError> {
+    async fn epoch_key(&self, validator: Hotkey, epoch: Epoch) -> Result<Option<EpochKeyRecord>, ChainError> {
         Ok(self.state().epoch_key(validator, epoch))
     }
 
@@ -161,12 +137,7 @@ impl Chain for Devnet {
         Ok(self.state().weight_rules())
     }
 
-    async fn set_weights(
-        &self,
-        signer: Hotkey,
-        weights: &[(Uid, u16)],
-        version_key: u64,
-    ) -> Result<(), ChainError> {
+    async fn set_weights(&self, signer: Hotkey, weights: &[(Uid, u16)], version_key: u64) -> Result<(), ChainError> {
         self.state().set_weights(signer, weights, version_key)
     }
 }

@@ -38,10 +38,7 @@ pub(super) struct Slot {
 
 impl State {
     pub(super) fn new(genesis: &Genesis) -> Result<Self, GenesisError> {
-        let (validators, uids) = (
-            genesis.validators.len(),
-            genesis.parameters.max_allowed_uids,
-        );
+        let (validators, uids) = (genesis.validators.len(), genesis.parameters.max_allowed_uids);
         if genesis.parameters.tempo == 0 {
             return Err(GenesisError::NoTempo);
         }
@@ -61,9 +58,7 @@ impl State {
             epoch_keys: BTreeMap::new(),
         };
         for (hotkey, stake) in founders {
-            let uid = state
-                .register(hotkey)
-                .map_err(|_| GenesisError::ListedTwice(hotkey))?;
+            let uid = state.register(hotkey).map_err(|_| GenesisError::ListedTwice(hotkey))?;
             state.slots[usize::from(uid.get())].neuron.stake = stake;
         }
         state.renew_permits();
@@ -88,9 +83,7 @@ impl State {
             return Err(ChainError::AlreadyRegistered(hotkey));
         }
         let uids = self.parameters.max_allowed_uids;
-        let next = u16::try_from(self.slots.len())
-            .ok()
-            .filter(|next| *next < uids);
+        let next = u16::try_from(self.slots.len()).ok().filter(|next| *next < uids);
         let uid = next.map(Uid::new).ok_or(ChainError::SubnetFull { uids })?;
         let now = BlockNumber::new(self.block);
         let neuron = Neuron {
@@ -103,11 +96,7 @@ impl State {
             last_update: now,
             registered_at: now,
         };
-        self.slots.push(Slot {
-            neuron,
-            served_at: None,
-            weights: Vec::new(),
-        });
+        self.slots.push(Slot { neuron, served_at: None, weights: Vec::new() });
         Ok(uid)
     }
 
@@ -119,12 +108,8 @@ impl State {
     /// Permits go to the largest stakes above zero, of equal ones to the later uid as on chain, and
     /// to the owner.
     pub(super) fn renew_permits(&mut self) {
-        let mut by_stake: Vec<(Rao, usize)> = self
-            .slots
-            .iter()
-            .enumerate()
-            .map(|(uid, slot)| (slot.neuron.stake, uid))
-            .collect();
+        let mut by_stake: Vec<(Rao, usize)> =
+            self.slots.iter().enumerate().map(|(uid, slot)| (slot.neuron.stake, uid)).collect();
         by_stake.sort_unstable_by(|a, b| b.cmp(a));
         by_stake.truncate(usize::from(self.parameters.max_allowed_validators));
         for slot in &mut self.slots {
@@ -136,16 +121,11 @@ impl State {
     }
 
     pub(super) fn slot(&self, hotkey: Hotkey) -> Result<&Slot, ChainError> {
-        self.slots
-            .iter()
-            .find(|slot| slot.neuron.hotkey == hotkey)
-            .ok_or(ChainError::NotRegistered(hotkey))
+        self.slots.iter().find(|slot| slot.neuron.hotkey == hotkey).ok_or(ChainError::NotRegistered(hotkey))
     }
 
     pub(super) fn slot_mut(&mut self, hotkey: Hotkey) -> Result<&mut Slot, ChainError> {
         let mut slots = self.slots.iter_mut();
-        slots
-            .find(|slot| slot.neuron.hotkey == hotkey)
-            .ok_or(ChainError::NotRegistered(hotkey))
+        slots.find(|slot| slot.neuron.hotkey == hotkey).ok_or(ChainError::NotRegistered(hotkey))
     }
 }

@@ -34,12 +34,7 @@ impl State {
         Ok(())
     }
 
-    fn check_weights(
-        &self,
-        signer: Hotkey,
-        weights: &[(Uid, u16)],
-        version_key: u64,
-    ) -> Result<(), ChainError> {
+    fn check_weights(&self, signer: Hotkey, weights: &[(Uid, u16)], version_key: u64) -> Result<(), ChainError> {
         let (given, uids) = (weights.len(), self.slots.len());
         if given > uids {
             return Err(ChainError::TooManyWeights { given, uids });
@@ -47,20 +42,13 @@ impl State {
         let slot = self.slot(signer)?;
         let required = self.parameters.weights_version_key;
         if version_key < required {
-            return Err(ChainError::WrongVersionKey {
-                given: version_key,
-                required,
-            });
+            return Err(ChainError::WrongVersionKey { given: version_key, required });
         }
         self.check_rate(slot)?;
         check_permit(slot, weights)?;
         self.check_uids(weights)?;
         let least = usize::from(self.parameters.min_allowed_weights).min(uids);
-        if given < least {
-            Err(ChainError::TooFewWeights { given, least })
-        } else {
-            Ok(())
-        }
+        if given < least { Err(ChainError::TooFewWeights { given, least }) } else { Ok(()) }
     }
 
     /// An update in block 0 stands for "never", so that genesis validators need not wait.
@@ -68,9 +56,7 @@ impl State {
         let last = slot.neuron.last_update.get();
         let next = last.saturating_add(self.parameters.weights_rate_limit);
         if last != 0 && self.block < next {
-            return Err(ChainError::WeightsTooFast {
-                next: BlockNumber::new(next),
-            });
+            return Err(ChainError::WeightsTooFast { next: BlockNumber::new(next) });
         }
         Ok(())
     }
@@ -80,9 +66,7 @@ impl State {
         if let Some((twice, _)) = weights.iter().find(|(uid, _)| !seen.insert(*uid)) {
             return Err(ChainError::DuplicateUid(*twice));
         }
-        let unknown = weights
-            .iter()
-            .find(|(uid, _)| usize::from(uid.get()) >= self.slots.len());
+        let unknown = weights.iter().find(|(uid, _)| usize::from(uid.get()) >= self.slots.len());
         unknown.map_or(Ok(()), |(uid, _)| Err(ChainError::UnknownUid(*uid)))
     }
 }
@@ -91,11 +75,7 @@ impl State {
 fn check_permit(slot: &Slot, weights: &[(Uid, u16)]) -> Result<(), ChainError> {
     let uid = slot.neuron.uid;
     let on_itself = matches!(weights, [(only, _)] if *only == uid);
-    if slot.neuron.validator_permit || on_itself {
-        Ok(())
-    } else {
-        Err(ChainError::NoPermit(slot.neuron.hotkey))
-    }
+    if slot.neuron.validator_permit || on_itself { Ok(()) } else { Err(ChainError::NoPermit(slot.neuron.hotkey)) }
 }
 
 /// Rescales so that the largest value becomes 65535, with the chain's roundings: it works with 32
@@ -113,10 +93,7 @@ fn upscale(weights: &[(Uid, u16)]) -> Vec<(Uid, u16)> {
         };
         u16::try_from((fixed + (1 << 31)) >> 32).unwrap_or(u16::MAX)
     };
-    weights
-        .iter()
-        .map(|(uid, value)| (*uid, scaled(*value)))
-        .collect()
+    weights.iter().map(|(uid, value)| (*uid, scaled(*value))).collect()
 }
 
 #[cfg(test)]

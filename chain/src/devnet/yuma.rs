@@ -44,38 +44,20 @@ impl Ranking {
 /// Computes consensus over a square matrix: one row and one column a uid.
 pub(super) fn consensus(rows: &[Row], kappa: u16) -> Ranking {
     let total: u128 = rows.iter().map(|row| u128::from(row.stake)).sum();
-    let consensus: Vec<Fraction> = (0..rows.len())
-        .map(|column| median(rows, column, total, kappa))
-        .collect();
+    let consensus: Vec<Fraction> = (0..rows.len()).map(|column| median(rows, column, total, kappa)).collect();
     let clipped = |row: &Row, column: usize| row.weights[column].min(consensus[column]);
     let columns = 0..rows.len();
-    let validator_trust = rows
-        .iter()
-        .map(|row| columns.clone().map(|column| clipped(row, column)).sum())
-        .collect();
+    let validator_trust = rows.iter().map(|row| columns.clone().map(|column| clipped(row, column)).sum()).collect();
     let share = |row: &Row| Fraction::ratio(row.stake.into(), total);
-    let rank = columns
-        .clone()
-        .map(|column| {
-            rows.iter()
-                .map(|row| share(row).times(clipped(row, column)))
-                .sum()
-        })
-        .collect();
-    Ranking {
-        consensus,
-        validator_trust,
-        rank,
-    }
+    let rank =
+        columns.clone().map(|column| rows.iter().map(|row| share(row).times(clipped(row, column))).sum()).collect();
+    Ranking { consensus, validator_trust, rank }
 }
 
 /// The largest weight in a column that stake of at least `kappa` gives or exceeds.
 fn median(rows: &[Row], column: usize, total: u128, kappa: u16) -> Fraction {
-    let mut column: Vec<(Fraction, u64)> = rows
-        .iter()
-        .filter(|row| row.stake > 0)
-        .map(|row| (row.weights[column], row.stake))
-        .collect();
+    let mut column: Vec<(Fraction, u64)> =
+        rows.iter().filter(|row| row.stake > 0).map(|row| (row.weights[column], row.stake)).collect();
     column.sort_unstable_by(|a, b| b.cmp(a));
     let needed = u128::from(kappa) * total;
     let mut support = 0;
@@ -99,26 +81,17 @@ mod tests {
     /// Rows of (stake, weights in hundredths); the miners' own rows are added, without stake or
     /// weights.
     fn rows(validators: &[(u64, &[u32])]) -> Vec<Row> {
-        let uids = validators
-            .iter()
-            .map(|(_, weights)| weights.len())
-            .max()
-            .unwrap();
+        let uids = validators.iter().map(|(_, weights)| weights.len()).max().unwrap();
         let row = |(stake, weights): &(u64, &[u32])| Row {
             stake: *stake,
-            weights: (0..uids)
-                .map(|uid| Fraction::ratio(weights.get(uid).copied().unwrap_or(0).into(), 100))
-                .collect(),
+            weights: (0..uids).map(|uid| Fraction::ratio(weights.get(uid).copied().unwrap_or(0).into(), 100)).collect(),
         };
         let silent = (validators.len()..uids).map(|_| row(&(0, &[])));
         validators.iter().map(row).chain(silent).collect()
     }
 
     fn hundredths(values: &[u32]) -> Vec<Fraction> {
-        values
-            .iter()
-            .map(|value| Fraction::ratio((*value).into(), 100))
-            .collect()
+        values.iter().map(|value| Fraction::ratio((*value).into(), 100)).collect()
     }
 
     #[test]
@@ -133,24 +106,12 @@ mod tests {
     #[test]
     fn kat_a_minority_is_clipped_to_the_majority() {
         // Three quarters of the stake say (50, 50, 0) of miners 2 to 4, one quarter all on miner 4.
-        let result = consensus(
-            &rows(&[(3, &[0, 0, 50, 50, 0]), (1, &[0, 0, 0, 0, 100])]),
-            KAPPA,
-        );
+        let result = consensus(&rows(&[(3, &[0, 0, 50, 50, 0]), (1, &[0, 0, 0, 0, 100])]), KAPPA);
         assert_eq!(result.consensus, hundredths(&[0, 0, 50, 50, 0]));
         assert_eq!(result.validator_trust, hundredths(&[100, 0, 0, 0, 0]));
         // 3/4 · 1/2 each; what the minority gave to miner 4 is clipped away.
         let three_eighths = Fraction::ratio(3, 8);
-        assert_eq!(
-            result.rank,
-            [
-                Fraction::ZERO,
-                Fraction::ZERO,
-                three_eighths,
-                three_eighths,
-                Fraction::ZERO
-            ]
-        );
+        assert_eq!(result.rank, [Fraction::ZERO, Fraction::ZERO, three_eighths, three_eighths, Fraction::ZERO]);
         assert_eq!(result.incentive(2), Fraction::ratio(1, 2));
     }
 
@@ -158,14 +119,8 @@ mod tests {
     fn kat_the_consensus_is_the_stake_weighted_median() {
         // By weight on miner 3: 80 (stake 2), 40 (stake 3), 0 (stake 4). Stake 5 of 9 gives at
         // least 40.
-        let result = consensus(
-            &rows(&[
-                (2, &[0, 0, 0, 80, 20]),
-                (3, &[0, 0, 0, 40, 60]),
-                (4, &[0, 0, 0, 0, 100]),
-            ]),
-            KAPPA,
-        );
+        let result =
+            consensus(&rows(&[(2, &[0, 0, 0, 80, 20]), (3, &[0, 0, 0, 40, 60]), (4, &[0, 0, 0, 0, 100])]), KAPPA);
         assert_eq!(result.consensus, hundredths(&[0, 0, 0, 40, 60]));
         // The largest stake gave 100 to miner 4, and keeps only the 60 that others confirm.
         assert_eq!(result.validator_trust[2], Fraction::ratio(60, 100));
@@ -182,8 +137,7 @@ mod tests {
     #[test]
     fn stake_exactly_at_kappa_is_enough_and_one_unit_less_is_not() {
         let lone = |stake: u64| {
-            let validators: [(u64, &[u32]); 2] =
-                [(stake, &[0, 0, 100]), (65_535 - stake, &[0, 0, 0])];
+            let validators: [(u64, &[u32]); 2] = [(stake, &[0, 0, 100]), (65_535 - stake, &[0, 0, 0])];
             consensus(&rows(&validators), KAPPA).consensus[2]
         };
         assert_eq!(lone(32_767), Fraction::ratio(1, 1));
@@ -202,9 +156,7 @@ mod tests {
     fn arb_weights() -> impl Strategy<Value = Vec<Fraction>> {
         vec(any::<u16>(), 4).prop_map(|raw| {
             let total: u128 = raw.iter().map(|value| u128::from(*value)).sum();
-            raw.into_iter()
-                .map(|value| Fraction::ratio(value.into(), total))
-                .collect()
+            raw.into_iter().map(|value| Fraction::ratio(value.into(), total)).collect()
         })
     }
 

@@ -7,18 +7,11 @@ use proptest::{collection::vec, prelude::*};
 use super::{Devnet, OWNER, hotkey, metagraph, parameters, ready, set, subnet};
 
 fn mining(report: &EpochReport) -> Vec<u64> {
-    report
-        .neurons
-        .iter()
-        .map(|neuron| neuron.mining.get())
-        .collect()
+    report.neurons.iter().map(|neuron| neuron.mining.get()).collect()
 }
 
 fn paid(report: &EpochReport) -> u64 {
-    let neurons = report
-        .neurons
-        .iter()
-        .map(|neuron| neuron.mining.get() + neuron.validating.get());
+    let neurons = report.neurons.iter().map(|neuron| neuron.mining.get() + neuron.validating.get());
     neurons.sum::<u64>() + report.owner_cut.get() + report.burnt.get()
 }
 
@@ -29,21 +22,12 @@ fn kat_one_honest_validator_one_epoch() {
     let report = chain.run_epoch();
     // Ten blocks: 655350 issued, 117960 to the owner, 268695 to each side; miners get a quarter and
     // three.
-    assert_eq!(
-        (report.epoch, report.block),
-        (Epoch::new(0), BlockNumber::new(10))
-    );
-    assert_eq!(
-        (report.issued, report.owner_cut),
-        (Rao::new(655_350), Rao::new(117_960))
-    );
+    assert_eq!((report.epoch, report.block), (Epoch::new(0), BlockNumber::new(10)));
+    assert_eq!((report.issued, report.owner_cut), (Rao::new(655_350), Rao::new(117_960)));
     assert_eq!(mining(&report), [0, 0, 67_174, 201_521]);
     assert_eq!(report.neurons[1].validating, Rao::new(268_695));
     assert_eq!(report.neurons[1].validator_trust, 65_535);
-    assert_eq!(
-        (report.neurons[2].incentive, report.neurons[3].incentive),
-        (16_383, 49_151)
-    );
+    assert_eq!((report.neurons[2].incentive, report.neurons[3].incentive), (16_383, 49_151));
     assert_eq!((report.burnt, paid(&report)), (Rao::new(0), 655_350));
 }
 
@@ -85,10 +69,7 @@ fn weights_do_not_count_for_whoever_registers_in_their_block_or_later() {
 
 #[test]
 fn validators_that_stop_setting_weights_lose_their_say() {
-    let stale = Parameters {
-        activity_cutoff_factor_milli: 1_000,
-        ..parameters()
-    };
+    let stale = Parameters { activity_cutoff_factor_milli: 1_000, ..parameters() };
     let chain = subnet(stale, &[90, 10], 2);
     set(&chain, hotkey(1), &[(3, 1)]).expect("a proper vector");
     assert_eq!(mining(&chain.run_epoch())[3..], [268_695, 0]);
@@ -111,39 +92,18 @@ fn without_weights_validators_share_what_miners_did_not_earn() {
 #[test]
 fn a_new_validator_gets_its_permit_with_the_next_epoch() {
     let chain = subnet(parameters(), &[5], 2);
-    chain
-        .set_stake(hotkey(2), Rao::new(50))
-        .expect("it is registered");
-    assert_eq!(
-        set(&chain, hotkey(2), &[(3, 1)]),
-        Err(ChainError::NoPermit(hotkey(2)))
-    );
+    chain.set_stake(hotkey(2), Rao::new(50)).expect("it is registered");
+    assert_eq!(set(&chain, hotkey(2), &[(3, 1)]), Err(ChainError::NoPermit(hotkey(2))));
     chain.run_epoch();
-    assert!(
-        metagraph(&chain)
-            .neuron(&hotkey(2))
-            .expect("it is there")
-            .validator_permit
-    );
+    assert!(metagraph(&chain).neuron(&hotkey(2)).expect("it is there").validator_permit);
     set(&chain, hotkey(2), &[(3, 1)]).expect("it has a permit now");
 }
 
 #[test]
 fn permits_go_to_the_largest_stakes_and_the_owner() {
     let permits = |max_allowed_validators| -> Vec<bool> {
-        let chain = subnet(
-            Parameters {
-                max_allowed_validators,
-                ..parameters()
-            },
-            &[5, 6, 0],
-            0,
-        );
-        metagraph(&chain)
-            .neurons
-            .iter()
-            .map(|neuron| neuron.validator_permit)
-            .collect()
+        let chain = subnet(Parameters { max_allowed_validators, ..parameters() }, &[5, 6, 0], 0);
+        metagraph(&chain).neurons.iter().map(|neuron| neuron.validator_permit).collect()
     };
     assert_eq!(permits(1), [true, false, true, false]);
     assert_eq!(permits(9), [true, true, true, false], "no stake, no permit");
@@ -160,22 +120,14 @@ fn epochs_follow_each_other_a_tempo_apart() {
     let ends: Vec<u64> = (0..3).map(|_| chain.run_epoch().block.get()).collect();
     assert_eq!(ends, [10, 20, 30]);
     let head = ready(chain.head()).expect("the devnet can be read");
-    assert_eq!(
-        (head.block, head.epoch),
-        (BlockNumber::new(30), Epoch::new(3))
-    );
-    assert_eq!(
-        (head.epoch_start, head.next_epoch),
-        (BlockNumber::new(30), BlockNumber::new(40))
-    );
+    assert_eq!((head.block, head.epoch), (BlockNumber::new(30), Epoch::new(3)));
+    assert_eq!((head.epoch_start, head.next_epoch), (BlockNumber::new(30), BlockNumber::new(40)));
 }
 
 #[test]
 fn the_owners_weight_on_itself_is_burnt_too() {
     let chain = subnet(parameters(), &[], 1);
-    chain
-        .set_stake(OWNER, Rao::new(5))
-        .expect("the owner is registered");
+    chain.set_stake(OWNER, Rao::new(5)).expect("the owner is registered");
     set(&chain, OWNER, &[(0, 3), (1, 1)]).expect("the owner has a permit");
     let report = chain.run_epoch();
     assert_eq!(mining(&report), [0, 67_174]);
@@ -184,32 +136,16 @@ fn the_owners_weight_on_itself_is_burnt_too() {
 
 #[test]
 fn a_validator_that_loses_its_permit_loses_its_say() {
-    let chain = subnet(
-        Parameters {
-            max_allowed_validators: 1,
-            ..parameters()
-        },
-        &[5, 6],
-        2,
-    );
+    let chain = subnet(Parameters { max_allowed_validators: 1, ..parameters() }, &[5, 6], 2);
     set(&chain, hotkey(2), &[(3, 1)]).expect("the largest stake has the permit");
-    chain
-        .set_stake(hotkey(1), Rao::new(7))
-        .expect("it is registered");
+    chain.set_stake(hotkey(1), Rao::new(7)).expect("it is registered");
     let report = chain.run_epoch();
-    assert_eq!(
-        report.neurons[1].validating,
-        Rao::new(0),
-        "the new stake has no permit yet"
-    );
+    assert_eq!(report.neurons[1].validating, Rao::new(0), "the new stake has no permit yet");
     assert_eq!(report.neurons[2].validator_trust, 65_535);
     set(&chain, hotkey(1), &[(3, 1)]).expect("the permit has moved here");
     let report = chain.run_epoch();
     assert_eq!(report.neurons[1].validator_trust, 65_535);
-    assert_eq!(
-        report.neurons[2].validator_trust, 0,
-        "though it says the same"
-    );
+    assert_eq!(report.neurons[2].validator_trust, 0, "though it says the same");
 }
 
 /// What anybody may do to a devnet, sensible or not.

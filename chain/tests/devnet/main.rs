@@ -7,20 +7,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use assay_chain::{
-    Chain, ChainError, Devnet, Genesis, GenesisHash, Metagraph, NetUid, Network, Parameters, Rao,
-    Uid,
-};
+use assay_chain::{Chain, ChainError, Devnet, Genesis, GenesisHash, Metagraph, NetUid, Network, Parameters, Rao, Uid};
 use assay_commitments::Hotkey;
 
 mod calls;
 mod epochs;
 
 const OWNER: Hotkey = hotkey(0);
-const NETWORK: Network = Network {
-    genesis: GenesisHash::new([9; 32]),
-    netuid: NetUid::new(7),
-};
+const NETWORK: Network = Network { genesis: GenesisHash::new([9; 32]), netuid: NetUid::new(7) };
 
 const fn hotkey(number: u8) -> Hotkey {
     Hotkey::new([number; 32])
@@ -48,18 +42,10 @@ fn parameters() -> Parameters {
 /// A subnet with validators 1, 2, … of the given stakes, and miners after them that came in block
 /// 1. It stands in block 2.
 fn subnet(parameters: Parameters, stakes: &[u64], miners: u8) -> Devnet {
-    let validators: Vec<(Hotkey, Rao)> = (1..)
-        .map(hotkey)
-        .zip(stakes.iter().copied().map(Rao::new))
-        .collect();
+    let validators: Vec<(Hotkey, Rao)> = (1..).map(hotkey).zip(stakes.iter().copied().map(Rao::new)).collect();
     let first = u8::try_from(stakes.len() + 1).expect("few validators");
-    let chain = Devnet::new(&Genesis {
-        network: NETWORK,
-        owner: OWNER,
-        validators,
-        parameters,
-    })
-    .expect("a proper genesis");
+    let chain =
+        Devnet::new(&Genesis { network: NETWORK, owner: OWNER, validators, parameters }).expect("a proper genesis");
     for number in first..first + miners {
         chain.register(hotkey(number)).expect("there is room");
     }
@@ -72,9 +58,6 @@ fn metagraph(chain: &Devnet) -> Metagraph {
 }
 
 fn set(chain: &Devnet, signer: Hotkey, weights: &[(u16, u16)]) -> Result<(), ChainError> {
-    let weights: Vec<(Uid, u16)> = weights
-        .iter()
-        .map(|(uid, value)| (Uid::new(*uid), *value))
-        .collect();
+    let weights: Vec<(Uid, u16)> = weights.iter().map(|(uid, value)| (Uid::new(*uid), *value)).collect();
     ready(chain.set_weights(signer, &weights, 0))
 }

@@ -18,6 +18,18 @@ pub struct WeightTree {
 }
 
 impl WeightTree {
+    /// The tree over the leaves of a tree that [`commit`] made, which spares making it again.
+    ///
+    /// Only the root says whose tree it is: the caller compares it with one that is known.
+    pub fn from_leaves(leaves: Vec<Hash>) -> Self {
+        Self { tree: MerkleTree::from_leaf_hashes(leaves) }
+    }
+
+    /// The leaves, one a column of the codeword.
+    pub fn leaves(&self) -> &[Hash] {
+        self.tree.leaves()
+    }
+
     /// The commitment.
     pub fn root(&self) -> WeightRoot {
         WeightRoot(self.tree.bound_root())

@@ -12,9 +12,7 @@ use assay_sumcheck::product::{Claim, Prover, prove};
 use assay_sumcheck::transcript::{Reduction, Transcript};
 use rayon::prelude::*;
 
-use super::{
-    BilinearClaim, Opening, WeightTree, batch_weights, begin, draw_positions, e_bytes, end, labels,
-};
+use super::{BilinearClaim, Opening, WeightTree, batch_weights, begin, draw_positions, e_bytes, end, labels};
 use crate::layout::Tile;
 use crate::params::CodeParams;
 use crate::polynomial::{LayerPolynomial, rows_a_task};

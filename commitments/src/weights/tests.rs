@@ -1,7 +1,7 @@
 use ark_ff::AdditiveGroup;
 use assay_sumcheck::field::{e_mul_f, f_from_i64, f_from_u64};
-use assay_sumcheck::product::verify as verify_rounds;
 use assay_sumcheck::product::Claim;
+use assay_sumcheck::product::verify as verify_rounds;
 use assay_sumcheck::transcript::{Absorbs, First, Follows, Squeezes, Step};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,7 +27,8 @@ fn transcript() -> Transcript<Reduction> {
 
 /// Some weight for a 24-bit integer.
 fn weight(integer: i64) -> f32 {
-    (i32::try_from(integer).unwrap() as f32) / 1e5
+    let [high, low] = [integer >> 12, integer & 0xfff].map(|half| f32::from(i16::try_from(half).unwrap()));
+    (4096.0 * high + low) / 1e5
 }
 
 /// A committed layer with true claims on it.
@@ -127,8 +128,6 @@ type Change<'a, T> = &'a dyn Fn(&mut T);
 fn error() -> E {
     E::new(f_from_u64(3), F::ZERO, f_from_u64(1 << 40))
 }
-
-use ark_ff::AdditiveGroup;
 
 /// Matrices with sides below `side`.
 fn cases(side: u32) -> impl Strategy<Value = Case> {
@@ -230,7 +229,8 @@ fn matrices_that_are_not_the_layouts_are_refused() {
     assert_eq!(from(&[&[1.0, 2.0], &[1.0]]), Err(ImageError::Shape { matrix: 1 }));
     assert_eq!(from(&[&[1.0, 2.0], &[0.0, f32::NAN]]), Err(ImageError::NotFinite { matrix: 1, position: 1 }));
     let with = |exponents: &[i16]| {
-        LayerPolynomial::with_exponents(layout.clone(), &[&[1.0, 0.0], &[2.0, 5.0]], exponents).map(|p| p.exponents().to_vec())
+        LayerPolynomial::with_exponents(layout.clone(), &[&[1.0, 0.0], &[2.0, 5.0]], exponents)
+            .map(|p| p.exponents().to_vec())
     };
     assert_eq!(with(&[0, 1]), Err(ImageError::TooLarge { matrix: 1, position: 1 }));
     assert_eq!(with(&[0]), Err(ImageError::Shape { matrix: 1 }));
@@ -260,21 +260,34 @@ fn every_tampered_field_is_rejected_with_its_error() {
         for j in 0..column.len() {
             assert_eq!(tampered(&|o| o.columns[i][j] += f_from_u64(1)), Err(OpeningError::ColumnFold));
         }
-        assert_eq!(tampered(&|o| { o.columns[i].pop(); }), Err(OpeningError::Shape));
+        assert_eq!(
+            tampered(&|o| {
+                o.columns[i].pop();
+            }),
+            Err(OpeningError::Shape)
+        );
         assert_eq!(tampered(&|o| o.columns[i].push(F::ZERO)), Err(OpeningError::Shape));
     }
     for i in 0..hashes.len() {
         assert_eq!(tampered(&|o| o.hashes[i][31] ^= 0x80), Err(OpeningError::MerklePath));
     }
     let shapes: [Change<'_, Opening>; 10] = [
-        &|o| { o.rounds.pop(); },
+        &|o| {
+            o.rounds.pop();
+        },
         &|o| o.rounds.push(RoundProof { at_zero: E::ZERO, leading: E::ZERO }),
         &|o| o.rounds.clear(),
-        &|o| { o.folded_row.pop(); },
+        &|o| {
+            o.folded_row.pop();
+        },
         &|o| o.folded_row.push(E::ZERO),
-        &|o| { o.columns.pop(); },
+        &|o| {
+            o.columns.pop();
+        },
         &|o| o.columns.push(o.columns[0].clone()),
-        &|o| { o.hashes.pop(); },
+        &|o| {
+            o.hashes.pop();
+        },
         &|o| o.hashes.push([0; 32]),
         &|o| *o = Opening { rounds: Vec::new(), folded_row: Vec::new(), columns: Vec::new(), hashes: Vec::new() },
     ];
@@ -324,7 +337,9 @@ fn an_opening_holds_for_its_claims_alone() {
     let opening = case.open();
     let changes: [Change<'_, Vec<BilinearClaim>>; 4] = [
         &|claims| claims.swap(0, 1),
-        &|claims| { claims.pop(); },
+        &|claims| {
+            claims.pop();
+        },
         &|claims| claims.push(claims[0].clone()),
         &|claims| claims.clear(),
     ];
@@ -346,7 +361,9 @@ fn claims_and_parameters_that_do_not_fit_are_told_apart() {
     for change in [
         &(|claim: &mut BilinearClaim| claim.matrix = 3) as Change<'_, BilinearClaim>,
         &|claim| claim.matrix = 1,
-        &|claim| { claim.output.pop(); },
+        &|claim| {
+            claim.output.pop();
+        },
         &|claim| claim.input = Vec::new().into(),
     ] {
         let mut claims = case.claims.clone();
@@ -414,7 +431,8 @@ fn a_committed_word_that_is_no_codeword_does_not_pass() {
 fn columns_of_other_positions_do_not_pass() {
     let case = Case::usual();
     let mut opening = case.open();
-    let positions: Vec<usize> = case.positions(&opening).iter().map(|p| (p + 1) % case.params.codeword_length()).collect();
+    let positions: Vec<usize> =
+        case.positions(&opening).iter().map(|p| (p + 1) % case.params.codeword_length()).collect();
     opening.columns = reference::columns(&case, &positions);
     assert_eq!(case.verify(&opening), Err(OpeningError::ColumnFold));
 }

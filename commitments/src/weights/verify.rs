@@ -17,8 +17,8 @@ use assay_sumcheck::product::{Claim, verify as verify_rounds};
 use assay_sumcheck::transcript::{Reduction, Transcript};
 
 use super::{
-    BilinearClaim, Discharged, Opening, OpeningError, WeightRoot, batch_weights, begin, column_leaf,
-    draw_positions, e_bytes, end, labels,
+    BilinearClaim, Discharged, Opening, OpeningError, WeightRoot, batch_weights, begin, column_leaf, draw_positions,
+    e_bytes, end, labels,
 };
 use crate::layout::Layout;
 use crate::merkle::{Hash, MerkleError, verify_indices};
@@ -57,8 +57,7 @@ pub fn verify(
     let gamma = begin(root, layout, params, claims, transcript);
     let weights: Vec<E> = batch_weights(gamma, claims.len()).collect();
     let claim = Claim::new(claims.iter().zip(&weights).map(|(claim, &weight)| weight * claim.value).sum());
-    let (row_rounds, column_rounds) =
-        rounds.split_at_checked(params.row_log as usize).ok_or(OpeningError::Shape)?;
+    let (row_rounds, column_rounds) = rounds.split_at_checked(params.row_log as usize).ok_or(OpeningError::Shape)?;
     let (row_point, claim) = verify_rounds(claim, row_rounds, transcript);
     transcript.absorb_bulk(labels::FOLDED_ROW, &e_bytes(folded_row));
     let (column_point, claim) = verify_rounds(claim, column_rounds, transcript);
@@ -75,18 +74,14 @@ pub fn verify(
     }
     let code = Code::new(params);
     let eq = eq_table(&row_point);
-    let agrees = |(&position, column): (&usize, &Vec<_>)| {
-        symbol(folded_row, code.point(position as u64)) == dot_ef(&eq, column)
-    };
+    let agrees =
+        |(&position, column): (&usize, &Vec<_>)| symbol(folded_row, code.point(position as u64)) == dot_ef(&eq, column);
     if !positions.iter().zip(columns).all(agrees) {
         return Err(OpeningError::ColumnFold);
     }
 
-    let leaves: Vec<(usize, Hash)> = positions
-        .iter()
-        .zip(columns)
-        .map(|(&position, column)| (position, column_leaf(position, column)))
-        .collect();
+    let leaves: Vec<(usize, Hash)> =
+        positions.iter().zip(columns).map(|(&position, column)| (position, column_leaf(position, column))).collect();
     verify_indices(&root.0, params.codeword_length(), &leaves, hashes).map_err(|error| match error {
         MerkleError::Indices | MerkleError::HashCount => OpeningError::Shape,
         MerkleError::Root => OpeningError::MerklePath,

@@ -125,7 +125,9 @@ impl Keys<'_> {
     }
 
     fn flag(&mut self, key: &'static str) -> bool {
-        let Some(found) = self.get(key).cloned() else { return false };
+        let Some(found) = self.get(key).cloned() else {
+            return false;
+        };
         found.as_bool().unwrap_or_else(|| {
             self.unsupported(key, &found, "true or false");
             false
@@ -169,14 +171,13 @@ impl Keys<'_> {
             self.unsupported("rope_parameters.rope_type", kind, "\"default\": plain rotary positions");
         }
         let inner = parameters.as_ref().and_then(|parameters| parameters.get("rope_theta"));
-        let Some(found) = inner.or(self.get("rope_theta")).cloned() else { return DEFAULT };
-        match found.as_f64().filter(|theta| (1.0..1e12).contains(theta)) {
-            Some(theta) => theta,
-            None => {
-                self.unsupported("rope_theta", &found, "a number from 1 to 10^12");
-                DEFAULT
-            }
-        }
+        let Some(found) = inner.or(self.get("rope_theta")).cloned() else {
+            return DEFAULT;
+        };
+        found.as_f64().filter(|theta| (1.0..1e12).contains(theta)).unwrap_or_else(|| {
+            self.unsupported("rope_theta", &found, "a number from 1 to 10^12");
+            DEFAULT
+        })
     }
 
     fn stop_tokens(&mut self, generation: Option<&Value>, vocab_size: Option<u32>) -> Vec<TokenId> {

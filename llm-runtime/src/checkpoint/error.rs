@@ -152,7 +152,9 @@ impl fmt::Display for ConfigProblem {
             Self::Unsupported { key, found, supported } => {
                 write!(f, "{key} is {found}, supported is {supported}")
             }
-            Self::Contradiction { between, expected } => write!(f, "{between} contradict each other: {expected}"),
+            Self::Contradiction { between, expected } => {
+                write!(f, "{between} contradict each other: {expected}")
+            }
             Self::OutOfRange(error) => write!(f, "{error}"),
         }
     }

@@ -1,5 +1,6 @@
 //! The chat template of a folder.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::Value;
@@ -16,9 +17,7 @@ pub(super) fn read(folder: &Path) -> Result<Option<String>, CheckpointError> {
     let config = optional_json(&config_path)?.unwrap_or(Value::Null);
     let file_path = folder.join("chat_template.jinja");
     let source = match optional(&file_path)? {
-        Some(bytes) => {
-            Some(String::from_utf8(bytes).map_err(|_| CheckpointError::Template { path: file_path })?)
-        }
+        Some(bytes) => Some(String::from_utf8(bytes).map_err(|_| CheckpointError::Template { path: file_path })?),
         None => from_config(&config).map_err(|()| CheckpointError::Template { path: config_path })?,
     };
     Ok(source.map(|source| with_special_tokens(&config, &source)))
@@ -45,7 +44,7 @@ fn with_special_tokens(config: &Value, source: &str) -> String {
         let token = config.get(name).map(|token| token.get("content").unwrap_or(token));
         if let Some(token) = token.and_then(Value::as_str) {
             // A JSON string is a Jinja string.
-            head.push_str(&format!("{{% set {name} = {} %}}", Value::from(token)));
+            write!(head, "{{% set {name} = {} %}}", Value::from(token)).expect("a string takes all that is written");
         }
     }
     if head.is_empty() { source.to_owned() } else { format!("{head}\n{source}") }

@@ -24,12 +24,12 @@ pub(super) fn read(
     architecture: &Architecture,
     numerics: Numerics,
 ) -> Result<ModelTensors, CheckpointError> {
-    let (paths, places) = files(folder)?;
+    let Files { paths, places } = Files::find(folder)?;
     let maps = paths.iter().map(|path| map(path)).collect::<Result<Vec<_>, _>>()?;
     let mut files = Vec::with_capacity(maps.len());
     for (path, map) in paths.iter().zip(&maps) {
-        let tensors = SafeTensors::deserialize(map)
-            .map_err(|source| CheckpointError::Weights { path: path.clone(), source })?;
+        let tensors =
+            SafeTensors::deserialize(map).map_err(|source| CheckpointError::Weights { path: path.clone(), source })?;
         files.push((path.as_path(), tensors));
     }
     let weights = Weights { files, places, numerics };
@@ -45,38 +45,49 @@ pub(super) fn read(
     })
 }
 
-/// The weight files of a folder and, if there are several, which tensor lies in which.
-fn files(folder: &Path) -> Result<(Vec<PathBuf>, Option<HashMap<String, usize>>), CheckpointError> {
-    let single = folder.join(SINGLE);
-    let index_path = folder.join(INDEX);
-    if single.exists() {
-        return Ok((vec![single], None));
-    }
-    let Some(bytes) = optional(&index_path)? else {
-        return Err(CheckpointError::NoFile { path: single });
-    };
-    let refuse = |reason| CheckpointError::Index { path: index_path.clone(), reason };
-    let index = super::json(&index_path, &bytes)?;
-    let weight_map =
-        index.get("weight_map").and_then(Value::as_object).ok_or_else(|| refuse("\"weight_map\" is missing"))?;
-    let mut names: Vec<&str> = Vec::new();
-    let mut places = HashMap::new();
-    for (tensor, file) in weight_map {
-        let file = file.as_str().ok_or_else(|| refuse("\"weight_map\" names a file that is no text"))?;
-        // An index may come from anywhere; it names files of its own folder and no others.
-        if Path::new(file).file_name().is_none_or(|name| name != file) {
-            return Err(refuse("\"weight_map\" names a file of another folder"));
+/// The weight files of a folder.
+struct Files {
+    paths: Vec<PathBuf>,
+    /// Which file holds a tensor; `None` when there is but one.
+    places: Option<HashMap<String, usize>>,
+}
+
+impl Files {
+    /// The one file of weights, or else those that the index names.
+    fn find(folder: &Path) -> Result<Self, CheckpointError> {
+        let single = folder.join(SINGLE);
+        if single.exists() {
+            return Ok(Self { paths: vec![single], places: None });
         }
-        let place = names.iter().position(|name| *name == file).unwrap_or_else(|| {
-            names.push(file);
-            names.len() - 1
-        });
-        places.insert(tensor.clone(), place);
+        let index_path = folder.join(INDEX);
+        let Some(bytes) = optional(&index_path)? else {
+            return Err(CheckpointError::NoFile { path: single });
+        };
+        let index = super::json(&index_path, &bytes)?;
+        Self::from_index(folder, &index).map_err(|reason| CheckpointError::Index { path: index_path, reason })
     }
-    if names.is_empty() {
-        return Err(refuse("\"weight_map\" names no file"));
+
+    fn from_index(folder: &Path, index: &Value) -> Result<Self, &'static str> {
+        let map = index.get("weight_map").and_then(Value::as_object).ok_or("\"weight_map\" is missing")?;
+        let mut names: Vec<&str> = Vec::new();
+        let mut places = HashMap::new();
+        for (tensor, file) in map {
+            let file = file.as_str().ok_or("\"weight_map\" names a file that is no text")?;
+            // An index may come from anywhere; it names files of its own folder and no others.
+            if Path::new(file).file_name().is_none_or(|name| name != file) {
+                return Err("\"weight_map\" names a file of another folder");
+            }
+            let place = names.iter().position(|name| *name == file).unwrap_or_else(|| {
+                names.push(file);
+                names.len() - 1
+            });
+            places.insert(tensor.clone(), place);
+        }
+        if names.is_empty() {
+            return Err("\"weight_map\" names no file");
+        }
+        Ok(Self { paths: names.into_iter().map(|name| folder.join(name)).collect(), places: Some(places) })
     }
-    Ok((names.into_iter().map(|name| folder.join(name)).collect(), Some(places)))
 }
 
 fn map(path: &Path) -> Result<Mmap, CheckpointError> {
@@ -84,17 +95,16 @@ fn map(path: &Path) -> Result<Mmap, CheckpointError> {
         std::io::ErrorKind::NotFound => CheckpointError::NoFile { path: path.to_owned() },
         _ => CheckpointError::Io { path: path.to_owned(), source },
     })?;
+    #[expect(unsafe_code, reason = "a copy of the file would double the memory that loading takes")]
     // SAFETY: the mapping is read-only and lives as long as the loading takes. Should another
     // process change or cut the file meanwhile, weights would be wrong or the process would end by a
     // signal; model folders are not written to while they are served, as with every loader that maps.
-    #[expect(unsafe_code, reason = "a copy of the file would double the memory that loading takes")]
     let mapped = unsafe { Mmap::map(&file) };
     mapped.map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
 }
 
 struct Weights<'a> {
     files: Vec<(&'a Path, SafeTensors<'a>)>,
-    /// Which file holds a tensor; `None` when there is but one.
     places: Option<HashMap<String, usize>>,
     numerics: Numerics,
 }
@@ -131,12 +141,9 @@ impl Weights<'_> {
         self.numerics.round(&mut values);
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some(index) => Err(CheckpointError::NotFinite {
-                path: path(),
-                name: name.to_owned(),
-                index,
-                value: values[index],
-            }),
+            Some(index) => {
+                Err(CheckpointError::NotFinite { path: path(), name: name.to_owned(), index, value: values[index] })
+            }
         }
     }
 }

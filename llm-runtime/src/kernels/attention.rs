@@ -113,9 +113,8 @@ mod tests {
 
     /// The textbook form, in f64, for one head of one position.
     fn textbook(query: &[f32], keys: &[&[f32]], values: &[&[f32]]) -> Vec<f64> {
-        let product = |a: &[f32], b: &[f32]| -> f64 {
-            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-        };
+        let product =
+            |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
         let weights: Vec<f64> = keys.iter().map(|key| (product(query, key) / 8.0_f64.sqrt()).exp()).collect();
         let total: f64 = weights.iter().sum();
         (0..query.len())
@@ -144,16 +143,25 @@ mod tests {
     }
 
     #[test]
+    fn only_the_end_is_rounded() {
+        let mut source = Random::new(7);
+        let (products, cache) = (random(&mut source, (3, 64)), random(&mut source, (9, 32)));
+        let served = run(&Attention { numerics: Numerics::Bf16V1, ..attention(None) }, &products, &cache);
+        for (mut exact, served) in run(&attention(None), &products, &cache).into_iter().zip(served) {
+            assert_ne!(exact, served);
+            Numerics::Bf16V1.round(&mut exact);
+            assert_eq!(exact, served);
+        }
+    }
+
+    #[test]
     fn threads_and_rows_do_not_change_a_bit() {
         let mut source = Random::new(6);
         let (products, cache) = (random(&mut source, (200, 64)), random(&mut source, (200, 32)));
         let all = run(&attention(None), &products, &cache);
         for row in [0, 1, 99, 199] {
-            let alone = run(
-                &attention(None),
-                &products.narrow(0, row, 1).unwrap(),
-                &cache.narrow(0, 0, row + 1).unwrap(),
-            );
+            let alone =
+                run(&attention(None), &products.narrow(0, row, 1).unwrap(), &cache.narrow(0, 0, row + 1).unwrap());
             assert_eq!(alone[0], all[row]);
         }
     }

@@ -8,7 +8,8 @@ use super::{TASK_WORK, dot, elements};
 /// `x w^T` of rows `[n, inputs]` and a matrix `[outputs, inputs]`, accumulated in f32, not rounded.
 ///
 /// Several rows are candle's work. For a single one its product first counts the machine's cores, by
-/// reading `/proc/cpuinfo`, which takes longer than the arithmetic of a small model.
+/// reading `/proc/cpuinfo`, which takes longer than the arithmetic of a small model. The two sum in
+/// different orders: a row run alone and among others differs in the last bits of f32.
 pub(crate) fn product(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
     if x.dim(0)? == 1 { x.apply_op2_no_bwd(weights, &RowProduct) } else { x.matmul(&weights.t()?) }
 }

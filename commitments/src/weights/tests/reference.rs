@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use ark_ff::{AdditiveGroup, Field};
-use assay_sumcheck::field::{E, F, e_from_f, e_to_bytes, f_from_i64, f_to_bytes, P};
+use assay_sumcheck::field::{E, F, P, e_from_f, e_to_bytes, f_from_i64, f_to_bytes};
 
 use super::{Case, Opening, labels, transcript};
 use crate::codec::encode;
@@ -23,9 +23,8 @@ pub(super) fn columns(case: &Case, positions: &[usize]) -> Vec<Vec<F>> {
     let (rows, coefficients) = (case.params.rows(), case.polynomial.coefficients());
     let column = |&position: &usize| {
         let point = point(case, position);
-        let horner = |sum: F, row: usize, column: usize| {
-            sum * point + f_from_i64(i64::from(coefficients[row + rows * column]))
-        };
+        let horner =
+            |sum: F, row: usize, column: usize| sum * point + f_from_i64(i64::from(coefficients[row + rows * column]));
         let entry = |row| (0..case.params.columns()).rev().fold(F::ZERO, |sum, column| horner(sum, row, column));
         (0..rows).map(entry).collect()
     };
@@ -151,7 +150,8 @@ fn verdict(case: &Case, opening: &Opening) -> Option<()> {
     }
     let mut hashes = opening.hashes.iter();
     for _ in 0..params.codeword_log() {
-        let missing: Vec<usize> = known.keys().map(|index| index ^ 1).filter(|index| !known.contains_key(index)).collect();
+        let missing: Vec<usize> =
+            known.keys().map(|index| index ^ 1).filter(|index| !known.contains_key(index)).collect();
         for index in missing {
             known.insert(index, *hashes.next()?);
         }

@@ -1,0 +1,381 @@
+//! `assay audit show`: what a transcript holds.
+
+use std::path::PathBuf;
+
+use assay_audit::judge::Judgement;
+use assay_audit::policy::Policy;
+use assay_audit::prompt::{Prompt, Tokenizer};
+use assay_audit::request::{AuditRate, Request};
+use assay_audit::session::{Answer, Exchange, Omission, Reply};
+use assay_audit::sizes::{ProofSizes, proof_sizes};
+use assay_audit::transcript_file::TranscriptFile;
+use assay_audit::verdict::{Margin, Relation};
+use assay_commitments::codec;
+use assay_commitments::trace::TraceCommitment;
+use serde_json::{Value, json};
+
+use super::{assets, check_folder, conclusion, disagreement, find, painted, reason};
+use crate::files::{read, read_transcript};
+use crate::outcome::{CommandResult, Outcome};
+use crate::terminal::{Listing, Paint, bytes, print, print_json, quoted, seconds, table};
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Transcript
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Folder of tokenizers and chat templates that the transcript names by digest
+    #[arg(long, value_name = "DIR")]
+    assets: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// A transcript with what follows from it.
+struct Shown {
+    file: TranscriptFile,
+    /// Where the miner's bytes are one.
+    commitment: Option<TraceCommitment>,
+    tokenizer: Option<Tokenizer>,
+    judgement: Judgement,
+    sizes: Option<ProofSizes>,
+    file_bytes: u64,
+}
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    check_folder(args.assets.as_ref())?;
+    let file = read_transcript(&args.file)?;
+    let assets = assets(&file, args.assets.as_deref())?;
+    let tokenizer = file.tokenizer.clone().or_else(|| find(&assets, &file.manifest.tokenizer));
+    let commitment = match &file.record.exchange {
+        Exchange::Committed { commitment, .. } => codec::decode(&commitment.bytes).ok(),
+        Exchange::Uncommitted(_) => None,
+    };
+    let shown = Shown {
+        commitment,
+        tokenizer: tokenizer.and_then(|bytes| Tokenizer::from_bytes(&bytes).ok()),
+        judgement: file.judge(&|digest| find(&assets, digest)),
+        sizes: proof_sizes(&file.record, &file.manifest),
+        file_bytes: read(&args.file)?.len() as u64,
+        file,
+    };
+    if args.json {
+        print_json(&shown.json())?;
+    } else {
+        print(&shown.text(Paint::stdout()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+impl Shown {
+    fn text(&self, paint: Paint) -> String {
+        let mut sections = vec![self.parties(paint), self.exchange(paint), self.drawn(paint)];
+        sections.push(self.compared(paint));
+        sections.push(self.sizes(paint));
+        sections.push(self.conclusion(paint));
+        sections.retain(|section| !section.is_empty());
+        sections.join("\n")
+    }
+
+    fn parties(&self, paint: Paint) -> String {
+        let Request { network, validator, miner, epoch, counter, .. } = &self.file.record.request;
+        let mut listing = Listing::default();
+        listing.line("session", paint.bold(&self.file.receipt.session.to_string()));
+        let genesis = hex::encode(network.genesis);
+        let nowhere = network.genesis == [0; 32];
+        let chain = if nowhere { "none, a session with oneself".to_owned() } else { format!("genesis {genesis}") };
+        listing.line("network", format!("{chain}, netuid {}, epoch {epoch}, counter {counter}", network.netuid));
+        listing.line("validator", validator);
+        listing.line("miner", miner);
+        let (manifest, architecture) = (&self.file.manifest, &self.file.manifest.architecture);
+        listing.line("model", manifest.id());
+        let (layers, hidden) = (architecture.layers, architecture.hidden);
+        listing.line("", format!("{layers} layers of width {hidden}, {}", manifest.profile.name()));
+        listing.render(paint)
+    }
+
+    fn exchange(&self, paint: Paint) -> String {
+        let record = &self.file.record;
+        let request = &record.request;
+        let mut listing = Listing::default();
+        let sampling = request.sampling;
+        let top_k = if sampling.top_k == 0 { "all".to_owned() } else { sampling.top_k.to_string() };
+        listing.line(
+            "sampling",
+            if sampling.temperature == 0.0 {
+                "greedy".to_owned()
+            } else {
+                let (temperature, top_p, seed) = (sampling.temperature, sampling.top_p, sampling.seed);
+                format!("temperature {temperature}, top-k {top_k}, top-p {top_p}, seed {seed}")
+            },
+        );
+        let stop: Vec<String> = request.stop.iter().map(|stop| quoted(stop)).collect();
+        let stop = if stop.is_empty() { String::new() } else { format!(", or until {}", stop.join(" or ")) };
+        listing.line("limit", format!("{} tokens{stop}", request.max_tokens));
+        let count = |tokens: usize| format!("{tokens} tokens");
+        let prompt = self.commitment.as_ref().map(|commitment| commitment.prompt.len());
+        listing.line("prompt", prompt.map_or("never committed to".to_owned(), count));
+        match &request.prompt {
+            Prompt::Text(text) => listing.line("", quoted(text)),
+            Prompt::Chat(messages) => {
+                for message in messages {
+                    listing.line("", format!("{}: {}", quoted(&message.role), quoted(&message.content)));
+                }
+            }
+        }
+        let finish = self.commitment.as_ref().map_or("no end", |commitment| commitment.finish.name());
+        listing.line("answer", format!("{}, {finish}", count(record.streamed.len())));
+        listing.line(
+            "",
+            self.answer()
+                .map_or("(the tokenizer is not here: name its folder with --assets)".to_owned(), |text| quoted(&text)),
+        );
+        listing.render(paint)
+    }
+
+    fn answer(&self) -> Option<String> {
+        Some(self.tokenizer.as_ref()?.decode(&self.file.record.streamed))
+    }
+
+    fn drawn(&self, paint: Paint) -> String {
+        let request = &self.file.record.request;
+        let mut listing = Listing::default();
+        listing.line("policy", format!("{}, {}", policy(&request.policy), rate(request.audit_rate)));
+        listing.line("reply", self.reply());
+        let Some(challenge) = &self.judgement.report.challenge else { return listing.render(paint) };
+        let cells = challenge.cells.len();
+        if request.policy == Policy::Everything {
+            listing.line("cells", format!("all {cells}, with every group"));
+            listing.line("decodes", format!("all {}", challenge.decodes.len()));
+            return listing.render(paint);
+        }
+        listing.line("cells", cells);
+        for cell in &challenge.cells {
+            let groups: Vec<String> = cell.groups.iter().map(ToString::to_string).collect();
+            let groups = groups.join(" ");
+            listing.line("", format!("layer {}, position {}, group {groups}", cell.layer, cell.position));
+        }
+        let decodes: Vec<String> = challenge.decodes.iter().map(ToString::to_string).collect();
+        listing.line("decodes", format!("{}: after positions {}", decodes.len(), decodes.join(", ")));
+        listing.render(paint)
+    }
+
+    fn reply(&self) -> String {
+        let owed = |omission: &Omission, what: &str| match omission {
+            Omission::Absent => format!("no {what} came"),
+            Omission::Late => format!("the {what} came late"),
+            Omission::Broken => "the stream broke off".to_owned(),
+            Omission::Violation => "something came that the protocol does not allow".to_owned(),
+        };
+        match &self.file.record.exchange {
+            Exchange::Uncommitted(omission) => owed(omission, "commitment"),
+            Exchange::Committed { reply: Reply::None, .. } => "the commitment was not answered".to_owned(),
+            Exchange::Committed { reply: Reply::Settled { .. }, .. } => "settled without an audit".to_owned(),
+            Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } => match answer {
+                Answer::Proof(proof) => format!("challenged, and proven in {}", bytes(proof.bytes.len() as u64)),
+                Answer::Refusal(_) => "challenged, and refused".to_owned(),
+                Answer::Omitted(omission) => format!("challenged, and {}", owed(omission, "proof")),
+                Answer::Interrupted => "challenged, and then the validator stopped".to_owned(),
+            },
+        }
+    }
+
+    fn compared(&self, paint: Paint) -> String {
+        let rows: Vec<Vec<String>> = by_relation(&self.judgement.report.margins)
+            .map(|(relation, ratios)| {
+                let (mean, largest) = mean_and_largest(&ratios);
+                vec![
+                    format!("{:<8}", relation.name()),
+                    ratios.len().to_string(),
+                    format!("{mean:.3}"),
+                    format!("{largest:.3}"),
+                    bar(largest),
+                ]
+            })
+            .collect();
+        if rows.is_empty() {
+            return String::new();
+        }
+        table(&["relation", "compared", "mean", "largest", "of what is allowed  "], &rows, paint)
+    }
+
+    fn sizes(&self, paint: Paint) -> String {
+        let Some(sizes) = self.sizes else { return String::new() };
+        let parts = size_parts(&sizes);
+        let total: usize = parts.iter().map(|(_, size)| size).sum();
+        let mut rows: Vec<Vec<String>> = parts
+            .iter()
+            .map(|(name, size)| vec![(*name).to_owned(), bytes(*size as u64), percent(*size, total)])
+            .collect();
+        rows.push(vec!["all".to_owned(), bytes(total as u64), String::new()]);
+        rows.push(vec!["the file".to_owned(), bytes(self.file_bytes), String::new()]);
+        table(&["part of the proof", "size", ""], &rows, paint)
+    }
+
+    fn conclusion(&self, paint: Paint) -> String {
+        let receipt = &self.file.receipt;
+        let mut listing = Listing::default();
+        listing.line("receipt", conclusion(receipt.conclusion));
+        let times = receipt.measurements;
+        let ms = |ms: u32| seconds(f64::from(ms) / 1e3);
+        listing.line(
+            "measured",
+            format!(
+                "first token after {}, the rest in {}, commitment after {}, proof after {}, checked in {}",
+                ms(times.first_token_ms),
+                ms(times.generation_ms),
+                ms(times.commitment_ms),
+                ms(times.proof_ms),
+                seconds(f64::from(times.verify_us) / 1e6),
+            ),
+        );
+        let verdict = &self.judgement.verdict;
+        listing.line("replay", painted(verdict, paint).trim_end());
+        if let Some(reason) = reason(verdict) {
+            listing.line("", reason);
+        }
+        if let Some(note) = disagreement(&self.file, *verdict) {
+            listing.line("note", paint.yellow(&note));
+        }
+        listing.render(paint)
+    }
+
+    fn json(&self) -> Value {
+        let record = &self.file.record;
+        let request = &record.request;
+        let prompt = match &request.prompt {
+            Prompt::Text(text) => json!({"text": text}),
+            Prompt::Chat(messages) => json!({"messages": messages}),
+        };
+        let challenge = self.judgement.report.challenge.as_ref();
+        let cells = challenge.iter().flat_map(|challenge| &challenge.cells);
+        let decodes = challenge.iter().flat_map(|challenge| &challenge.decodes);
+        let margins = by_relation(&self.judgement.report.margins).map(|(relation, ratios)| {
+            let (mean, largest) = mean_and_largest(&ratios);
+            json!({"relation": relation.name(), "compared": ratios.len(), "mean": mean, "largest": largest})
+        });
+        let times = self.file.receipt.measurements;
+        json!({
+            "session": self.file.receipt.session.to_string(),
+            "validator": request.validator.to_string(),
+            "miner": request.miner.to_string(),
+            "epoch": request.epoch.get(),
+            "counter": request.counter,
+            "netuid": request.network.netuid,
+            "genesis": hex::encode(request.network.genesis),
+            "manifest_id": self.file.manifest.id().to_string(),
+            "profile": self.file.manifest.profile.name(),
+            "sampling": {
+                "temperature": request.sampling.temperature,
+                "top_k": request.sampling.top_k,
+                "top_p": request.sampling.top_p,
+                "seed": request.sampling.seed,
+            },
+            "max_tokens": request.max_tokens,
+            "stop": request.stop,
+            "policy": policy(&request.policy),
+            "prompt": prompt,
+            "prompt_tokens": self.commitment.as_ref().map(|commitment| commitment.prompt.len()),
+            "tokens": record.streamed.iter().map(|token| token.get()).collect::<Vec<_>>(),
+            "text": self.answer(),
+            "finish_reason": self.commitment.as_ref().map(|commitment| commitment.finish.name()),
+            "reply": self.reply(),
+            "cells": cells.map(|cell| [cell.layer.get(), cell.position.get()]).collect::<Vec<_>>(),
+            "decodes": decodes.map(|position| position.get()).collect::<Vec<_>>(),
+            "margins": margins.collect::<Vec<_>>(),
+            "proof_sizes": self.sizes.map(|sizes| {
+                let parts = size_parts(&sizes).map(|(name, size)| (name.to_owned(), json!(size)));
+                Value::Object(parts.into_iter().collect())
+            }),
+            "file_bytes": self.file_bytes,
+            "receipt": conclusion(self.file.receipt.conclusion),
+            "measurements": {
+                "first_token_ms": times.first_token_ms,
+                "generation_ms": times.generation_ms,
+                "commitment_ms": times.commitment_ms,
+                "proof_ms": times.proof_ms,
+                "verify_us": times.verify_us,
+            },
+            "replay": self.judgement.verdict.name(),
+            "replay_reason": reason(&self.judgement.verdict),
+        })
+    }
+}
+
+fn policy(policy: &Policy) -> String {
+    match policy {
+        Policy::Everything => "everything".to_owned(),
+        Policy::Sampled { cells, decodes, columns, .. } => {
+            format!("{cells} cells, {decodes} decodes, {columns} columns")
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share, shown to two decimals")]
+fn rate(rate: AuditRate) -> String {
+    match rate {
+        AuditRate::Always => "every response".to_owned(),
+        AuditRate::Below(rate) => format!("{:.2} % of responses", 100.0 * rate as f64 / u64::MAX as f64),
+    }
+}
+
+/// The ratios of every relation that was compared.
+fn by_relation(margins: &[Margin]) -> impl Iterator<Item = (Relation, Vec<f64>)> {
+    Relation::ALL.into_iter().filter_map(|relation| {
+        let of_it = margins.iter().filter(|margin| margin.place.relation == Some(relation));
+        let ratios: Vec<f64> = of_it.map(|margin| margin.ratio).collect();
+        (!ratios.is_empty()).then_some((relation, ratios))
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean of few")]
+fn mean_and_largest(ratios: &[f64]) -> (f64, f64) {
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    (mean, ratios.iter().fold(0.0, |largest, ratio| f64::max(largest, *ratio)))
+}
+
+/// A ratio as a bar that is full at the threshold.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the bar")]
+fn bar(ratio: f64) -> String {
+    const WIDTH: usize = 20;
+    if ratio > 1.0 {
+        return format!("[{}]", "!".repeat(WIDTH));
+    }
+    let full = (ratio * 20.0).round().clamp(0.0, 20.0) as usize;
+    format!("[{}{}]", "#".repeat(full), ".".repeat(WIDTH - full))
+}
+
+const fn size_parts(sizes: &ProofSizes) -> [(&'static str, usize); 7] {
+    let ProofSizes { norms, rows, supplied, logits, paths, claims, openings } = *sizes;
+    [
+        ("rows", rows),
+        ("paths", paths),
+        ("supplied products", supplied),
+        ("logits", logits),
+        ("norms", norms),
+        ("claims", claims),
+        ("openings", openings),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share, shown to one decimal")]
+fn percent(part: usize, total: usize) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / total.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_full_at_the_threshold_and_loud_beyond() {
+        assert_eq!(bar(0.0), "[....................]");
+        assert_eq!(bar(0.5), "[##########..........]");
+        assert_eq!(bar(1.0), "[####################]");
+        for beyond in [1.01, f64::INFINITY] {
+            assert_eq!(bar(beyond), "[!!!!!!!!!!!!!!!!!!!!]");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `assay model commit`: from a folder of weights to a manifest.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use assay_commitments::codec;
+use assay_commitments::manifest::Manifest;
+use assay_commitments::params::{Bits, CodeParams, MAX_CLAIMS};
+use assay_commitments::rows::Profile;
+use assay_llm_runtime::{Checkpoint, Numerics};
+use serde_json::json;
+
+use super::{memory, parameters};
+use crate::files::{MANIFEST_NAME, check_writable, tree_path, write_atomically};
+use crate::local;
+use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::terminal::{Listing, Paint, Progress, bytes, print, print_json, seconds, thousands};
+use crate::tree_file::TreeFile;
+
+/// What to commit.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Model folder in the Hugging Face layout
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The manifest to write, manifest.assay in the folder if not given; the tree goes beside it with
+    /// the extension .tree. Later runs on the folder use what lies in it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// How the runtime rounds
+    #[arg(long, value_name = "P", default_value = Profile::Bf16V1.name(), value_parser = parse_profile)]
+    profile: Profile,
+    /// Refuse to begin if more memory is needed; K, M and G are understood
+    #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes)]
+    memory: Option<u64>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_profile(name: &str) -> Result<Profile, String> {
+    Profile::from_name(name).ok_or_else(|| format!("no such profile: there is {}", Profile::Bf16V1.name()))
+}
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    let numerics = match args.profile {
+        Profile::Bf16V1 => Numerics::Bf16V1,
+    };
+    let begin = Instant::now();
+    let architecture = Checkpoint::read_architecture(&args.folder)?;
+    if let Some(budget) = args.memory {
+        let need = memory::committing(&architecture).map_err(|error| Fault::usage(error.to_string()))?;
+        if need > budget {
+            return Err(Fault::usage(format!(
+                "committing this model takes {} of memory ({need} bytes) and --memory allows {}: allow more",
+                bytes(need),
+                bytes(budget),
+            )));
+        }
+    }
+    let manifest_path = args.out.clone().unwrap_or_else(|| args.folder.join(MANIFEST_NAME));
+    let trees_path = tree_path(&manifest_path);
+    if trees_path == manifest_path {
+        return Err(Fault::usage(format!(
+            "{}: the extension .tree is for the tree beside the manifest: choose another",
+            manifest_path.display()
+        )));
+    }
+    check_writable(&manifest_path)?;
+
+    let checkpoint = Checkpoint::load(&args.folder, numerics)?;
+    let mut progress = Progress::new("committing");
+    let committed = local::commit(&checkpoint, None, &mut |done, total| progress.tell(done, total))?;
+    let manifest = &committed.manifest;
+    let (content, trees) = (codec::encode(manifest), TreeFile::of(&committed).encode());
+    // The tree first: a manifest without it costs time, a tree without its manifest is not used.
+    write_atomically(&trees_path, &trees)?;
+    write_atomically(&manifest_path, &content)?;
+    let elapsed = begin.elapsed().as_secs_f64();
+
+    let security = security_bits(manifest);
+    let count = parameters(&manifest.architecture);
+    if args.json {
+        print_json(&json!({
+            "manifest_id": manifest.id().to_string(),
+            "layers": manifest.architecture.layers,
+            "parameters": count,
+            "seconds": elapsed,
+            "peak_rss_bytes": memory::peak(),
+            "security_bits": security,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    let paint = Paint::stdout();
+    let mut listing = Listing::default();
+    listing.line("manifest id", paint.bold(&manifest.id().to_string()));
+    listing.line(
+        "model",
+        format!("{} layers, {} parameters, {}", manifest.layers.len(), thousands(count), manifest.profile.name()),
+    );
+    listing.line("security", format!("{security:.1} bits"));
+    listing.line("manifest", format!("{} ({})", manifest_path.display(), bytes(content.len() as u64)));
+    listing.line("tree", format!("{} ({})", trees_path.display(), bytes(trees.len() as u64)));
+    let peak = memory::peak().map(|peak| format!(", at most {} of memory", bytes(peak))).unwrap_or_default();
+    listing.line("took", format!("{}{peak}", seconds(elapsed)));
+    print(&listing.render(paint))?;
+    Ok(Outcome::Done)
+}
+
+/// What any opening of this manifest's commitments reaches.
+pub(super) fn security_bits(manifest: &Manifest) -> f64 {
+    let total = |code: &CodeParams| code.security(MAX_CLAIMS).total;
+    Bits::to_f64(total(&manifest.layer_code).min(total(&manifest.head_code)))
+}

@@ -1,0 +1,170 @@
+//! `assay model verify`: whether a folder holds the weights that a manifest commits to.
+
+use std::path::PathBuf;
+
+use assay_audit::model::CommittedModel;
+use assay_commitments::manifest::{Architecture, LayerEntry, Manifest, Matrix};
+use assay_llm_runtime::{Checkpoint, CheckpointError, Numerics};
+
+use crate::files::read_manifest;
+use crate::local::{self, known_trees};
+use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::terminal::{Listing, Paint, Progress, print, thousands};
+use crate::tree_file::KnownTrees;
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Model folder in the Hugging Face layout
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The manifest; a tree file beside it helps to name the matrix that differs
+    #[arg(value_name = "MANIFEST")]
+    manifest: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    let manifest = read_manifest(&args.manifest)?;
+    let architecture = Checkpoint::read_architecture(&args.folder)?;
+    let refuse = |what: String| {
+        let (folder, manifest) = (args.folder.display(), args.manifest.display());
+        Err(Fault::rejected(format!("{folder} is not the model of {manifest}: {what}")))
+    };
+    if let Some(difference) = architecture_difference(&architecture, &manifest.architecture) {
+        return refuse(difference);
+    }
+    let checkpoint = match Checkpoint::load(&args.folder, Numerics::Bf16V1) {
+        // A manifest promises finite weights.
+        Err(error @ CheckpointError::NotFinite { .. }) => return refuse(error.to_string()),
+        result => result?,
+    };
+    let mut progress = Progress::new("committing");
+    let committed = local::commit(&checkpoint, None, &mut |done, total| progress.tell(done, total))?;
+    let own = &committed.manifest;
+    if (own.layer_code, own.head_code) != (manifest.layer_code, manifest.head_code) {
+        return Err(Fault::usage(format!(
+            "{}: its commitments have other code parameters than this version of assay makes: verify it with the version that made it",
+            args.manifest.display()
+        )));
+    }
+    let differences = differences(&committed, &manifest, known_trees(&args.manifest).as_ref());
+    if let Some((first, rest)) = differences.split_first() {
+        let more = if rest.is_empty() { String::new() } else { format!(" (and {} more differences)", rest.len()) };
+        return refuse(format!("{first}{more}"));
+    }
+    if own.id() != manifest.id() {
+        return refuse("something else than weights, tokenizer and template differs".to_owned());
+    }
+    let paint = Paint::stdout();
+    let mut listing = Listing::default();
+    listing.line("verified", paint.green("these are the manifest's weights, all of them finite and in range"));
+    listing.line("manifest id", own.id());
+    let (layers, vocabulary) = (own.layers.len(), own.architecture.vocab_size);
+    listing.line(
+        "compared",
+        format!(
+            "{layers} layers, {} embeddings, norms, lm_head, tokenizer, chat template",
+            thousands(vocabulary.into())
+        ),
+    );
+    print(&listing.render(paint))?;
+    Ok(Outcome::Done)
+}
+
+/// The first number in which two architectures differ.
+fn architecture_difference(found: &Architecture, expected: &Architecture) -> Option<String> {
+    let Architecture {
+        vocab_size,
+        hidden,
+        layers,
+        heads,
+        kv_heads,
+        head_dim,
+        ffn,
+        max_positions,
+        norm_eps,
+        inverse_frequencies,
+        tied,
+        stop_tokens,
+    } = found;
+    let numbers = [
+        ("vocab_size", *vocab_size, expected.vocab_size),
+        ("hidden", *hidden, expected.hidden),
+        ("layers", *layers, expected.layers),
+        ("heads", *heads, expected.heads),
+        ("kv_heads", *kv_heads, expected.kv_heads),
+        ("head_dim", *head_dim, expected.head_dim),
+        ("ffn", *ffn, expected.ffn),
+        ("max_positions", *max_positions, expected.max_positions),
+    ];
+    let different = numbers.into_iter().find(|(_, found, expected)| found != expected);
+    if let Some((name, found, expected)) = different {
+        return Some(format!("{name} is {found} in the folder's config.json and {expected} in the manifest"));
+    }
+    let others = [
+        ("numbers norm_eps", norm_eps.to_bits() == expected.norm_eps.to_bits()),
+        ("rotary frequencies", *inverse_frequencies == expected.inverse_frequencies),
+        ("settings tie_word_embeddings", *tied == expected.tied),
+        ("stop tokens", *stop_tokens == expected.stop_tokens),
+    ];
+    others.into_iter().find(|(_, same)| !same).map(|(name, _)| format!("the {name} differ"))
+}
+
+/// All differences between weights and a manifest of the same architecture, in the model's order.
+fn differences(found: &CommittedModel, manifest: &Manifest, trees: Option<&KnownTrees>) -> Vec<String> {
+    let own = &found.manifest;
+    let mut differences = vec![];
+    let mut expect = |same: bool, what: &str| {
+        if !same {
+            differences.push(what.to_owned());
+        }
+    };
+    expect(own.tokenizer == manifest.tokenizer, "tokenizer.json differs");
+    expect(own.chat_template == manifest.chat_template, "the chat template differs");
+    expect(own.embeddings == manifest.embeddings, "the embedding table (model.embed_tokens) differs");
+    for (number, (layer, expected)) in own.layers.iter().zip(&manifest.layers).enumerate() {
+        let other = || trees?.first_other_matrix(number, &found.layers[number].weights.polynomial);
+        differences.extend(layer_differences(number, layer, expected, other));
+    }
+    if own.head.small != manifest.head.small {
+        differences.push("the final norm (model.norm) differs".to_owned());
+    }
+    if own.head.exponent != manifest.head.exponent {
+        differences.push("lm_head differs: its largest weight has another magnitude".to_owned());
+    } else if let Some(shard) = own.head.roots.iter().zip(&manifest.head.roots).position(|(own, other)| own != other) {
+        let of = if own.architecture.tied { " (the embedding table, which is tied to it)" } else { "" };
+        differences.push(format!("lm_head{of} differs in shard {shard}"));
+    }
+    differences
+}
+
+fn layer_differences(
+    number: usize,
+    found: &LayerEntry,
+    expected: &LayerEntry,
+    other_matrix: impl Fn() -> Option<usize>,
+) -> Vec<String> {
+    let mut differences = vec![];
+    if found.small != expected.small {
+        differences.push(format!("layer {number}: a norm (input_layernorm or post_attention_layernorm) differs"));
+    }
+    if found.root == expected.root && found.exponents == expected.exponents {
+        return differences;
+    }
+    let by_exponent = Matrix::ALL.into_iter().find(|matrix| {
+        let matrix = matrix.index();
+        found.exponents[matrix] != expected.exponents[matrix]
+    });
+    differences.push(if let Some(matrix) = other_matrix().and_then(|index| Matrix::ALL.get(index)) {
+        format!("layer {number}: {} differs", matrix.name())
+    } else if let Some(matrix) = by_exponent {
+        format!("layer {number}: {} differs: its largest weight has another magnitude", matrix.name())
+    } else {
+        let names = Matrix::ALL.map(Matrix::name).join(", ");
+        format!(
+            "layer {number}: one of its matrices differs ({names}): a manifest has one root for all seven, \
+            the tree file beside it would tell which"
+        )
+    });
+    differences
+}

@@ -1,0 +1,107 @@
+//! The auditor of the demo: replays every transcript from its file, and checks the nonces against the
+//! epoch keys that the validator has revealed on chain.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use assay_audit::challenge::EpochKey;
+use assay_audit::session::{Exchange, Reply};
+use assay_audit::transcript_file::{Conclusion, TranscriptFile};
+use assay_chain::{Chain, Devnet};
+use assay_commitments::{Epoch, Hotkey};
+use std::collections::BTreeMap;
+
+use crate::outcome::Fault;
+
+/// What the auditor found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Replayed {
+    pub(crate) files: usize,
+    /// Files whose verdict is not the one in the receipt, or whose nonce is not the key's.
+    pub(crate) differing: usize,
+    /// Nonces checked.
+    pub(crate) nonces: usize,
+    pub(crate) seconds: f64,
+}
+
+impl Replayed {
+    /// Whether every file bears the validator out.
+    pub(crate) const fn agrees(&self) -> bool {
+        self.differing == 0 && self.files > 0
+    }
+}
+
+/// Replays every file under a folder.
+pub(crate) async fn replay(folder: &Path, chain: &Devnet, validator: Hotkey) -> Result<Replayed, Fault> {
+    let files = transcripts(folder)?;
+    let begin = Instant::now();
+    let epoch = chain.head().await.map_err(|error| Fault::own(error.to_string()))?.epoch;
+    let mut keys = BTreeMap::new();
+    for number in 0..=epoch.get() {
+        let record = chain.epoch_key(validator, Epoch::new(number)).await.map_err(|error| Fault::own(error.to_string()))?;
+        if let Some(key) = record.and_then(|record| record.key) {
+            keys.insert(number, EpochKey::new(*key.as_bytes()));
+        }
+    }
+    let replayed = tokio::task::spawn_blocking(move || {
+        let total = Mutex::new(Replayed { files: files.len(), ..Replayed::default() });
+        let queue = Mutex::new(files.into_iter());
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().map(|mut queue| queue.next());
+                        let Ok(Some(path)) = next else { return };
+                        let (agrees, nonce) = examine(&path, &keys);
+                        if let Ok(mut total) = total.lock() {
+                            total.differing += usize::from(!agrees);
+                            total.nonces += usize::from(nonce);
+                        }
+                    }
+                });
+            }
+        });
+        total.into_inner().unwrap_or_default()
+    });
+    let replayed = replayed.await.map_err(|error| Fault::own(format!("the auditor stopped: {error}")))?;
+    Ok(Replayed { seconds: begin.elapsed().as_secs_f64(), ..replayed })
+}
+
+/// Whether a file's replay and nonce bear the receipt out, and whether there was a key to check it by.
+fn examine(path: &Path, keys: &BTreeMap<u64, EpochKey>) -> (bool, bool) {
+    let Some(file) = std::fs::read(path).ok().and_then(|bytes| TranscriptFile::decode(&bytes).ok()) else {
+        return (false, false);
+    };
+    let same = Conclusion::from(file.judge(&|_| None).verdict) == file.receipt.conclusion;
+    let request = &file.record.request;
+    let revealed = match &file.record.exchange {
+        Exchange::Committed { reply: Reply::Settled { nonce }, .. } => Some(*nonce),
+        Exchange::Committed { reply: Reply::Challenged { nonce, .. }, .. } => *nonce,
+        Exchange::Committed { reply: Reply::None, .. } | Exchange::Uncommitted(_) => None,
+    };
+    let drawn = keys.get(&request.epoch.get()).map(|key| key.nonce(request.network.netuid, &request.miner, request.counter));
+    match (revealed, drawn) {
+        (Some(revealed), Some(drawn)) => (same && revealed == drawn, true),
+        _ => (same, false),
+    }
+}
+
+/// Every transcript file below a folder.
+fn transcripts(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let unreadable = |error| Fault::own(format!("{}: {error}", folder.display()));
+    let mut found = vec![];
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "assay") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,194 @@
+//! How a command ends: exit codes, and errors of one line.
+
+use std::process::ExitCode;
+
+use assay_audit::model::CommitError;
+use assay_audit::prompt::PromptError;
+use assay_audit::transcript_file::FileError;
+use assay_audit::verdict::Verdict;
+use assay_llm_runtime::{CheckpointError, RunError};
+use assay_miner::ServeError;
+use thiserror::Error;
+
+use crate::local::LocalError;
+
+/// How a command ends, as scripts see it: the variant's number is the exit code, and of several the
+/// largest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Done, or accepted.
+    Done = 0,
+    /// Rejected: the miner's fault, or weights that are not the manifest's.
+    Rejected = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// Inconclusive: our own fault.
+    Inconclusive = 3,
+    /// A file is not what it should be.
+    Damaged = 4,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(outcome as u8)
+    }
+}
+
+impl From<&Verdict> for Outcome {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Accepted => Self::Done,
+            Verdict::Rejected(_) => Self::Rejected,
+            Verdict::Inconclusive(_) => Self::Inconclusive,
+        }
+    }
+}
+
+/// Why a command ends early: what is wrong, where, and what to do, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// The exit code.
+    pub outcome: Outcome,
+    /// The line.
+    pub message: String,
+}
+
+/// What a command returns.
+pub type CommandResult = Result<Outcome, Fault>;
+
+impl Fault {
+    /// An end with any line; line breaks in it become spaces.
+    pub fn new(outcome: Outcome, message: &str) -> Self {
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { outcome, message }
+    }
+
+    /// Wrong usage or configuration.
+    pub fn usage(message: impl AsRef<str>) -> Self {
+        Self::new(Outcome::Usage, message.as_ref())
+    }
+
+    /// A file that is not what it should be.
+    pub fn damaged(message: impl AsRef<str>) -> Self {
+        Self::new(Outcome::Damaged, message.as_ref())
+    }
+
+    /// Weights that are not the manifest's.
+    pub fn rejected(message: impl AsRef<str>) -> Self {
+        Self::new(Outcome::Rejected, message.as_ref())
+    }
+
+    /// Something that no input explains.
+    pub fn own(message: impl AsRef<str>) -> Self {
+        Self::new(Outcome::Inconclusive, message.as_ref())
+    }
+}
+
+impl From<CheckpointError> for Fault {
+    fn from(error: CheckpointError) -> Self {
+        let outcome = match &error {
+            // The folder is another one than meant, or holds a model that is not supported.
+            CheckpointError::NoFolder { .. }
+            | CheckpointError::NoFile { .. }
+            | CheckpointError::Io { .. }
+            | CheckpointError::Config { .. }
+            | CheckpointError::Dtype { .. } => Outcome::Usage,
+            // A file of it is broken.
+            CheckpointError::Json { .. }
+            | CheckpointError::Tokenizer { .. }
+            | CheckpointError::Template { .. }
+            | CheckpointError::Index { .. }
+            | CheckpointError::Weights { .. }
+            | CheckpointError::MissingTensor { .. }
+            | CheckpointError::Shape { .. }
+            | CheckpointError::NotFinite { .. } => Outcome::Damaged,
+        };
+        Self::new(outcome, &error.to_string())
+    }
+}
+
+impl From<RunError> for Fault {
+    fn from(error: RunError) -> Self {
+        let outcome = match &error {
+            RunError::EmptyPrompt
+            | RunError::UnknownToken { .. }
+            | RunError::ContextFull { .. }
+            | RunError::Sampling
+            | RunError::NotFinite { .. }
+            | RunError::Architecture(_) => Outcome::Usage,
+            RunError::Size { .. } | RunError::Layers { .. } => Outcome::Damaged,
+            RunError::Tensor(_) => Outcome::Inconclusive,
+        };
+        Self::new(outcome, &error.to_string())
+    }
+}
+
+impl From<LocalError> for Fault {
+    fn from(error: LocalError) -> Self {
+        match error {
+            LocalError::Checkpoint(error) => error.into(),
+            LocalError::Run(error) => error.into(),
+            LocalError::Commit(error) => error.into(),
+            LocalError::Assets(_) => Self::damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<CommitError> for Fault {
+    fn from(error: CommitError) -> Self {
+        Self::damaged(error.to_string())
+    }
+}
+
+impl From<PromptError> for Fault {
+    fn from(error: PromptError) -> Self {
+        let outcome = match &error {
+            PromptError::Tokenizer(_) | PromptError::Template(_) => Outcome::Damaged,
+            PromptError::Render(_) | PromptError::NoTemplate | PromptError::Encode(_) => Outcome::Usage,
+        };
+        Self::new(outcome, &error.to_string())
+    }
+}
+
+impl From<ServeError> for Fault {
+    fn from(error: ServeError) -> Self {
+        let outcome = match &error {
+            ServeError::Unserved(_) => Outcome::Usage,
+            ServeError::Cancelled | ServeError::Failed(_) => Outcome::Inconclusive,
+        };
+        Self::new(outcome, &error.to_string())
+    }
+}
+
+impl Fault {
+    /// A file that is no transcript.
+    pub fn of_transcript(path: &std::path::Path, error: FileError) -> Self {
+        let advice = match error {
+            FileError::Foreign => "name a file that `assay audit self` or a validator wrote",
+            FileError::Version(_) => "use the version of assay that wrote it",
+            FileError::Checksum | FileError::Malformed(_) | FileError::Inconsistent(_) => {
+                "fetch it again from where it came from"
+            }
+        };
+        Self::damaged(format!("{}: {error}: {advice}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_files_the_worst_counts() {
+        let all = [Outcome::Done, Outcome::Rejected, Outcome::Inconclusive, Outcome::Damaged];
+        assert!(all.is_sorted());
+        assert_eq!(all.map(|outcome| outcome as u8), [0, 1, 3, 4]);
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(Fault::usage("a\n  b").to_string(), "a b");
+    }
+}

@@ -1,0 +1,572 @@
+//! The `assay` command as its users meet it: exit codes, what goes to standard output, and one line on
+//! standard error for everything that is wrong.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use assay_audit::session::{Answer, Exchange, Omission, Reply};
+use assay_audit::transcript_file::TranscriptFile;
+use assay_llm_runtime::synthetic::{self, Numbers};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How a run of the command ended.
+#[derive(Debug)]
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn assay(arguments: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+    let output = command.args(arguments).env_remove("RUST_LOG").output().expect("the command starts");
+    Run {
+        code: output.status.code().expect("the command ends by itself"),
+        stdout: String::from_utf8(output.stdout).expect("output is UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("errors are UTF-8"),
+    }
+}
+
+/// Runs what must succeed without a word of complaint, and gives what it printed.
+fn prints(arguments: &[&str]) -> String {
+    let run = assay(arguments);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}: {run:?}");
+    run.stdout
+}
+
+fn prints_json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&prints(arguments)).expect("one JSON document and nothing else")
+}
+
+/// Runs what must fail, and checks for the exit code and a single line that holds all of `parts`.
+fn fails(arguments: &[&str], code: i32, parts: &[&str]) {
+    let run = assay(arguments);
+    assert_eq!(run.code, code, "{arguments:?}: {run:?}");
+    assert_eq!(run.stdout, "", "{arguments:?}");
+    assert_eq!(run.stderr.trim_end().lines().count(), 1, "{arguments:?}: {}", run.stderr);
+    assert!(run.stderr.starts_with("error: ") && !run.stderr.contains('\x1b'), "{arguments:?}: {}", run.stderr);
+    for part in parts {
+        assert!(run.stderr.contains(part), "{arguments:?}: {part:?} is not in {}", run.stderr);
+    }
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// A folder that holds a tiny model in `model`.
+struct Workshop {
+    root: TempDir,
+}
+
+impl Workshop {
+    fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        synthetic::write(&Numbers::TINY, 1, &root.path().join("model")).expect("a model is written");
+        Self { root }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("temporary folders have plain names").to_owned()
+    }
+
+    fn model(&self) -> String {
+        self.text("model")
+    }
+
+    /// A second model folder, like the first until it is changed.
+    fn copy(&self) -> PathBuf {
+        let copy = self.path("copy");
+        fs::create_dir_all(&copy).expect("a folder is made");
+        for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+            fs::copy(self.path("model").join(name), copy.join(name)).expect("a file is copied");
+        }
+        copy
+    }
+
+    /// An honest transcript.
+    fn transcript(&self, name: &str, more: &[&str]) -> String {
+        let (model, out) = (self.model(), self.text(name));
+        let base = ["audit", "self", &model, "--prompt", "hello", "--max-tokens", "6", "--seed", "5", "--out", &out];
+        prints(&[&base, more].concat());
+        out
+    }
+
+    /// A transcript that was changed by someone who makes the checksum fit.
+    fn changed(&self, from: &str, name: &str, change: impl FnOnce(&mut TranscriptFile)) -> String {
+        let mut file = TranscriptFile::decode(&fs::read(from).expect("it was written")).expect("it is a transcript");
+        change(&mut file);
+        fs::write(self.path(name), file.encode()).expect("a file is written");
+        self.text(name)
+    }
+}
+
+/// The place of a tensor's bytes in a safetensors file.
+fn tensor_place(file: &[u8], name: &str) -> std::ops::Range<usize> {
+    let (length, rest) = file.split_first_chunk::<8>().expect("a safetensors file");
+    let length = usize::try_from(u64::from_le_bytes(*length)).expect("a small header");
+    let header: Value = serde_json::from_slice(&rest[..length]).expect("the header is JSON");
+    let offsets = header[name]["data_offsets"].as_array().expect("the tensor is there");
+    let offset =
+        |index: usize| 8 + length + usize::try_from(offsets[index].as_u64().expect("a number")).expect("small");
+    offset(0)..offset(1)
+}
+
+/// Writes bf16 bits over an element of a tensor.
+fn set_element(folder: &Path, tensor: &str, index: usize, bits: impl Fn(u16) -> u16) {
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).expect("the weights are there");
+    let place = tensor_place(&bytes, tensor).start + 2 * index;
+    let old = u16::from_le_bytes([bytes[place], bytes[place + 1]]);
+    bytes[place..place + 2].copy_from_slice(&bits(old).to_le_bytes());
+    fs::write(path, bytes).expect("the weights are written");
+}
+
+/// Replaces a text in a file.
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).expect("the file is text");
+    assert!(text.contains(from), "{from}");
+    fs::write(path, text.replace(from, to)).expect("the file is written");
+}
+
+#[test]
+fn committing_writes_manifest_and_tree_and_tells_the_id() {
+    let workshop = Workshop::new();
+    let model = workshop.model();
+    let committed = prints_json(&["model", "commit", &model, "--json"]);
+    let expected = ["manifest_id", "layers", "parameters", "seconds", "peak_rss_bytes", "security_bits"];
+    assert_eq!(keys(&committed), expected);
+    assert_eq!((committed["layers"].as_u64(), committed["parameters"].as_u64()), (Some(2), Some(24_992)));
+    assert!(committed["security_bits"].as_f64().unwrap() >= 100.0);
+    let id = committed["manifest_id"].as_str().unwrap();
+    assert_eq!(id.len(), 64);
+    assert!(workshop.path("model/manifest.assay").exists() && workshop.path("model/manifest.tree").exists());
+
+    let out = workshop.text("elsewhere.assay");
+    assert!(prints(&["model", "commit", &model, "--out", &out, "--profile", "bf16-1", "--memory", "1G"]).contains(id));
+    assert_eq!(fs::read(&out).unwrap(), fs::read(workshop.path("model/manifest.assay")).unwrap());
+    assert!(workshop.path("elsewhere.tree").exists());
+    let left: Vec<_> = fs::read_dir(workshop.root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "nothing else is left behind: {left:?}");
+}
+
+#[test]
+fn committing_refuses_what_cannot_end_well() {
+    let workshop = Workshop::new();
+    let model = workshop.model();
+    fails(&["model", "commit", &model, "--memory", "1M"], 2, &["memory", "--memory allows 1.0 MB"]);
+    fails(&["model", "commit", &model, "--memory", "lots"], 2, &["--memory", "lots"]);
+    fails(&["model", "commit", &model, "--profile", "f64"], 2, &["--profile", "bf16-1"]);
+    fails(&["model", "commit", &model, "--out", &workshop.text("no/where")], 2, &["no such folder"]);
+    fails(&["model", "commit", &model, "--out", &model], 2, &["this is a folder"]);
+    fails(&["model", "commit", &model, "--out", &workshop.text("m.tree")], 2, &["extension .tree"]);
+    assert!(!workshop.path("model/manifest.assay").exists());
+}
+
+#[test]
+fn inspecting_shows_a_folder_and_a_manifest() {
+    let workshop = Workshop::new();
+    let model = workshop.model();
+    let before = prints_json(&["model", "inspect", &model, "--json"]);
+    assert_eq!(before["manifest_id"], Value::Null);
+    let id = prints_json(&["model", "commit", &model, "--json"])["manifest_id"].clone();
+    let after = prints_json(&["model", "inspect", &workshop.text("model/manifest.assay"), "--json"]);
+    assert_eq!(after["manifest_id"], id);
+    for key in ["architecture", "parameters", "layer_code", "head_code", "security_bits"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    assert_eq!(after["layer_code"]["security"].as_array().unwrap().len(), 4);
+    let text = prints(&["model", "inspect", &model]);
+    for part in [id.as_str().unwrap(), "q_proj", "proximity gap", "total", "2 groups"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn verifying_names_what_differs() {
+    let workshop = Workshop::new();
+    let (model, manifest) = (workshop.model(), workshop.text("model/manifest.assay"));
+    prints(&["model", "commit", &model]);
+    assert!(prints(&["model", "verify", &model, &manifest]).contains("these are the manifest's weights"));
+
+    let nudge = |bits: u16| bits ^ 1;
+    for (tensor, named) in [
+        ("model.layers.1.self_attn.k_proj.weight", "layer 1: k_proj differs"),
+        ("model.layers.0.mlp.down_proj.weight", "layer 0: down_proj differs"),
+        ("model.layers.1.post_attention_layernorm.weight", "layer 1: a norm"),
+        ("model.embed_tokens.weight", "embedding table"),
+        ("model.norm.weight", "final norm"),
+        ("lm_head.weight", "lm_head differs"),
+    ] {
+        let copy = workshop.copy();
+        set_element(&copy, tensor, 7, nudge);
+        fails(&["model", "verify", copy.to_str().unwrap(), &manifest], 1, &[named]);
+    }
+    for (file, from, to, named) in [
+        ("tokenizer.json", "\"<1>\"", "\"<x>\"", "tokenizer.json differs"),
+        ("tokenizer_config.json", "assistant: ", "machine: ", "chat template differs"),
+        ("config.json", "10000.0", "20000.0", "rotary frequencies"),
+        ("config.json", "\"max_position_embeddings\":128", "\"max_position_embeddings\":64", "max_positions is 64"),
+    ] {
+        let copy = workshop.copy();
+        replace(&copy.join(file), from, to);
+        fails(&["model", "verify", copy.to_str().unwrap(), &manifest], 1, &[named]);
+    }
+
+    let copy = workshop.copy();
+    set_element(&copy, "model.layers.0.self_attn.q_proj.weight", 3, |_| 0x7fc0);
+    fails(&["model", "verify", copy.to_str().unwrap(), &manifest], 1, &["model.layers.0.self_attn.q_proj", "NaN"]);
+
+    // Without the tree file a layer is all that can be named, unless a magnitude tells.
+    let alone = workshop.text("alone.assay");
+    fs::copy(&manifest, &alone).unwrap();
+    let copy = workshop.copy();
+    set_element(&copy, "model.layers.1.self_attn.k_proj.weight", 7, nudge);
+    fails(&["model", "verify", copy.to_str().unwrap(), &alone], 1, &["layer 1: one of its matrices", "tree file"]);
+    set_element(&copy, "model.layers.0.mlp.up_proj.weight", 7, |_| 0x4180);
+    fails(&["model", "verify", copy.to_str().unwrap(), &alone], 1, &["layer 0: up_proj", "1 more"]);
+}
+
+#[test]
+fn trees_are_used_again_for_the_weights_that_they_fit() {
+    let workshop = Workshop::new();
+    let manifest = |name: &str| {
+        let out = workshop.transcript(name, &[]);
+        prints_json(&["audit", "verify", &out, "--json"])[0]["manifest_id"].clone()
+    };
+    let fresh = manifest("fresh");
+    prints(&["model", "commit", &workshop.model()]);
+    assert_eq!(manifest("reused"), fresh);
+    set_element(&workshop.path("model"), "model.layers.1.self_attn.k_proj.weight", 7, |bits| bits ^ 1);
+    assert_ne!(manifest("changed"), fresh);
+
+    // A damaged tree file costs a warning and the time to commit.
+    fs::write(workshop.path("model/manifest.tree"), b"ASSAY\0WT and nothing").unwrap();
+    let (model, out) = (workshop.model(), workshop.text("again"));
+    let run = assay(&["audit", "self", &model, "--prompt", "x", "--max-tokens", "2", "--out", &out]);
+    assert!(run.code == 0 && run.stderr.contains("manifest.tree: not used"), "{run:?}");
+}
+
+#[test]
+fn generating_streams_what_the_document_says() {
+    let workshop = Workshop::new();
+    let model = workshop.model();
+    let ask = [
+        "generate",
+        &model,
+        "--prompt",
+        "hello",
+        "--max-tokens",
+        "20",
+        "--seed",
+        "7",
+        "--top-k",
+        "40",
+        "--top-p",
+        "0.9",
+    ];
+    let document = prints_json(&[&ask[..], &["--json"]].concat());
+    assert_eq!(keys(&document), ["prompt_tokens", "tokens", "text", "finish_reason", "tokens_per_second"]);
+    assert_eq!(document["prompt_tokens"].as_array().unwrap().len(), 5);
+    assert_eq!(document["finish_reason"], "length");
+    assert_eq!(document["tokens"].as_array().unwrap().len(), 20);
+    assert!(document["tokens_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(prints(&ask), format!("{}\n", document["text"].as_str().unwrap()));
+
+    let greedy = ["generate", &model, "--prompt", "hello", "--temperature", "0", "--max-tokens", "9"];
+    assert_eq!(prints(&greedy), prints(&greedy));
+    let chat = prints_json(&[&greedy[..], &["--chat", "--json"]].concat());
+    assert!(chat["prompt_tokens"].as_array().unwrap().len() > 10);
+}
+
+#[test]
+fn generating_refuses_what_it_cannot_do() {
+    let workshop = Workshop::new();
+    let model = workshop.model();
+    let ask = |more: &[&'static str]| [&["generate", model.as_str(), "--prompt"], more].concat();
+    fails(&ask(&["x", "--temperature", "1000"]), 2, &["temperature", "out of range"]);
+    fails(&ask(&["x", "--top-p", "0"]), 2, &["top-p", "out of range"]);
+    fails(&ask(&["x", "--max-tokens", "0"]), 2, &["--max-tokens"]);
+    fails(&ask(&[""]), 2, &["the prompt is empty"]);
+    fails(&["generate", &model], 2, &["--prompt"]);
+    let long = "x".repeat(500);
+    fails(&["generate", &model, "--prompt", &long], 2, &["context of 128", "shorten"]);
+    let copy = workshop.copy();
+    fs::remove_file(copy.join("tokenizer_config.json")).unwrap();
+    fails(&["generate", copy.to_str().unwrap(), "--prompt", "x", "--chat"], 2, &["no chat template"]);
+}
+
+#[test]
+fn a_self_audit_is_accepted_by_its_replay() {
+    let workshop = Workshop::new();
+    let sampled = workshop.transcript("sampled", &[]);
+    let wide = workshop.transcript("wide", &["--cells", "9", "--decodes", "5", "--columns", "2", "--temperature", "0"]);
+    let complete = workshop.transcript("complete", &["--cells", "all", "--chat"]);
+
+    let text = prints(&["audit", "verify", &sampled, &wide, &complete]);
+    let accepted: Vec<&str> = text.lines().collect();
+    assert_eq!(accepted.len(), 3);
+    for (line, file) in accepted.iter().zip([&sampled, &wide, &complete]) {
+        assert!(line.starts_with("accepted") && line.contains(file.as_str()), "{line}");
+    }
+    let document = prints_json(&["audit", "verify", &sampled, "--json"]);
+    let entry = &document[0];
+    let expected =
+        ["file", "verdict", "reason", "where", "cells", "decodes", "proof_bytes", "verify_ms", "manifest_id"];
+    assert_eq!(keys(entry), expected);
+    assert_eq!(
+        (&entry["verdict"], &entry["reason"], &entry["where"]),
+        (&"accepted".into(), &Value::Null, &Value::Null)
+    );
+    assert_eq!(entry["cells"][0].as_array().unwrap().len(), 2);
+    assert_eq!(entry["decodes"][0], 9);
+    assert!(entry["proof_bytes"].as_u64().unwrap() > 1_000 && entry["verify_ms"].as_f64().unwrap() > 0.0);
+
+    let document = prints_json(&["audit", "verify", &complete, "--json"]);
+    let (cells, decodes) = (&document[0]["cells"], &document[0]["decodes"]);
+    let shown = prints_json(&["audit", "show", &complete, "--json"]);
+    let tokens = shown["tokens"].as_array().unwrap().len();
+    let positions = shown["prompt_tokens"].as_u64().unwrap() + tokens as u64 - 1;
+    assert_eq!(cells.as_array().unwrap().len() as u64, 2 * positions);
+    assert_eq!(decodes.as_array().unwrap().len(), tokens);
+}
+
+#[test]
+fn showing_a_transcript_shows_all_of_it() {
+    let workshop = Workshop::new();
+    let file = workshop.transcript("one", &[]);
+    let text = prints(&["audit", "show", &file]);
+    for part in ["\"hello\"", "temperature 0.8", "4 cells, 3 decodes", "C9", "[", "openings", "receipt", "accepted"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let document = prints_json(&["audit", "show", &file, "--json"]);
+    let sizes = document["proof_sizes"].as_object().unwrap().values().map(|size| size.as_u64().unwrap());
+    let proof = prints_json(&["audit", "verify", &file, "--json"])[0]["proof_bytes"].as_u64().unwrap();
+    assert_eq!(sizes.sum::<u64>(), proof);
+    assert_eq!(document["prompt"]["text"], "hello");
+}
+
+#[test]
+fn self_audits_refuse_contradictions() {
+    let workshop = Workshop::new();
+    let (model, out) = (workshop.model(), workshop.text("x"));
+    let ask = |more: &[&'static str]| {
+        [&["audit", "self", model.as_str(), "--prompt", "x", "--out", out.as_str()], more].concat()
+    };
+    fails(&ask(&["--cells", "0"]), 2, &["--cells"]);
+    fails(&ask(&["--cells", "some"]), 2, &["--cells"]);
+    fails(&ask(&["--decodes", "0"]), 2, &["--decodes"]);
+    fails(&ask(&["--cells", "all", "--columns", "1"]), 2, &["--cells all"]);
+    fails(&["audit", "self", &model, "--prompt", "x"], 2, &["--out"]);
+    fails(&["audit", "self", &model, "--prompt", "x", "--out", &workshop.text("no/x")], 2, &["no such folder"]);
+    assert!(!workshop.path("x").exists());
+}
+
+#[test]
+fn of_several_transcripts_the_worst_counts() {
+    let workshop = Workshop::new();
+    let good = workshop.transcript("good", &[]);
+    let unproven = |file: &mut TranscriptFile| {
+        if let Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } = &mut file.record.exchange {
+            *answer = Answer::Omitted(Omission::Absent);
+        }
+    };
+    let rejected = workshop.changed(&good, "rejected", unproven);
+    let bare = workshop.changed(&good, "bare", |file| file.tokenizer = None);
+    let damaged = workshop.text("damaged");
+    fs::write(&damaged, b"ASSAY\0TR").unwrap();
+
+    let code = |files: &[&str]| assay(&[&["audit", "verify"], files].concat()).code;
+    assert_eq!(code(&[&good, &rejected]), 1);
+    assert_eq!(code(&[&rejected, &bare, &good]), 3);
+    assert_eq!(code(&[&bare, &damaged, &rejected]), 4);
+
+    let run = assay(&["audit", "verify", &rejected, "--json"]);
+    let entry = &serde_json::from_str::<Value>(&run.stdout).unwrap()[0];
+    assert_eq!(
+        (run.code, &entry["reason"]["code"], &entry["reason"]["slug"]),
+        (1, &603.into(), &"proof_absent".into())
+    );
+    assert_eq!(keys(&entry["where"]), ["stage", "relation", "layer", "position", "group", "round"]);
+    assert_eq!((&entry["where"]["stage"], &entry["where"]["layer"]), (&"stream".into(), &Value::Null));
+    assert!(run.stderr.contains("the receipt states accepted, the replay finds rejected, 603"), "{}", run.stderr);
+
+    let run = assay(&["audit", "verify", &good, &damaged, "--json"]);
+    let entries: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&entries[0]["verdict"], &entries[1]["verdict"]), (&"accepted".into(), &Value::Null));
+    assert!(entries[1]["error"].as_str().unwrap().contains("damaged"));
+}
+
+#[test]
+fn assets_are_found_by_their_digest() {
+    let workshop = Workshop::new();
+    let good = workshop.transcript("good", &["--chat"]);
+    let bare = workshop.changed(&good, "bare", |file| (file.tokenizer, file.chat_template) = (None, None));
+    let run = assay(&["audit", "verify", &bare]);
+    assert!(run.code == 3 && run.stdout.contains("asset_missing") && run.stdout.contains("--assets"), "{run:?}");
+
+    let file = TranscriptFile::decode(&fs::read(&good).unwrap()).unwrap();
+    let store = workshop.path("store");
+    fs::create_dir(&store).unwrap();
+    let mut paths = vec![];
+    for asset in [file.tokenizer.unwrap(), file.chat_template.unwrap()] {
+        paths.push(store.join(blake3::hash(&asset).to_hex().as_str()));
+        fs::write(paths.last().unwrap(), asset).unwrap();
+    }
+    let store = workshop.text("store");
+    assert!(prints(&["audit", "verify", &bare, "--assets", &store]).starts_with("accepted"));
+    fs::remove_file(&paths[1]).unwrap();
+    assert_eq!(assay(&["audit", "verify", &bare, "--assets", &store]).code, 3);
+    fs::write(&paths[0], b"something else").unwrap();
+    fails(&["audit", "verify", &bare, "--assets", &store], 4, &["not what its name says"]);
+    fails(&["audit", "verify", &bare, "--assets", &workshop.text("nowhere")], 2, &["no such folder"]);
+}
+
+#[test]
+fn files_that_are_no_transcripts_are_refused() {
+    let workshop = Workshop::new();
+    let good = workshop.transcript("good", &[]);
+    let bytes = fs::read(&good).unwrap();
+    let bad = workshop.text("bad");
+    let mut middle = bytes.clone();
+    middle[bytes.len() / 2] ^= 1;
+    let mut version = bytes.clone();
+    version[8] = 9;
+    for (content, expected) in [
+        (&bytes[..bytes.len() - 1], "damaged or cut short"),
+        (&bytes[..4], "no transcript"),
+        (&[][..], "no transcript"),
+        (&middle[..], "damaged or cut short"),
+        (&version[..], "version 9"),
+        (&b"{\"hello\": 1}"[..], "no transcript"),
+    ] {
+        fs::write(&bad, content).unwrap();
+        for command in ["verify", "show"] {
+            fails(&["audit", command, &bad], 4, &[&bad, expected]);
+        }
+    }
+    for command in ["verify", "show"] {
+        fails(&["audit", command, &workshop.text("nowhere")], 4, &["no such file"]);
+        fails(&["audit", command, &workshop.model()], 4, &["folder"]);
+    }
+    for path in [&good, &workshop.text("nowhere"), &workshop.text("model/model.safetensors")] {
+        fails(&["model", "verify", &workshop.model(), path], 4, &[path]);
+        fails(&["model", "inspect", path], 4, &[path]);
+    }
+}
+
+#[test]
+fn folders_that_are_no_models_are_refused_by_every_command() {
+    let workshop = Workshop::new();
+    let out = workshop.text("out");
+    let manifest = workshop.text("m.assay");
+    prints(&["model", "commit", &workshop.model(), "--out", &manifest]);
+    let refused = |folder: &str, code: i32, parts: &[&str]| {
+        fails(&["model", "commit", folder], code, parts);
+        fails(&["generate", folder, "--prompt", "x"], code, parts);
+        fails(&["audit", "self", folder, "--prompt", "x", "--out", &out], code, parts);
+        fails(&["calibrate", folder], code, parts);
+        fails(&["model", "verify", folder, &manifest], code, parts);
+    };
+    refused(&workshop.text("nowhere"), 2, &["nowhere", "no such folder"]);
+    refused(workshop.root.path().to_str().unwrap(), 2, &["config.json", "no such file"]);
+
+    let copy = workshop.copy();
+    let folder = copy.to_str().unwrap();
+    replace(&copy.join("config.json"), "\"llama\"", "\"mamba\"");
+    refused(folder, 2, &["config.json", "mamba", "llama"]);
+
+    let copy = workshop.copy();
+    fs::write(copy.join("config.json"), b"{").unwrap();
+    refused(folder, 4, &["config.json", "JSON"]);
+
+    let copy = workshop.copy();
+    fs::remove_file(copy.join("model.safetensors")).unwrap();
+    refused(folder, 2, &["model.safetensors", "no such file"]);
+
+    let copy = workshop.copy();
+    let weights = fs::read(copy.join("model.safetensors")).unwrap();
+    fs::write(copy.join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    refused(folder, 4, &["model.safetensors", "truncated"]);
+
+    // The header is no text as a whole, so the name is exchanged byte by byte for one as long.
+    let copy = workshop.copy();
+    let name = b"model.layers.1.mlp.up_proj.weight";
+    let at = weights.windows(name.len()).position(|window| window == name).unwrap();
+    let mut renamed = weights;
+    renamed[at] = b'n';
+    fs::write(copy.join("model.safetensors"), renamed).unwrap();
+    refused(folder, 4, &["model.layers.1.mlp.up_proj.weight is missing"]);
+
+    let copy = workshop.copy();
+    fs::write(copy.join("tokenizer.json"), b"{}").unwrap();
+    refused(folder, 4, &["tokenizer.json"]);
+
+    let copy = workshop.copy();
+    set_element(&copy, "model.layers.1.mlp.up_proj.weight", 11, |_| 0x7fc0);
+    for command in [&["model", "commit", folder][..], &["generate", folder, "--prompt", "x"], &["calibrate", folder]] {
+        fails(command, 4, &["model.layers.1.mlp.up_proj.weight", "NaN", "index 11"]);
+    }
+}
+
+#[test]
+fn wrong_usage_is_one_line() {
+    fails(&["--nonsense"], 2, &["--nonsense"]);
+    fails(&["generte"], 2, &["generte", "generate"]);
+    fails(&["audit", "verify"], 2, &["<FILE>"]);
+    fails(&["model", "commit", "x", "--nonsense"], 2, &["--nonsense"]);
+    fails(&["calibrate", "x", "--device", "tpu"], 2, &["tpu", "cpu, cuda"]);
+    fails(&["calibrate", "x", "--device", "cuda"], 2, &["CPU only"]);
+    assert_eq!(assay(&[]).code, 2);
+    assert!(prints(&["--help"]).contains("calibrate"));
+    assert!(prints(&["--version"]).starts_with("assay "));
+}
+
+#[test]
+fn calibration_tells_honest_runs_from_cheats() {
+    let workshop = Workshop::new();
+    let document = prints_json(&["calibrate", &workshop.model(), "--tokens", "4", "--json"]);
+    assert!(document["honest_max"].as_f64().unwrap() < 1.0, "{document}");
+    assert_eq!(document["cheats"].as_array().unwrap().len(), 3 * 8);
+    let all =
+        document["cheats"].as_array().unwrap().iter().filter(|cheat| cheat["matrices"].as_array().unwrap().len() == 7);
+    for cheat in all {
+        assert!(cheat["rejected_share"].as_f64().unwrap() > 0.9, "{cheat}");
+    }
+    let relations: Vec<&str> =
+        document["honest"].as_array().unwrap().iter().map(|of| of["relation"].as_str().unwrap()).collect();
+    assert_eq!(relations, ["C2", "C3", "C4", "C5", "C6", "C8", "C9", "C10", "logits"]);
+    fails(&["calibrate", &workshop.model(), "--tokens", "128"], 2, &["context of 128"]);
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let workshop = Workshop::new();
+    let model = workshop.model();
+    let file = workshop.transcript("one", &[]);
+    for arguments in [
+        &["model", "inspect", &model][..],
+        &["audit", "show", &file],
+        &["audit", "verify", &file, &file],
+        &["generate", &model, "--prompt", "x", "--temperature", "0", "--max-tokens", "100"],
+        &["--help"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_assay"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}

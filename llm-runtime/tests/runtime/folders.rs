@@ -1,0 +1,307 @@
+//! Model folders: what is read, and what is refused with which words.
+
+use std::fs;
+use std::path::Path;
+
+use assay_audit::prompt::{ChatTemplate, Message};
+use assay_llm_runtime::checkpoint::{CheckpointError, named_tensors};
+use assay_llm_runtime::synthetic::{self, Numbers};
+use assay_llm_runtime::{Checkpoint, Numerics};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{fixture, tokenizer};
+
+const NUMBERS: Numbers = Numbers::TINY;
+
+/// A small whole model folder, and the model in it.
+fn folder() -> (TempDir, Checkpoint) {
+    let folder = TempDir::new().unwrap();
+    let checkpoint = synthetic::write(&NUMBERS, 8, folder.path()).unwrap();
+    (folder, checkpoint)
+}
+
+fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::load(folder, Numerics::Bf16V1)
+}
+
+/// The one line that a folder is refused with after `damage`.
+fn refusal(damage: impl FnOnce(&Path)) -> String {
+    let (folder, _) = folder();
+    damage(folder.path());
+    let text = load(folder.path()).unwrap_err().to_string();
+    assert!(!text.contains('\n'), "{text}");
+    text
+}
+
+fn assert_refused(damage: impl FnOnce(&Path), expected: &[&str]) {
+    let text = refusal(damage);
+    for part in expected {
+        assert!(text.contains(part), "{text:?} should say {part:?}");
+    }
+}
+
+fn change_json(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+/// A tensor as it is stored.
+type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
+
+fn write_weights(path: &Path, tensors: &[Stored]) {
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// The tensors of a model, each element through `encode`.
+fn stored<const N: usize>(checkpoint: &Checkpoint, dtype: Dtype, encode: impl Fn(f32) -> [u8; N]) -> Vec<Stored> {
+    named_tensors(&checkpoint.architecture, &checkpoint.tensors)
+        .into_iter()
+        .map(|tensor| (tensor.name, dtype, tensor.shape, tensor.values.iter().flat_map(|x| encode(*x)).collect()))
+        .collect()
+}
+
+/// Stores a folder's weights again, in f32, after `change`.
+fn change_weights(folder: &Path, change: impl FnOnce(&mut Vec<Stored>)) {
+    let checkpoint = load(folder).unwrap();
+    let mut tensors = stored(&checkpoint, Dtype::F32, f32::to_le_bytes);
+    change(&mut tensors);
+    write_weights(&folder.join("model.safetensors"), &tensors);
+}
+
+fn find<'a>(tensors: &'a mut [Stored], name: &str) -> &'a mut Stored {
+    tensors.iter_mut().find(|tensor| tensor.0 == name).unwrap()
+}
+
+#[test]
+fn a_folder_is_read_as_it_was_written() {
+    let (folder, written) = folder();
+    let read = load(folder.path()).unwrap();
+    assert_eq!(read.architecture, written.architecture);
+    assert_eq!(read.tensors, written.tensors);
+    assert_eq!((read.tokenizer, read.chat_template), (written.tokenizer, written.chat_template));
+}
+
+#[test]
+fn the_fixture_is_read() {
+    let checkpoint = fixture();
+    let architecture = &checkpoint.architecture;
+    assert_eq!((architecture.vocab_size, architecture.hidden, architecture.layers), (1024, 128, 4));
+    assert!(architecture.tied && checkpoint.tensors.head.is_none());
+    // Candle's Llama computes these in f32 throughout.
+    for (pair, frequency) in (0_u8..).zip(&architecture.inverse_frequencies) {
+        let candle = 1.0 / 10_000_f32.powf(f32::from(2 * pair) / 32.0);
+        assert!(candle.to_bits().abs_diff(frequency.to_bits()) <= 1, "{pair}: {candle} {frequency}");
+    }
+    let template = ChatTemplate::from_bytes(checkpoint.chat_template.as_ref().unwrap().as_bytes()).unwrap();
+    let message = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
+    let text = template.render(&[message("system", "be brief"), message("user", "hi")]).unwrap();
+    assert!(text.starts_with("<|bos|><|system|>be brief"), "{text}");
+    let tokens = tokenizer(&checkpoint).encode_rendered(&text).unwrap();
+    assert_eq!(tokens[0].get(), 0, "the rendered chat starts with the token that text starts with");
+}
+
+#[test]
+fn f32_and_f16_weights_are_read_and_rounded_to_what_is_served() {
+    let (folder, checkpoint) = folder();
+    let path = folder.path().join("model.safetensors");
+    write_weights(&path, &stored(&checkpoint, Dtype::F32, |x| (x * (1.0 + f32::EPSILON)).to_le_bytes()));
+    assert_eq!(load(folder.path()).unwrap().tensors, checkpoint.tensors);
+    let exact = Checkpoint::load(folder.path(), Numerics::F32).unwrap();
+    let scaled = checkpoint.tensors.final_norm[0] * (1.0 + f32::EPSILON);
+    assert_eq!(exact.tensors.final_norm[0].to_bits(), scaled.to_bits());
+    write_weights(&path, &stored(&checkpoint, Dtype::F16, |x| half::f16::from_f32(x).to_le_bytes()));
+    let halves = Checkpoint::load(folder.path(), Numerics::F32).unwrap();
+    let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3 * a.abs() + 1e-7;
+    assert!(halves.tensors.embeddings.iter().zip(&checkpoint.tensors.embeddings).all(close));
+}
+
+#[test]
+fn sharded_weights_are_read() {
+    let (folder, checkpoint) = folder();
+    shard(folder.path(), &checkpoint);
+    assert_eq!(load(folder.path()).unwrap().tensors, checkpoint.tensors);
+}
+
+/// Splits the weights into two files with an index.
+fn shard(folder: &Path, checkpoint: &Checkpoint) {
+    let tensors = stored(checkpoint, Dtype::F32, f32::to_le_bytes);
+    let mut map = serde_json::Map::new();
+    for (index, part) in tensors.chunks(tensors.len() / 2 + 1).enumerate() {
+        let file = format!("model-{index}.safetensors");
+        write_weights(&folder.join(&file), part);
+        map.extend(part.iter().map(|tensor| (tensor.0.clone(), json!(file))));
+    }
+    fs::write(folder.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap();
+    fs::remove_file(folder.join("model.safetensors")).unwrap();
+}
+
+#[test]
+fn a_missing_folder_and_missing_files_are_named() {
+    let text = load(Path::new("/no/such/model")).unwrap_err().to_string();
+    assert!(text.starts_with("/no/such/model: no such folder"), "{text}");
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let remove = |folder: &Path| fs::remove_file(folder.join(file)).unwrap();
+        assert_refused(remove, &[file, "no such file", "a model folder has config.json"]);
+    }
+}
+
+#[test]
+fn a_file_in_place_of_a_folder_is_refused() {
+    let (folder, _) = folder();
+    let text = load(&folder.path().join("config.json")).unwrap_err().to_string();
+    assert!(text.contains("no such folder"), "{text}");
+}
+
+#[test]
+fn an_unreadable_config_is_named() {
+    let write = |folder: &Path| fs::write(folder.join("config.json"), "{\"vocab_size\": ").unwrap();
+    assert_refused(write, &["config.json: not valid JSON", "download it again"]);
+}
+
+#[test]
+fn another_architecture_is_named_with_all_that_is_not_supported() {
+    let change = |folder: &Path| {
+        change_json(&folder.join("config.json"), |config| {
+            config["architectures"] = json!(["Qwen2ForCausalLM"]);
+            config["rope_scaling"] = json!({"rope_type": "llama3"});
+        });
+    };
+    assert_refused(change, &["config.json: architectures is [\"Qwen2ForCausalLM\"]", "; rope_scaling is"]);
+}
+
+#[test]
+fn generation_config_adds_stop_tokens() {
+    let (folder, _) = folder();
+    fs::write(folder.path().join("generation_config.json"), "{\"eos_token_id\": [7, 0]}").unwrap();
+    let stop: Vec<u32> = load(folder.path()).unwrap().architecture.stop_tokens.iter().map(|t| t.get()).collect();
+    assert_eq!(stop, [0, 7]);
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let drop = |folder: &Path| change_weights(folder, |tensors| tensors.retain(|tensor| tensor.0 != name));
+    assert_refused(drop, &["model.safetensors", name, "is missing"]);
+    let drop_head = |folder: &Path| change_weights(folder, |tensors| tensors.retain(|t| t.0 != "lm_head.weight"));
+    assert_refused(drop_head, &["lm_head.weight is missing"]);
+}
+
+#[test]
+fn a_tied_model_needs_no_head() {
+    let (folder, checkpoint) = folder();
+    change_weights(folder.path(), |tensors| tensors.retain(|tensor| tensor.0 != "lm_head.weight"));
+    change_json(&folder.path().join("config.json"), |config| config["tie_word_embeddings"] = json!(true));
+    let tied = load(folder.path()).unwrap().tensors;
+    assert_eq!((tied.head.as_deref(), tied.head()), (None, checkpoint.tensors.embeddings.as_slice()));
+}
+
+#[test]
+fn a_shape_that_contradicts_the_config_is_named() {
+    let widen = |folder: &Path| {
+        change_json(&folder.join("config.json"), |config| config["intermediate_size"] = json!(80));
+    };
+    assert_refused(widen, &["model.layers.0.mlp.gate_proj.weight", "[64, 32]", "config.json says [80, 32]"]);
+    let shorten = |folder: &Path| change_json(&folder.join("config.json"), |c| c["vocab_size"] = json!(100 + 28));
+    assert_refused(shorten, &["model.embed_tokens.weight", "[100, 32]", "[128, 32]"]);
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_named_with_their_place() {
+    for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::MAX, "inf")] {
+        let poison = |folder: &Path| {
+            change_weights(folder, |tensors| {
+                let bytes = &mut find(tensors, "model.layers.0.self_attn.k_proj.weight").3;
+                bytes[4 * 37..4 * 38].copy_from_slice(&value.to_le_bytes());
+            });
+        };
+        assert_refused(poison, &["model.layers.0.self_attn.k_proj.weight", &format!("holds {shown} at index 37")]);
+    }
+}
+
+#[test]
+fn a_type_that_is_not_read_is_named() {
+    let store = |folder: &Path| {
+        change_weights(folder, |tensors| {
+            *find(tensors, "model.norm.weight") = ("model.norm.weight".to_owned(), Dtype::I8, vec![32], vec![1; 32]);
+        });
+    };
+    assert_refused(store, &["model.norm.weight is stored as I8", "only F32, F16 and BF16"]);
+}
+
+#[test]
+fn weight_files_cut_anywhere_are_refused() {
+    let (folder, _) = folder();
+    let path = folder.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 4, 8, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let text = load(folder.path()).unwrap_err().to_string();
+        assert!(text.contains("model.safetensors: truncated or damaged") && !text.contains('\n'), "{length}: {text}");
+    }
+}
+
+#[test]
+fn a_damaged_index_is_refused() {
+    let index = "model.safetensors.index.json";
+    for (map, expected) in [
+        (json!(null), "\"weight_map\" is missing"),
+        (json!({}), "names no file"),
+        (json!({"model.norm.weight": 3}), "a file that is no text"),
+        (json!({"model.norm.weight": "../other/model.safetensors"}), "a file of another folder"),
+        (json!({"model.norm.weight": "/etc/passwd"}), "a file of another folder"),
+    ] {
+        let damage = |folder: &Path| {
+            fs::write(folder.join(index), json!({"weight_map": map}).to_string()).unwrap();
+            fs::remove_file(folder.join("model.safetensors")).unwrap();
+        };
+        assert_refused(damage, &[index, expected]);
+    }
+}
+
+#[test]
+fn a_missing_shard_and_a_tensor_that_no_shard_has_are_named() {
+    let sharded = |then: &dyn Fn(&Path)| {
+        refusal(|folder| {
+            shard(folder, &load(folder).unwrap());
+            then(folder);
+        })
+    };
+    let text = sharded(&|folder| fs::remove_file(folder.join("model-1.safetensors")).unwrap());
+    assert!(text.contains("model-1.safetensors: no such file"), "{text}");
+    let text = sharded(&|folder| {
+        change_json(&folder.join("model.safetensors.index.json"), |index| {
+            index["weight_map"].as_object_mut().unwrap().remove("model.norm.weight");
+        });
+    });
+    assert!(text.contains("model.norm.weight is missing"), "{text}");
+}
+
+#[test]
+fn tokenizers_that_are_damaged_or_too_large_are_refused() {
+    let damage = |folder: &Path| fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+    assert_refused(damage, &["tokenizer.json", "the tokenizer file cannot be read"]);
+    let other = |folder: &Path| {
+        let other = synthetic::checkpoint(&Numbers { vocab_size: 200, ..NUMBERS }, 1);
+        fs::write(folder.join("tokenizer.json"), other.tokenizer).unwrap();
+    };
+    assert_refused(other, &["tokenizer.json: it has 200 tokens, the model's vocab_size is 100"]);
+}
+
+#[test]
+fn a_template_file_goes_before_the_one_in_the_configuration() {
+    let (folder, _) = folder();
+    fs::write(folder.path().join("chat_template.jinja"), "{{ messages }}").unwrap();
+    assert_eq!(load(folder.path()).unwrap().chat_template.as_deref(), Some("{{ messages }}"));
+    fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+    fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    assert_eq!(load(folder.path()).unwrap().chat_template, None);
+    fs::write(folder.path().join("tokenizer_config.json"), "{\"chat_template\": 1}").unwrap();
+    let text = load(folder.path()).unwrap_err().to_string();
+    assert!(text.contains("tokenizer_config.json: \"chat_template\" is neither"), "{text}");
+}

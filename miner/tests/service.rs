@@ -1,0 +1,484 @@
+//! The service, spoken to message by message.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_audit::assets::ModelAssets;
+use assay_audit::challenge::{EpochKey, Nonce, nonce_commitment};
+use assay_audit::keys::{Keypair, Signature};
+use assay_audit::model::CommittedModel;
+use assay_audit::policy::Policy;
+use assay_audit::prompt::Prompt;
+use assay_audit::request::{AuditRate, Deadlines, MAX_REQUEST_BYTES, Network, Request};
+use assay_audit::sampling::Sampling;
+use assay_audit::session::{Refusal, RefusalReason, SignedBytes};
+use assay_audit::transcript_file::{Measurements, Receipt};
+use assay_audit::verdict::Verdict;
+use assay_commitments::codec;
+use assay_commitments::rows::Profile;
+use assay_commitments::trace::TraceCommitment;
+use assay_commitments::{Epoch, ManifestId, TokenId};
+use assay_llm_runtime::synthetic::{self, Numbers};
+use assay_llm_runtime::{Model, Numerics};
+use assay_miner::{
+    Backend, HonestBackend, KnownSubnet, Limits, Miner, MinerConfig, MinerError, ProveError, Published, RunningMiner,
+    ServeError, Served,
+};
+use assay_proto::chunks::Assembly;
+use assay_proto::v1::miner_client::MinerClient;
+use assay_proto::v1::miner_message::Message as FromMiner;
+use assay_proto::v1::validator_message::Message as ToMiner;
+use assay_proto::v1::{self, MinerMessage, Signed, ValidatorMessage};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+const NETWORK: Network = Network { genesis: [7; 32], netuid: 3 };
+const EPOCH: Epoch = Epoch::new(5);
+const DEADLINES: Deadlines =
+    Deadlines { first_token_ms: 5_000, token_ms: 5_000, commitment_ms: 5_000, settle_ms: 5_000, proof_ms: 5_000 };
+
+fn keys(number: u8) -> Keypair {
+    Keypair::from_seed([number; 32]).unwrap()
+}
+
+fn miner_keys() -> Keypair {
+    keys(1)
+}
+
+fn validator_keys() -> Keypair {
+    keys(2)
+}
+
+/// The validator holds half of the stake.
+fn subnet() -> Arc<KnownSubnet> {
+    Arc::new(KnownSubnet::new(EPOCH, &[(validator_keys().hotkey(), 1), (keys(3).hotkey(), 1)]))
+}
+
+fn model() -> (HonestBackend, Published) {
+    let checkpoint = synthetic::checkpoint(&Numbers::TINY, 11);
+    let (architecture, tensors) = (&checkpoint.architecture, &checkpoint.tensors);
+    let template = checkpoint.chat_template.as_ref().map(String::as_bytes);
+    let tokenizer = checkpoint.tokenizer.as_slice();
+    let committed =
+        CommittedModel::commit(architecture, tensors, Profile::Bf16V1, tokenizer, template, &mut |_, _| ()).unwrap();
+    let published = Published::new(&committed, tokenizer, template).unwrap();
+    let assets = ModelAssets::new(&committed.manifest, tokenizer, template).unwrap();
+    let honest = HonestBackend {
+        model: Arc::new(Model::new(architecture, tensors, Numerics::Bf16V1).unwrap()),
+        committed: Arc::new(committed),
+        assets: Arc::new(assets),
+    };
+    (honest, published)
+}
+
+struct Bench {
+    miner: RunningMiner,
+    manifest: ManifestId,
+}
+
+async fn start(limits: Limits, backend: impl FnOnce(HonestBackend) -> Box<dyn Backend>) -> Bench {
+    let (honest, published) = model();
+    let config = MinerConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        keys: miner_keys(),
+        network: NETWORK,
+        subnet: subnet(),
+        limits,
+    };
+    let manifest = published.id();
+    let miner = Miner::start(config, published, Boxed(backend(honest))).await.unwrap();
+    Bench { miner, manifest }
+}
+
+async fn honest(limits: Limits) -> Bench {
+    start(limits, |honest| Box::new(honest)).await
+}
+
+struct Boxed(Box<dyn Backend>);
+
+impl Backend for Boxed {
+    fn serve(
+        &self,
+        request: &Request,
+        on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
+    ) -> Result<Served, ServeError> {
+        self.0.serve(request, on_token)
+    }
+
+    fn prove(
+        &self,
+        request: &Request,
+        commitment: &TraceCommitment,
+        served: &Served,
+        nonce: Option<&Nonce>,
+    ) -> Result<Vec<u8>, ProveError> {
+        self.0.prove(request, commitment, served, nonce)
+    }
+}
+
+/// An honest miner that takes its time over every answer.
+struct Slow(HonestBackend, Duration);
+
+impl Backend for Slow {
+    fn serve(
+        &self,
+        request: &Request,
+        on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
+    ) -> Result<Served, ServeError> {
+        std::thread::sleep(self.1);
+        self.0.serve(request, on_token)
+    }
+
+    fn prove(
+        &self,
+        request: &Request,
+        commitment: &TraceCommitment,
+        served: &Served,
+        nonce: Option<&Nonce>,
+    ) -> Result<Vec<u8>, ProveError> {
+        self.0.prove(request, commitment, served, nonce)
+    }
+}
+
+impl Bench {
+    fn nonce(counter: u64) -> Nonce {
+        EpochKey::new([3; 32]).nonce(NETWORK.netuid, &miner_keys().hotkey(), counter)
+    }
+
+    fn request(&self, counter: u64, audit_rate: AuditRate) -> Request {
+        let (validator, miner) = (validator_keys().hotkey(), miner_keys().hotkey());
+        Request {
+            network: NETWORK,
+            validator,
+            miner,
+            epoch: EPOCH,
+            manifest: self.manifest,
+            prompt: Prompt::Text("to be or not".to_owned()),
+            sampling: Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: counter },
+            max_tokens: 6,
+            stop: Vec::new(),
+            policy: Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: 0 },
+            audit_rate,
+            deadlines: DEADLINES,
+            counter,
+            nonce_commitment: Some(nonce_commitment(&Self::nonce(counter), counter, &validator, &miner)),
+        }
+    }
+
+    async fn channel(&self) -> Channel {
+        let address = format!("http://{}", self.miner.local_addr());
+        Channel::from_shared(address).unwrap().connect().await.unwrap()
+    }
+
+    async fn open(&self, first: ToMiner) -> Line {
+        let (outbound, messages) = mpsc::channel(4);
+        outbound.send(ValidatorMessage { message: Some(first) }).await.unwrap();
+        let mut client = MinerClient::new(self.channel().await);
+        let inbound = client.session(ReceiverStream::new(messages)).await.unwrap().into_inner();
+        Line { outbound, inbound }
+    }
+
+    async fn ask(&self, request: &Request) -> Line {
+        self.open(ToMiner::Request(sealed(request, &request.sign(&validator_keys())))).await
+    }
+
+    async fn resume(&self, commitment: &TraceCommitment) -> Line {
+        self.open(ToMiner::Resume(v1::Resume { session: commitment.session.as_bytes().to_vec() })).await
+    }
+
+    /// What the miner refuses a request for, signed.
+    async fn refused(&self, request: &Request) -> RefusalReason {
+        self.ask(request).await.refusal(request).await
+    }
+}
+
+fn sealed(request: &Request, signature: &Signature) -> Signed {
+    Signed { body: codec::encode(request), signature: signature.0.to_vec() }
+}
+
+struct Line {
+    outbound: mpsc::Sender<ValidatorMessage>,
+    inbound: Streaming<MinerMessage>,
+}
+
+impl Line {
+    async fn say(&self, message: ToMiner) {
+        self.outbound.send(ValidatorMessage { message: Some(message) }).await.unwrap();
+    }
+
+    async fn challenge(&self, nonce: Nonce) {
+        self.say(ToMiner::Challenge(v1::Challenge { nonce: nonce.to_vec() })).await;
+    }
+
+    async fn next(&mut self) -> Result<FromMiner, Status> {
+        let message = self.inbound.message().await?;
+        Ok(message.expect("the stream goes on").message.unwrap())
+    }
+
+    /// The commitment, after the tokens that it commits to.
+    async fn commitment(&mut self) -> TraceCommitment {
+        let mut streamed = Vec::new();
+        loop {
+            match self.next().await.unwrap() {
+                FromMiner::Tokens(tokens) => streamed.extend(tokens.ids.into_iter().map(TokenId::new)),
+                FromMiner::Commitment(signed) => {
+                    let commitment: TraceCommitment = codec::decode(&signed.body).unwrap();
+                    assert_eq!(commitment.output, streamed);
+                    return commitment;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn refusal(&mut self, request: &Request) -> RefusalReason {
+        let FromMiner::Refusal(signed) = self.next().await.unwrap() else { panic!("not refused") };
+        let signature = Signature(assay_proto::fields::signature(&signed.signature).unwrap());
+        let signed = SignedBytes { bytes: signed.body, signature };
+        Refusal::read_signed(&signed, &miner_keys().hotkey(), &request.session_id()).unwrap().reason
+    }
+
+    async fn proof(&mut self) -> Vec<u8> {
+        let mut assembly = Assembly::new(64 << 20);
+        loop {
+            let FromMiner::Proof(chunk) = self.next().await.unwrap() else { panic!("not a proof") };
+            if let Some(whole) = assembly.push_proof(&chunk).unwrap() {
+                return whole.bytes;
+            }
+        }
+    }
+
+    /// Sends a receipt; the miner then ends the stream.
+    async fn receipt(mut self, request: &Request) {
+        let receipt =
+            Receipt::sign(&validator_keys(), request.session_id(), Verdict::Accepted, Measurements::default());
+        self.say(ToMiner::Receipt(v1::Receipt { body: codec::encode(&receipt) })).await;
+        assert_eq!(self.inbound.message().await.unwrap(), None);
+    }
+
+    async fn status(&mut self) -> Code {
+        self.inbound.message().await.unwrap_err().code()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_settled_leaves_nothing_behind() {
+    let bench = honest(Limits::default()).await;
+    let request = bench.request(1, AuditRate::Below(0));
+    let mut line = bench.ask(&request).await;
+    let commitment = line.commitment().await;
+    assert_eq!(commitment.session, request.session_id());
+    line.say(ToMiner::Settle(v1::Settle { nonce: Bench::nonce(1).to_vec() })).await;
+    line.receipt(&request).await;
+    assert_eq!(bench.resume(&commitment).await.status().await, Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_stream_gets_the_same_proof_again_until_the_receipt() {
+    let bench = honest(Limits::default()).await;
+    let request = bench.request(1, AuditRate::Always);
+    let mut line = bench.ask(&request).await;
+    let commitment = line.commitment().await;
+    drop(line);
+    let mut resumed = bench.resume(&commitment).await;
+    resumed.challenge(Bench::nonce(1)).await;
+    let first = resumed.proof().await;
+    drop(resumed);
+    let mut again = bench.resume(&commitment).await;
+    again.challenge(Bench::nonce(1)).await;
+    assert!(again.proof().await == first, "another proof");
+    again.receipt(&request).await;
+    assert_eq!(bench.resume(&commitment).await.status().await, Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_that_the_request_does_not_call_for_is_refused_and_a_right_one_still_answered() {
+    let bench = honest(Limits::default()).await;
+    let request = bench.request(1, AuditRate::Always);
+    let mut line = bench.ask(&request).await;
+    let commitment = line.commitment().await;
+    line.challenge([9; 32]).await;
+    assert_eq!(line.refusal(&request).await, RefusalReason::WrongNonce);
+    let mut line = bench.resume(&commitment).await;
+    line.say(ToMiner::Settle(v1::Settle { nonce: Bench::nonce(1).to_vec() })).await;
+    assert_eq!(line.refusal(&request).await, RefusalReason::WrongDraw);
+    let mut line = bench.resume(&commitment).await;
+    line.challenge(Bench::nonce(1)).await;
+    assert!(!line.proof().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_validator_signed_for_this_miner_gets_no_signature() {
+    let bench = honest(Limits::default()).await;
+    let request = bench.request(1, AuditRate::Always);
+    let status = |first| {
+        let bench = &bench;
+        async move { bench.open(first).await.status().await }
+    };
+    let other = sealed(&request, &request.sign(&keys(9)));
+    assert_eq!(status(ToMiner::Request(other)).await, Code::Unauthenticated);
+    let short = Signed { body: codec::encode(&request), signature: vec![0; 63] };
+    assert_eq!(status(ToMiner::Request(short)).await, Code::Unauthenticated);
+    let garbage = Signed { body: vec![1, 2, 3], signature: vec![0; 64] };
+    assert_eq!(status(ToMiner::Request(garbage)).await, Code::InvalidArgument);
+    let astray = Request { miner: keys(9).hotkey(), ..request.clone() };
+    assert_eq!(status(ToMiner::Request(sealed(&astray, &astray.sign(&validator_keys())))).await, Code::InvalidArgument);
+    assert_eq!(status(ToMiner::Settle(v1::Settle { nonce: vec![0; 32] })).await, Code::FailedPrecondition);
+    assert_eq!(status(ToMiner::Resume(v1::Resume { session: vec![0; 5] })).await, Code::NotFound);
+    let bomb = Signed { body: vec![0; 2 * MAX_REQUEST_BYTES], signature: Vec::new() };
+    let (outbound, messages) = mpsc::channel(4);
+    outbound.send(ValidatorMessage { message: Some(ToMiner::Request(bomb)) }).await.unwrap();
+    let mut client = MinerClient::new(bench.channel().await);
+    let refused = match client.session(ReceiverStream::new(messages)).await {
+        Ok(reply) => reply.into_inner().message().await.err(),
+        Err(status) => Some(status),
+    };
+    assert_eq!(refused.unwrap().code(), Code::OutOfRange);
+}
+
+type Change = fn(&mut Request);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_out_of_bounds_are_refused_signed() {
+    let bench = honest(Limits { distinct_layers: 3, ..Limits::default() }).await;
+    let sampled = |cells, columns| Policy::Sampled { cells, decodes: 3, columns, least_budget_ms: 0 };
+    let hasty = Deadlines { proof_ms: 1, ..DEADLINES };
+    let changes: [(&str, Change); 6] = [
+        ("manifest", |request| request.manifest = ManifestId::new([1; 32])),
+        ("network", |request| request.network.netuid += 1),
+        ("epoch", |request| request.epoch = Epoch::new(1)),
+        ("max_tokens", |request| request.max_tokens = 1 << 20),
+        ("prompt", |request| request.prompt = Prompt::Text("a".repeat(1000))),
+        ("no prompt", |request| request.prompt = Prompt::Text(String::new())),
+    ];
+    for (number, (what, change)) in (0..).zip(changes) {
+        let mut request = bench.request(number, AuditRate::Always);
+        change(&mut request);
+        assert_eq!(bench.refused(&request).await, RefusalReason::Unserved, "{what}");
+    }
+    let base = bench.request(100, AuditRate::Always);
+    for (what, request) in [
+        ("deadline", Request { deadlines: hasty, ..base.clone() }),
+        ("cells", Request { policy: sampled(1 << 16, 1), ..base.clone() }),
+    ] {
+        assert_eq!(bench.refused(&request).await, RefusalReason::Unserved, "{what}");
+    }
+    let stranger = Request { validator: keys(9).hotkey(), ..base };
+    let mut line = bench.open(ToMiner::Request(sealed(&stranger, &stranger.sign(&keys(9))))).await;
+    assert_eq!(line.refusal(&stranger).await, RefusalReason::Unserved);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_miner_is_busy_and_loses_nothing() {
+    let bench = honest(Limits { sessions_per_validator: 1, ..Limits::default() }).await;
+    let request = bench.request(1, AuditRate::Always);
+    let mut line = bench.ask(&request).await;
+    let commitment = line.commitment().await;
+    assert_eq!(bench.refused(&bench.request(2, AuditRate::Always)).await, RefusalReason::Busy);
+    assert_eq!(bench.ask(&request).await.status().await, Code::AlreadyExists);
+    line.challenge(Bench::nonce(1)).await;
+    assert!(!line.proof().await.is_empty());
+    line.receipt(&request).await;
+    assert_eq!(bench.resume(&commitment).await.status().await, Code::NotFound);
+    bench.ask(&bench.request(3, AuditRate::Always)).await.commitment().await;
+
+    let bench = honest(Limits { retained_bytes: 1000, ..Limits::default() }).await;
+    assert_eq!(bench.refused(&bench.request(1, AuditRate::Always)).await, RefusalReason::Busy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_budget_is_refused_but_never_below_the_policys_least() {
+    let bench = honest(Limits { proof_ms_per_epoch: 1, ..Limits::default() }).await;
+    let request = bench.request(1, AuditRate::Always);
+    assert_eq!(bench.refused(&request).await, RefusalReason::OverBudget, "half of a millisecond is none");
+    let granted = Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: 60_000 };
+    let request = Request { policy: granted, ..bench.request(2, AuditRate::Always) };
+    let mut line = bench.ask(&request).await;
+    line.commitment().await;
+    line.challenge(Bench::nonce(2)).await;
+    assert!(!line.proof().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_served_side_by_side() {
+    let limits = Limits { serving: 2, ..Limits::default() };
+    let bench = start(limits, |honest| Box::new(Slow(honest, Duration::from_secs(1)))).await;
+    let begun = std::time::Instant::now();
+    let (first, second) = (bench.request(1, AuditRate::Always), bench.request(2, AuditRate::Always));
+    let (mut first, mut second) = (bench.ask(&first).await, bench.ask(&second).await);
+    tokio::join!(first.commitment(), second.commitment());
+    assert!(begun.elapsed() < Duration::from_millis(1_900), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_miner_finishes_what_is_open_and_takes_nothing_new() {
+    let bench = start(Limits::default(), |honest| Box::new(Slow(honest, Duration::from_secs(1)))).await;
+    let request = bench.request(1, AuditRate::Below(0));
+    let mut line = bench.ask(&request).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let address = bench.miner.local_addr();
+    let stopping = tokio::spawn(bench.miner.shutdown());
+    line.commitment().await;
+    line.say(ToMiner::Settle(v1::Settle { nonce: Bench::nonce(1).to_vec() })).await;
+    line.receipt(&request).await;
+    assert!(stopping.await.unwrap(), "not everything was finished");
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_miner_does_not_wait_for_ever() {
+    let limits = Limits { drain: Duration::from_millis(200), ..Limits::default() };
+    let bench = honest(limits).await;
+    let mut line = bench.ask(&bench.request(1, AuditRate::Always)).await;
+    line.commitment().await;
+    let begun = std::time::Instant::now();
+    assert!(!bench.miner.shutdown().await);
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_reflection_tell_of_the_service() {
+    let bench = honest(Limits::default()).await;
+    let request = HealthCheckRequest { service: "assay.v1.Miner".to_owned() };
+    let health = HealthClient::new(bench.channel().await).check(request).await.unwrap();
+    assert_eq!(health.into_inner().status, ServingStatus::Serving as i32);
+
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut replies = ServerReflectionClient::new(bench.channel().await)
+        .server_reflection_info(tokio_stream::once(list))
+        .await
+        .unwrap()
+        .into_inner();
+    let reply = replies.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(services)) = reply else { panic!("{reply:?}") };
+    assert!(services.service.iter().any(|service| service.name == "assay.v1.Miner"));
+}
+
+#[tokio::test]
+async fn a_limit_that_serves_nothing_is_named() {
+    let (honest, published) = model();
+    let config = MinerConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        keys: miner_keys(),
+        network: NETWORK,
+        subnet: subnet(),
+        limits: Limits { proving: 0, ..Limits::default() },
+    };
+    let error = Miner::start(config, published, honest).await.unwrap_err();
+    assert!(matches!(error, MinerError::Limit("proving")), "{error}");
+}

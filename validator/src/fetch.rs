@@ -1,0 +1,114 @@
+//! A model's manifest and files from a miner, believed only as far as the id on chain goes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use assay_audit::assets::EmbeddingTable;
+use assay_commitments::ManifestId;
+use assay_commitments::codec;
+use assay_commitments::manifest::Manifest;
+use assay_proto::ENVELOPE_BYTES;
+use assay_proto::chunks::Assembly;
+use assay_proto::v1::miner_client::MinerClient;
+use assay_proto::v1::{AssetKind, AssetRequest, InfoRequest};
+use thiserror::Error;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+
+use crate::model::{ModelError, VerifierModel};
+use crate::wire::Line;
+
+/// Most bytes of a manifest: a model of 1024 layers and a million tokens stays below it.
+const MAX_MANIFEST_BYTES: usize = 4 << 20;
+/// Most bytes of a tokenizer; the largest in use have some 35 million.
+const MAX_TOKENIZER_BYTES: usize = 128 << 20;
+/// Most bytes of a chat template.
+const MAX_TEMPLATE_BYTES: usize = 1 << 20;
+/// How long a miner may take for one reply or one piece.
+const PIECE: Duration = Duration::from_secs(10);
+/// How long all of it may take.
+const WHOLE: Duration = Duration::from_mins(5);
+
+/// Why a model could not be fetched from a miner.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// The miner does not answer.
+    #[error("miner at {0} does not send the model: {1}")]
+    Silent(SocketAddr, String),
+    /// What it sends is larger than it can be.
+    #[error("miner at {0} sends more bytes than the model's {1} can have")]
+    TooLong(SocketAddr, &'static str),
+    /// Its manifest is another than the one on chain.
+    #[error("miner at {0} sends another manifest than {1}, or none at all")]
+    Manifest(SocketAddr, ManifestId),
+    /// Its files are not the manifest's.
+    #[error("miner at {0} sends files that do not fit the manifest: {1}")]
+    Model(SocketAddr, ModelError),
+}
+
+/// Fetches the model with the given id and checks every byte of it.
+///
+/// # Errors
+/// [`FetchError`]: always the miner's doing, so another one may be asked.
+pub async fn fetch_model(address: SocketAddr, id: ManifestId) -> Result<VerifierModel, FetchError> {
+    let silent = |why: &str| FetchError::Silent(address, why.to_owned());
+    let line = Line::new(address, MAX_MANIFEST_BYTES + ENVELOPE_BYTES).ok_or_else(|| silent("bad address"))?;
+    timeout(WHOLE, fetch(&line, address, id)).await.map_err(|_| silent("it took too long"))?
+}
+
+async fn fetch(line: &Line, address: SocketAddr, id: ManifestId) -> Result<VerifierModel, FetchError> {
+    let reply = timeout(PIECE, line.client().info(InfoRequest {}))
+        .await
+        .map_err(|_| FetchError::Silent(address, "no reply".to_owned()))?
+        .map_err(|status| FetchError::Silent(address, status.message().to_owned()))?;
+    let manifest: Manifest = codec::decode(&reply.into_inner().manifest)
+        .ok()
+        .filter(|manifest: &Manifest| manifest.id() == id)
+        .ok_or(FetchError::Manifest(address, id))?;
+    let vocabulary = usize::try_from(manifest.architecture.vocab_size).unwrap_or(usize::MAX);
+
+    let asset = |kind, what, bound| asset(line.client(), address, kind, what, bound);
+    let tokenizer = asset(AssetKind::Tokenizer, "tokenizer", MAX_TOKENIZER_BYTES).await?;
+    let chat_template = match manifest.chat_template {
+        Some(_) => Some(asset(AssetKind::ChatTemplate, "chat template", MAX_TEMPLATE_BYTES).await?),
+        None => None,
+    };
+    let table = asset(AssetKind::EmbeddingDigests, "embedding digests", vocabulary.saturating_mul(32)).await?;
+
+    let checked = tokio::task::spawn_blocking(move || {
+        let (digests, rest) = table.as_chunks::<32>();
+        if digests.len() != vocabulary || !rest.is_empty() {
+            return Err(ModelError::Embeddings);
+        }
+        VerifierModel::new(manifest, tokenizer, chat_template, EmbeddingTable::new(digests.to_vec()))
+    });
+    match checked.await {
+        Ok(model) => model.map_err(|error| FetchError::Model(address, error)),
+        // A tokenizer that makes its own reader panic.
+        Err(_) => Err(FetchError::Silent(address, "the files cannot be read".to_owned())),
+    }
+}
+
+/// An asset, up to a bound.
+async fn asset(
+    mut client: MinerClient<Channel>,
+    address: SocketAddr,
+    kind: AssetKind,
+    what: &'static str,
+    bound: usize,
+) -> Result<Vec<u8>, FetchError> {
+    let silent = |why: &str| FetchError::Silent(address, format!("{what}: {why}"));
+    let mut pieces = timeout(PIECE, client.asset(AssetRequest { kind: kind.into() }))
+        .await
+        .map_err(|_| silent("no reply"))?
+        .map_err(|status| silent(status.message()))?
+        .into_inner();
+    let mut assembly = Assembly::new(bound);
+    loop {
+        let piece = timeout(PIECE, pieces.message()).await.map_err(|_| silent("it stopped sending"))?;
+        match piece.map_err(|status| silent(status.message()))? {
+            Some(piece) => assembly.push(&piece.data).map_err(|_| FetchError::TooLong(address, what))?,
+            None => return Ok(assembly.finish()),
+        }
+    }
+}

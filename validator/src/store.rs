@@ -1,0 +1,101 @@
+//! Every transcript, as a file.
+
+use std::path::{Path, PathBuf};
+
+use assay_audit::transcript_file::{Conclusion, TranscriptFile};
+use assay_commitments::{Epoch, Hotkey};
+
+use crate::atomic;
+use crate::error::StorageError;
+use crate::model::VerifierModel;
+
+/// Transcripts under one directory: `epoch-N/<miner>-<counter>-<verdict>.assay`, and under `assets/`
+/// the tokenizers and chat templates that they name, each once, by the hex of its digest.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens a store, or begins one.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn open(root: &Path) -> Result<Self, StorageError> {
+        std::fs::create_dir_all(root).map_err(StorageError::io("create", root))?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Where it lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Keeps a transcript; when this returns, it is on disk. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing kept before is touched.
+    pub fn save(&self, file: &TranscriptFile) -> Result<PathBuf, StorageError> {
+        let request = &file.record.request;
+        let path = self.path(request.epoch, &request.miner, request.counter, file.receipt.conclusion);
+        self.write(&path, &file.encode())?;
+        Ok(path)
+    }
+
+    /// Keeps the files that transcripts of a model may name without carrying them. Blocks on the
+    /// disk.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn save_assets(&self, model: &VerifierModel) -> Result<(), StorageError> {
+        let manifest = model.manifest();
+        let template = manifest.chat_template.as_ref().zip(model.chat_template());
+        for (digest, asset) in std::iter::once((&manifest.tokenizer, model.tokenizer())).chain(template) {
+            let path = self.root.join("assets").join(hex::encode(digest));
+            if !path.exists() {
+                self.write(&path, asset)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        let directory = path.parent().unwrap_or(&self.root);
+        std::fs::create_dir_all(directory).map_err(StorageError::io("create", directory))?;
+        atomic::write(path, bytes)
+    }
+
+    fn path(&self, epoch: Epoch, miner: &Hotkey, counter: u64, conclusion: Conclusion) -> PathBuf {
+        let miner: String = miner.to_string().chars().take(16).collect();
+        let verdict = match conclusion {
+            Conclusion::Accepted => "accepted",
+            Conclusion::Rejected(_) => "rejected",
+            Conclusion::Inconclusive(_) => "inconclusive",
+        };
+        self.root.join(format!("epoch-{epoch}")).join(format!("{miner}-{counter}-{verdict}.assay"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_audit::verdict::Reason;
+
+    use super::*;
+
+    #[test]
+    fn names_tell_epoch_miner_counter_and_verdict() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let path = store.path(Epoch::new(4), &Hotkey::new([0xab; 32]), 17, Conclusion::Rejected(Reason::C9));
+        assert_eq!(path, directory.path().join("epoch-4/abababababababab-17-rejected.assay"));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_says_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let error = Store::open(&file.join("store")).unwrap_err().to_string();
+        assert!(error.contains("store") && !error.contains('\n'), "{error}");
+    }
+}
