@@ -112,6 +112,12 @@ impl Supplied {
         }
     }
 
+    /// What a forger would send.
+    #[cfg(test)]
+    pub(crate) const fn forged(shift: u32, values: Vec<i64>) -> Self {
+        Self { shift, width: Width::Four, values }
+    }
+
     fn is_wide_enough(&self) -> bool {
         if self.width == Width::Four {
             return true;
@@ -173,7 +179,10 @@ impl Supplied {
         };
         let bytes = from.raw(outputs.checked_mul(width.bytes()).ok_or(Malformed::TooLong)?)?;
         let values: Vec<i64> = bytes.chunks_exact(width.bytes()).map(sign_extended).collect();
-        let in_range = values.iter().all(|value| value.saturating_abs() <= width.bound());
+        // Back on the grid a value must lie where products lie: beyond, a difference could come near the
+        // field's size and wrap to something small.
+        let most = width.bound().min(PRODUCT_BOUND.checked_shr(shift).unwrap_or(0));
+        let in_range = values.iter().all(|value| value.saturating_abs() <= most);
         if shift <= MAX_SHIFT && in_range { Ok(Self { shift, width, values }) } else { Err(Malformed::NotCanonical) }
     }
 
@@ -240,6 +249,22 @@ mod tests {
         let spiked: Vec<i64> = products.iter().copied().chain([1 << 50]).collect();
         assert!(Supplied::compress(&spiked).width > Width::Two);
         assert!(!Supplied::with_width(&spiked, Width::Two).is_canonical_product());
+    }
+
+    #[test]
+    fn a_value_beyond_every_product_is_not_canonical() {
+        let largest = Supplied { shift: 20, width: Width::Four, values: vec![1 << 31 >> 1, -(1 << 31 >> 1)] };
+        let within = Supplied { values: vec![1 << 30, 7], ..largest.clone() };
+        let beyond = Supplied { shift: 32, values: vec![(1 << 19) + 1, 7], ..largest.clone() };
+        let wrapped = Supplied { shift: 40, values: vec![(1 << 30) + (1 << 24) + 5, 7], ..largest };
+        let read = |supplied: &Supplied| {
+            let mut out = Writer::new();
+            supplied.write(&mut out);
+            Supplied::read(&mut Reader::new(&out.finish()), supplied.values.len())
+        };
+        assert_eq!(read(&within), Ok(within));
+        assert_eq!(read(&beyond), Err(Malformed::NotCanonical));
+        assert_eq!(read(&wrapped), Err(Malformed::NotCanonical));
     }
 
     proptest! {

@@ -21,6 +21,8 @@ pub mod prove;
 mod reference;
 mod relations;
 pub mod request;
+mod resolve;
+mod rounding;
 pub mod sampling;
 pub mod session;
 pub mod sizes;

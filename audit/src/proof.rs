@@ -15,6 +15,7 @@ use crate::decode::MAX_CANDIDATES;
 use crate::fixed::Supplied;
 use crate::num::index;
 use crate::relations::SuppliedProducts;
+use crate::rounding::Flips;
 use crate::sketch::{ClaimValues, SIGNS_COMPLETE};
 use crate::tolerance::MAX_OUTLIERS;
 
@@ -127,6 +128,7 @@ pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: us
             shape.trace().row_bytes(TreeId::A(cell.layer)),
             shape.cache_bytes(cell).into_iter().sum(),
             supplied.into_iter().sum(),
+            Flips::max_bytes(),
             shape.cell_hashes(cell).saturating_mul(32),
             claim(MAX_OUTLIERS).saturating_mul(7),
         ];
@@ -215,8 +217,9 @@ impl Witness {
         });
         for cell in &self.cells {
             [&cell.h, &cell.a, &cell.o, &cell.m].into_iter().chain(&cell.caches).for_each(|row| out.raw(row));
-            let SuppliedProducts { q, k, gate, up } = &cell.supplied;
+            let SuppliedProducts { q, k, gate, up, flips } = &cell.supplied;
             [q, k, gate, up].into_iter().for_each(|supplied| supplied.write(out));
+            flips.write(out);
             cell.hashes.iter().for_each(|hash| out.raw(hash));
         }
         for decode in &self.decodes {
@@ -269,6 +272,7 @@ impl CellWitness {
             k: products(Matrix::K)?,
             gate: products(Matrix::Gate)?,
             up: products(Matrix::Up)?,
+            flips: Flips::read(from)?,
         };
         let hashes = read_hashes(from, shape.cell_hashes(cell))?;
         Ok(Self { h, a, o, m, caches, supplied, hashes })

@@ -19,6 +19,8 @@ use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_
 use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
 use crate::relations::{CacheRow, CellRows, Layer, Linear, SuppliedProducts};
 use crate::request::Request;
+use crate::resolve::Search;
+use crate::rounding::Flips;
 use crate::statement::{Statement, challenge_of};
 use crate::steps;
 use crate::tolerance::Tolerance;
@@ -225,12 +227,15 @@ impl Source<'_> {
         let product = |matrix: Matrix, x: &FixedRow| polynomial.product(matrix.index(), &x.integers);
         let (q, k) = (product(Matrix::Q, &x1), product(Matrix::K, &x1));
         let (gate, up) = (product(Matrix::Gate, &x2), product(Matrix::Up, &x2));
-        let supplied = SuppliedProducts {
+        let mut supplied = SuppliedProducts {
             q: Supplied::compress(&q),
             k: Supplied::compress(&k),
             gate: Supplied::compress(&gate),
             up: Supplied::compress(&up),
+            flips: Flips::default(),
         };
+        let search = Search { layer: &layer, polynomial, rows: &rows, position: cell.position };
+        supplied.flips = search.flips(&x1, &x2, &supplied);
         let linears = layer.linears(&rows, &supplied).map_err(out_of_range)?;
         let [_, _, v, o_linear, _, _, down] = &linears;
         let [v, o_exact, down] = [v, o_linear, down].map(|linear| product(linear.matrix, &linear.input));

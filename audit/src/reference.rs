@@ -7,6 +7,7 @@
 
 use assay_commitments::Position;
 use assay_commitments::manifest::Architecture;
+use assay_commitments::rows::round_bf16_once;
 
 use crate::num::{real, real_count};
 
@@ -67,37 +68,16 @@ fn weighted_sum(weights: &[f64], rows: &[&[f64]], width: usize) -> Vec<f64> {
     totals
 }
 
-/// The bf16 number nearest to `value`, halves to even, as a runtime keeps it: magnitudes under 2^-126
-/// and negative zero become zero. What is too large becomes infinite, for the caller to refuse.
-pub(crate) fn to_bf16(value: f64) -> f64 {
-    const CUT: u64 = 52 - 7;
-    if !value.is_finite() {
-        return value;
-    }
-    let bits = value.to_bits();
-    let odd = (bits >> CUT) & 1;
-    // A carry out of the significand is the next exponent; finite f64 leave room for it.
-    let rounded = bits.saturating_add((1 << (CUT - 1)) - 1).saturating_add(odd) >> CUT << CUT;
-    let rounded = f64::from_bits(rounded);
-    if rounded.abs() < f64::from(f32::MIN_POSITIVE) {
-        0.0
-    } else if rounded.abs() > f64::from(f32::MAX) {
-        f64::INFINITY.copysign(rounded)
-    } else {
-        rounded
-    }
-}
-
 /// `x / sqrt(mean(x^2) + eps) * weights`, rounded once.
 pub(crate) fn rms_norm(x: &[f64], weights: &[f32], eps: f32) -> Vec<f64> {
     let mean = dot(x, x) / real_count(x.len());
     let scale = 1.0 / (mean + f64::from(eps)).sqrt();
-    x.iter().zip(weights).map(|(x, weight)| to_bf16(x * scale * f64::from(*weight))).collect()
+    x.iter().zip(weights).map(|(x, weight)| round_bf16_once(x * scale * f64::from(*weight))).collect()
 }
 
 /// The sum of two rows, rounded once. Both are bf16, so the f64 sum is exact.
 pub(crate) fn add(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| to_bf16(a + b)).collect()
+    a.iter().zip(b).map(|(a, b)| round_bf16_once(a + b)).collect()
 }
 
 /// Rotates a head at a position: pairs are `(j, j + head_dim / 2)`, the angle is the f32 product of
@@ -125,11 +105,14 @@ fn to_f32(value: f64) -> f64 {
     f64::from(value as f32)
 }
 
-/// `silu(gate) * up` with the profile's roundings: both factors arrive rounded, silu is rounded, and
-/// so is the product.
-pub(crate) fn activation(gate: &[f64], up: &[f64]) -> Vec<f64> {
-    let silu = |x: f64| to_bf16(x / (1.0 + libm::exp(-x)));
-    gate.iter().zip(up).map(|(gate, up)| to_bf16(silu(*gate) * up)).collect()
+/// `x / (1 + exp(-x))`, not rounded.
+pub(crate) fn silu(x: f64) -> f64 {
+    x / (1.0 + libm::exp(-x))
+}
+
+/// The products of two rows, rounded once. Both are bf16, so the f64 product is exact.
+pub(crate) fn multiply(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| round_bf16_once(a * b)).collect()
 }
 
 /// What one head makes of a cache prefix.
@@ -178,10 +161,10 @@ mod tests {
             if value.is_nan() || (value.abs() < f32::MIN_POSITIVE && value.abs() > f32::MIN_POSITIVE * 0.99) {
                 continue;
             }
-            assert_eq!(to_bf16(f64::from(value)), f64::from(round_bf16(value)), "{value:e}");
+            assert_eq!(round_bf16_once(f64::from(value)), f64::from(round_bf16(value)), "{value:e}");
         }
-        assert_eq!(to_bf16(-0.0).to_bits(), 0);
-        assert_eq!(to_bf16(1e300), f64::INFINITY);
+        assert_eq!(round_bf16_once(-0.0).to_bits(), 0);
+        assert_eq!(round_bf16_once(1e300), f64::INFINITY);
     }
 
     #[test]
@@ -193,7 +176,7 @@ mod tests {
         };
         for _ in 0..200_000 {
             let (a, b) = (draw(), -draw());
-            assert_eq!(to_bf16(f64::from(a) + f64::from(b)), f64::from(round_bf16(a + b)), "{a:e} {b:e}");
+            assert_eq!(round_bf16_once(f64::from(a) + f64::from(b)), f64::from(round_bf16(a + b)), "{a:e} {b:e}");
         }
     }
 
@@ -217,7 +200,7 @@ mod tests {
     /// Pins the last bits of the elementary functions and of the summation order.
     #[test]
     fn kat_reference_arithmetic_v1() {
-        let x: Vec<f64> = (0..37_i32).map(|i| to_bf16(f64::from(i * i % 17) / 7.0 - 1.0)).collect();
+        let x: Vec<f64> = (0..37_i32).map(|i| round_bf16_once(f64::from(i * i % 17) / 7.0 - 1.0)).collect();
         let exp: f64 = x.iter().map(|&x| libm::exp(x)).sum();
         let log: f64 = (1..50_i32).map(|i| libm::log(f64::from(i) / 3.0)).sum();
         let trig: f64 = (0..50_i32).map(|i| libm::sin(f64::from(i)) * libm::cos(f64::from(i) / 3.0)).sum();

@@ -5,11 +5,13 @@
 //! the linear relations.
 
 use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::rows::round_bf16_once;
 use assay_commitments::{KvGroup, Position};
 
 use crate::fixed::{FixedRow, Supplied};
 use crate::num::index;
-use crate::reference::{activation, add, attention, rms_norm, rope, to_bf16};
+use crate::reference::{HeadOutput, add, attention, multiply, rms_norm, rope};
+use crate::rounding::{Flips, product_doubts, resolve, silu_doubt};
 use crate::sketch::Target;
 use crate::tolerance::{Tolerance, deviation, median_magnitude};
 use crate::verdict::Relation;
@@ -41,6 +43,8 @@ pub(crate) struct SuppliedProducts {
     pub(crate) k: Supplied,
     pub(crate) gate: Supplied,
     pub(crate) up: Supplied,
+    /// Where the runtime rounded the other way.
+    pub(crate) flips: Flips,
 }
 
 /// A layer's constants.
@@ -87,7 +91,7 @@ pub(crate) struct Elementwise {
 }
 
 impl Layer<'_> {
-    const fn exponent(&self, matrix: Matrix) -> i16 {
+    pub(crate) const fn exponent(&self, matrix: Matrix) -> i16 {
         let [q, k, v, o, gate, up, down] = self.exponents;
         match matrix {
             Matrix::Q => q,
@@ -118,11 +122,17 @@ impl Layer<'_> {
         FixedRow::new(&rms_norm(middle, norm, self.architecture.norm_eps)).ok_or(Relation::C8)
     }
 
-    /// C9: the input of the down projection.
-    pub(crate) fn down_input(&self, x: &FixedRow, gate: &Supplied, up: &Supplied) -> Result<FixedRow, Relation> {
-        let gate = rounded(gate, x.product_exponent(self.exponent(Matrix::Gate)));
-        let up = rounded(up, x.product_exponent(self.exponent(Matrix::Up)));
-        FixedRow::new(&activation(&gate, &up)).ok_or(Relation::C9)
+    /// C9: the input of the down projection. A flip where nothing is in doubt belongs to C8.
+    pub(crate) fn down_input(&self, x: &FixedRow, supplied: &SuppliedProducts) -> Result<FixedRow, Relation> {
+        let SuppliedProducts { gate, up, flips, .. } = supplied;
+        let rounded = |matrix, products: &Supplied, flips: &[u32]| {
+            let doubts = product_doubts(products, x.product_exponent(self.exponent(matrix)));
+            resolve(doubts.into_iter(), flips).ok_or(Relation::C8)
+        };
+        let gate = rounded(Matrix::Gate, gate, &flips.gate)?;
+        let up = rounded(Matrix::Up, up, &flips.up)?;
+        let silu = resolve(gate.iter().map(|gate| silu_doubt(*gate)), &flips.silu).ok_or(Relation::C8)?;
+        FixedRow::new(&multiply(&silu, &up)).ok_or(Relation::C9)
     }
 
     /// C10: the residual stream after the layer.
@@ -135,28 +145,26 @@ impl Layer<'_> {
         let x1 = self.attention_input(rows)?;
         let x2 = self.mlp_input(&Self::middle(rows)?)?;
         let heads = FixedRow::new(&rows.a).ok_or(Relation::C6)?;
-        let down = self.down_input(&x2, &supplied.gate, &supplied.up)?;
+        let down = self.down_input(&x2, supplied)?;
         let values: Vec<f64> = rows.caches.iter().flat_map(|cache| cache.value.iter().copied()).collect();
         let given = |matrix, input: &FixedRow, products: &Supplied| Linear {
             matrix,
             input: input.clone(),
             target: Target::supplied(products),
         };
-        let theta = self.tolerance.theta_products;
-        let theta_down = self.tolerance.theta_down(&down.integers);
-        let committed = |matrix, input: FixedRow, row: &[f64], theta| {
+        let committed = |matrix, input: FixedRow, row: &[f64]| {
             let exponent = input.product_exponent(self.exponent(matrix));
-            let target = Target::committed(row, exponent, &self.tolerance, theta).ok_or(relation_of(matrix))?;
+            let target = Target::committed(row, exponent, &self.tolerance).ok_or(relation_of(matrix))?;
             Ok(Linear { matrix, input, target })
         };
         Ok([
             given(Matrix::Q, &x1, &supplied.q),
             given(Matrix::K, &x1, &supplied.k),
-            committed(Matrix::V, x1, &values, theta)?,
-            committed(Matrix::O, heads, &rows.o, theta)?,
+            committed(Matrix::V, x1, &values)?,
+            committed(Matrix::O, heads, &rows.o)?,
             given(Matrix::Gate, &x2, &supplied.gate),
             given(Matrix::Up, &x2, &supplied.up),
-            committed(Matrix::Down, down, &rows.m, theta_down)?,
+            committed(Matrix::Down, down, &rows.m)?,
         ])
     }
 
@@ -168,8 +176,12 @@ impl Layer<'_> {
         supplied: &SuppliedProducts,
     ) -> Result<Vec<Elementwise>, Relation> {
         let x1 = self.attention_input(rows)?;
-        let keys = rounded(&supplied.k, x1.product_exponent(self.exponent(Matrix::K)));
-        let queries = rounded(&supplied.q, x1.product_exponent(self.exponent(Matrix::Q)));
+        let rounded = |matrix, products: &Supplied, flips: &[u32]| {
+            let doubts = product_doubts(products, x1.product_exponent(self.exponent(matrix)));
+            resolve(doubts.into_iter(), flips).ok_or(Relation::C2)
+        };
+        let keys = rounded(Matrix::K, &supplied.k, &supplied.flips.k)?;
+        let queries = rounded(Matrix::Q, &supplied.q, &supplied.flips.q)?;
         let head_dim = index(self.architecture.head_dim);
         let group_width = head_dim.saturating_mul(index(self.architecture.heads_per_group()));
 
@@ -189,15 +201,20 @@ impl Layer<'_> {
             let outputs = rows.a.chunks(group_width).nth(number).unwrap_or(&[]);
             let queries = queries.chunks(group_width).nth(number).unwrap_or(&[]);
             for (output, query) in outputs.chunks(head_dim).zip(queries.chunks(head_dim)) {
-                let query: Vec<f64> = rope(query, position, self.architecture).into_iter().map(to_bf16).collect();
+                let query: Vec<f64> =
+                    rope(query, position, self.architecture).into_iter().map(round_bf16_once).collect();
                 let head = attention(&query, &keys, &values);
-                let own = self.tolerance.of_row(output, median_magnitude(output));
-                let tau: Vec<f64> =
-                    own.iter().zip(&head.spread).map(|(tau, spread)| tau + self.tolerance.eps_rel * spread).collect();
+                let tau = self.attention_tolerance(output, &head);
                 checks.push(self.judge(Relation::C5, *group, deviation(output, &head.output, &tau)));
             }
         }
         Ok(checks)
+    }
+
+    /// The tolerance of a head's output: that of any row, and what rounded probabilities may move.
+    pub(crate) fn attention_tolerance(&self, output: &[f64], head: &HeadOutput) -> Vec<f64> {
+        let own = self.tolerance.of_row(output, median_magnitude(output));
+        own.iter().zip(&head.spread).map(|(tau, spread)| tau + self.tolerance.eps_rel * spread).collect()
     }
 
     fn judge(&self, relation: Relation, group: KvGroup, (mean, largest): (f64, f64)) -> Elementwise {
@@ -206,9 +223,4 @@ impl Layer<'_> {
         let holds = mean <= theta && largest <= self.tolerance.gross;
         Elementwise { relation, group, ratio: mean / theta, holds }
     }
-}
-
-/// Supplied products as the runtime goes on with them.
-fn rounded(supplied: &Supplied, exponent: i32) -> Vec<f64> {
-    supplied.reals(exponent).into_iter().map(to_bf16).collect()
 }

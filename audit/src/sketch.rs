@@ -120,7 +120,7 @@ pub(crate) struct Target {
 impl Target {
     /// The target of a committed row: tolerances from the profile, outliers taken out. `None` when
     /// the row has no place on the grid, has too many outliers, or its tolerance cannot be compared.
-    pub(crate) fn committed(row: &[f64], exponent: i32, profile: &Tolerance, theta: f64) -> Option<Self> {
+    pub(crate) fn committed(row: &[f64], exponent: i32, profile: &Tolerance) -> Option<Self> {
         let unit = power_of_two(exponent.saturating_neg());
         let on_grid = |y: &f64| nearest_integer(y * unit).filter(|integer| integer.abs() < PRODUCT_BOUND);
         let integers: Vec<i64> = row.iter().map(on_grid).collect::<Option<_>>()?;
@@ -149,7 +149,7 @@ impl Target {
         let rho: Vec<i64> = row.iter().zip(&tau).map(weight).collect::<Option<_>>()?;
         let weighted: Vec<f64> = rho.iter().zip(&tau).map(|(rho, tau)| real(*rho) * tau).collect();
         let tolerance = dot(&weighted, &weighted);
-        Some(Self { row: integers, rho, singles, tolerance, theta })
+        Some(Self { row: integers, rho, singles, tolerance, theta: profile.theta_products })
     }
 
     /// The target of supplied products: each may be off by a rounding, which is uniform.
@@ -270,13 +270,13 @@ mod tests {
 
     /// A row as an honest runtime commits it: products rounded to bf16, grid 2^-40.
     fn committed(products: &[i64]) -> Vec<f64> {
-        products.iter().map(|p| crate::reference::to_bf16(real(*p) * power_of_two(-40))).collect()
+        products.iter().map(|p| assay_commitments::rows::round_bf16_once(real(*p) * power_of_two(-40))).collect()
     }
 
     #[test]
     fn honest_rows_pass_with_room() {
         let products = products(700);
-        let target = Target::committed(&committed(&products), -40, &PROFILE, 0.5).unwrap();
+        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         let comparison = target.check(&signs, &target.claims(&signs, &products));
         assert!(comparison.within && comparison.singles_hold && comparison.ratio < 0.4, "{comparison:?}");
@@ -288,7 +288,7 @@ mod tests {
     fn a_row_of_other_weights_fails() {
         let products = products(700);
         let moved: Vec<i64> = products.iter().enumerate().map(|(j, p)| p + p / 60 * (j as i64 % 3 - 1)).collect();
-        let target = Target::committed(&committed(&moved), -40, &PROFILE, 0.5).unwrap();
+        let target = Target::committed(&committed(&moved), -40, &PROFILE).unwrap();
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         assert!(!target.check(&signs, &target.claims(&signs, &products)).within);
     }
@@ -298,7 +298,7 @@ mod tests {
         let products = products(700);
         let mut row = committed(&products);
         row[3] += power_of_two(10);
-        let target = Target::committed(&row, -40, &PROFILE, 0.5);
+        let target = Target::committed(&row, -40, &PROFILE);
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         assert!(target.is_none_or(|target| {
             let comparison = target.check(&signs, &target.claims(&signs, &products));
@@ -310,7 +310,7 @@ mod tests {
     fn outliers_are_proven_singly_and_are_few() {
         let mut products = products(700);
         products[5] = 1 << 50;
-        let target = Target::committed(&committed(&products), -40, &PROFILE, 0.5).unwrap();
+        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
         assert_eq!(target.singles.iter().map(|single| single.0).collect::<Vec<_>>(), [5]);
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         let mut claims = target.claims(&signs, &products);
@@ -318,14 +318,14 @@ mod tests {
         claims.singles[0] += f_from_i64(1 << 44);
         assert!(!target.check(&signs, &claims).singles_hold);
         products[..20].fill(1 << 50);
-        assert!(Target::committed(&committed(&products), -40, &PROFILE, 0.5).is_none());
+        assert!(Target::committed(&committed(&products), -40, &PROFILE).is_none());
     }
 
     #[test]
     fn the_weights_of_a_claim_reproduce_its_value() {
         let mut products = products(90);
         products[7] = 1 << 50;
-        let target = Target::committed(&committed(&products), -40, &PROFILE, 0.5).unwrap();
+        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
         assert_eq!(target.singles.len(), 1);
         let signs = Signs::draw(&[2; 32], 5, SIGNS_COMPLETE, 90);
         let claims = target.claims(&signs, &products);
@@ -334,6 +334,26 @@ mod tests {
         let weights = target.output_weights(&signs, &powers);
         let sum: E = weights.iter().zip(&products).map(|(weight, p)| e_mul_f(*weight, f_from_i64(*p))).sum();
         assert_eq!(sum, claims.value(&powers));
+    }
+
+    /// Products sent half the field away, in pairs, cancel in every signed sum. Their size gives them away:
+    /// what is read lies within the bound on products, and so does what the target is made of.
+    #[test]
+    fn products_half_a_field_away_have_no_form() {
+        let half = i64::try_from((P - 1) / 2).unwrap();
+        let products = products(300);
+        let far = |j: usize| if j < 2 { half } else { 0 };
+        let forged = products.iter().enumerate().map(|(j, p)| (p - far(j) + (1 << 31)) >> 32).collect();
+        let supplied = Supplied::forged(32, forged);
+        let mut out = assay_commitments::codec::Writer::new();
+        supplied.write(&mut out);
+        let bytes = out.finish();
+        let read = Supplied::read(&mut assay_commitments::codec::Reader::new(&bytes), 300);
+        assert!(read.is_err());
+        // Were it read, the sketch would not see it.
+        let target = Target::supplied(&supplied);
+        let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 300);
+        assert!(target.check(&signs, &target.claims(&signs, &products)).within);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use assay_commitments::rows::Profile;
 
-use crate::num::{real, real_count};
+use crate::num::real_count;
 use crate::reference::dot;
 
 /// The constants of a profile.
@@ -18,11 +18,6 @@ pub struct Tolerance {
     pub eps_abs: f64,
     /// Most mean square deviation of committed products, in tolerances.
     pub theta_products: f64,
-    /// The same for the MLP branch, whose input the reference knows only up to single roundings.
-    pub theta_down: f64,
-    /// What a single activation of the MLP that rounds the other way may add to that, when it alone
-    /// makes up the row.
-    pub theta_flip: f64,
     /// Most mean square deviation of keys, in tolerances.
     pub theta_keys: f64,
     /// Most mean square deviation of a head's output, in tolerances.
@@ -50,30 +45,13 @@ impl Tolerance {
                 eps_rel: 1.0 / 256.0,
                 eps_abs: 1.0 / 512.0,
                 theta_products: 0.5,
-                theta_down: 1.0,
-                theta_flip: 8.0,
-                theta_keys: 1.5,
-                theta_attention: 1.0,
+                theta_keys: 0.5,
+                theta_attention: 0.28,
                 gross: 32.0,
                 logit_rel: 1.0 / 512.0,
                 logit_abs: 1.0 / 128.0,
             },
         }
-    }
-
-    /// The most mean square deviation of what `input` is multiplied to by the down projection.
-    ///
-    /// The reference knows gate and up products within their rounding, and a runtime sums them in
-    /// another order: an activation that lies near the middle of two bf16 numbers may round either way.
-    /// It then moves its whole contribution by up to 2^-7, which is two tolerances; squared, four times
-    /// its share of the row, and twice that for columns of the matrix that are larger than others. Rows
-    /// that hang on one activation are rare, and known by their input.
-    pub(crate) fn theta_down(&self, input: &[i64]) -> f64 {
-        let values: Vec<f64> = input.iter().map(|value| real(*value)).collect();
-        let total = dot(&values, &values);
-        let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value * value));
-        let share = if total > 0.0 { largest / total } else { 0.0 };
-        self.theta_down + self.theta_flip * share
     }
 
     /// The tolerance of every element of a committed row.

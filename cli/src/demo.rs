@@ -45,8 +45,8 @@ pub struct DemoArgs {
 /// # Errors
 /// [`Fault`]: a folder that cannot be written, a port that cannot be had.
 pub fn run(args: &DemoArgs) -> CommandResult {
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Fault::own(format!("no threads for the demo: {error}")))?;
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|error| Fault::own(format!("no threads for the demo: {error}")))?;
     runtime.block_on(play(args))
 }
 

@@ -86,7 +86,9 @@ impl Writer {
     /// Writes a length and that many values.
     pub fn list<T: Canonical>(&mut self, values: &[T]) {
         self.length(values.len());
-        values.iter().for_each(|value| value.write(self));
+        for value in values {
+            value.write(self);
+        }
     }
 }
 

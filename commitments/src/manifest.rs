@@ -325,8 +325,9 @@ impl Manifest {
         Arc::new(self.architecture.head_layout().expect("a manifest's layout was checked when it was made"))
     }
 
-    /// Whether the parts agree with each other: counts, code parameters that fit the layouts and
-    /// reach the security level.
+    /// Whether the parts agree with each other: the counts, and the code parameters with the layouts.
+    /// A layout has one legal code, the one that the search finds: what a manifest could otherwise
+    /// choose (more queries, a lower rate) only makes others work.
     fn is_consistent(&self) -> bool {
         let architecture = &self.architecture;
         let (Ok(layer), Ok(head), Ok(shards)) =
@@ -334,11 +335,8 @@ impl Manifest {
         else {
             return false;
         };
-        let fits = |code: &CodeParams, layout: &Layout| {
-            code.log_size == layout.log_size() && code.row_log <= layout.min_input_log() && code.is_secure()
-        };
-        fits(&self.layer_code, &layer)
-            && fits(&self.head_code, &head)
+        self.layer_code == CodeParams::for_layout(&layer)
+            && self.head_code == CodeParams::for_layout(&head)
             && u32::try_from(self.layers.len()) == Ok(architecture.layers)
             && u32::try_from(self.head.roots.len()) == Ok(shards)
     }
@@ -394,4 +392,62 @@ pub fn small_digest(vectors: &[&[f32]]) -> [u8; 32] {
         });
     }
     *hash.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let architecture = Architecture {
+            vocab_size: 100,
+            hidden: 64,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            ffn: 192,
+            max_positions: 64,
+            norm_eps: 1e-5,
+            inverse_frequencies: vec![0.5; 8],
+            tied: true,
+            stop_tokens: vec![TokenId::new(1)],
+        };
+        let code = |layout: Result<Layout, ArchitectureError>| CodeParams::for_layout(&layout.unwrap());
+        let entry = LayerEntry { root: WeightRoot([1; 32]), exponents: [0; 7], small: [2; 32] };
+        let roots = vec![WeightRoot([3; 32]); usize::try_from(architecture.head_shards().unwrap()).unwrap()];
+        Manifest {
+            profile: Profile::Bf16V1,
+            tokenizer: [4; 32],
+            chat_template: None,
+            layer_code: code(architecture.layer_layout()),
+            head_code: code(architecture.head_layout()),
+            embeddings: [5; 32],
+            layers: vec![entry; 2],
+            head: HeadEntry { roots, exponent: 0, small: [6; 32] },
+            architecture,
+        }
+    }
+
+    #[test]
+    fn a_layout_has_one_legal_code() {
+        let good = manifest();
+        assert_eq!(codec::decode(&codec::encode(&good)), Ok(good.clone()));
+        let changed = |change: &dyn Fn(&mut CodeParams)| {
+            let (mut layer, mut head) = (good.clone(), good.clone());
+            change(&mut layer.layer_code);
+            change(&mut head.head_code);
+            [layer, head]
+        };
+        // Each as secure as the legal code or more so, and dearer for whoever verifies.
+        let others = [
+            changed(&|code| code.queries += 1),
+            changed(&|code| code.queries = crate::params::MAX_QUERIES),
+            changed(&|code| code.rate_log = if code.rate_log == 4 { 3 } else { code.rate_log + 1 }),
+            changed(&|code| code.row_log = if code.row_log == 0 { 1 } else { code.row_log - 1 }),
+        ];
+        for other in others.into_iter().flatten() {
+            assert_eq!(codec::decode::<Manifest>(&codec::encode(&other)), Err(Malformed::NotCanonical));
+        }
+    }
 }

@@ -78,6 +78,27 @@ pub fn round_bf16(value: f32) -> f32 {
     bf16_value(bf16_bits(value))
 }
 
+/// The bf16 number nearest to `value`, halves to even, as a runtime keeps it: magnitudes under 2^-126
+/// and negative zero become zero. What is too large becomes infinite, for the caller to refuse.
+pub fn round_bf16_once(value: f64) -> f64 {
+    const CUT: u64 = 52 - 7;
+    if !value.is_finite() {
+        return value;
+    }
+    let bits = value.to_bits();
+    let odd = (bits >> CUT) & 1;
+    // A carry out of the significand is the next exponent; finite f64 leave room for it.
+    let rounded = bits.saturating_add((1 << (CUT - 1)) - 1).saturating_add(odd) >> CUT << CUT;
+    let rounded = f64::from_bits(rounded);
+    if rounded.abs() < f64::from(f32::MIN_POSITIVE) {
+        0.0
+    } else if rounded.abs() > f64::from(f32::MAX) {
+        f64::INFINITY.copysign(rounded)
+    } else {
+        rounded
+    }
+}
+
 /// Appends `row` to `out` in the profile's dtype.
 pub fn encode_row(profile: Profile, row: &[f32], out: &mut Vec<u8>) {
     match profile {
@@ -114,8 +135,9 @@ mod tests {
 
     #[test]
     fn rounding_goes_to_the_even_neighbour() {
-        assert_eq!(round_bf16(1.0 + 1.0 / 256.0), 1.0);
-        assert_eq!(round_bf16(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0);
+        let rounded = |value| round_bf16(value).to_bits();
+        assert_eq!(rounded(1.0 + 1.0 / 256.0), 1.0_f32.to_bits());
+        assert_eq!(rounded(1.0 + 3.0 / 256.0), (1.0_f32 + 4.0 / 256.0).to_bits());
         assert_eq!(bf16_bits(f32::MAX), 0x7f80);
     }
 

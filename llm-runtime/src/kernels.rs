@@ -67,8 +67,8 @@ impl InplaceOp1 for Round {
 /// `x * rsqrt(mean(x^2) + eps) * w` for each row `x` of `[n, d]` and `w` of `[d]`: f64 inside, one
 /// rounding at the end.
 ///
-/// f64 because an element that rounds the other way than in the audit's reference moves every product
-/// of the row: in f32 about one element in ten thousand does, in f64 none.
+/// f64 to the rounding because an element that rounds the other way than in the audit's reference moves
+/// every product of the row: in f32 about one element in ten thousand does, in f64 none.
 pub(crate) struct RmsNorm {
     pub(crate) eps: f32,
     pub(crate) numerics: Numerics,
@@ -97,9 +97,9 @@ impl CustomOp2 for RmsNorm {
         for row in rows.chunks_exact(weights.len()) {
             let squares: f64 = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
             let scale = 1.0 / (squares / weights.len() as f64 + f64::from(self.eps)).sqrt();
-            normed.extend(row.iter().zip(weights).map(|(x, w)| (f64::from(*x) * scale * f64::from(*w)) as f32));
+            let products = row.iter().zip(weights).map(|(x, w)| f64::from(*x) * scale * f64::from(*w));
+            normed.extend(products.map(|product| self.numerics.round_once(product)));
         }
-        self.numerics.round(&mut normed);
         Ok((CpuStorage::F32(normed), rows_layout.shape().clone()))
     }
 }
@@ -138,10 +138,11 @@ impl InplaceOp2 for Rotate {
             for head in turned.chunks_exact_mut(self.head_dim) {
                 let (first, second) = head.split_at_mut(self.head_dim / 2);
                 for (((x1, x2), cos), sin) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-                    (*x1, *x2) = (*x1 * cos - *x2 * sin, *x2 * cos + *x1 * sin);
+                    let [a, b, cos, sin] = [*x1, *x2, *cos, *sin].map(f64::from);
+                    *x1 = self.numerics.round_once(a * cos - b * sin);
+                    *x2 = self.numerics.round_once(b * cos + a * sin);
                 }
             }
-            self.numerics.round(turned);
         }
         Ok(())
     }

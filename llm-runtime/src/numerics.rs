@@ -1,6 +1,6 @@
 //! The two ways to round.
 
-use assay_commitments::rows::round_bf16;
+use assay_commitments::rows::{round_bf16, round_bf16_once};
 
 /// Where values are rounded between operations. Both modes run the same code on f32 tensors and
 /// accumulate in f32.
@@ -15,6 +15,15 @@ pub enum Numerics {
 }
 
 impl Numerics {
+    /// One value, rounded once from f64.
+    #[expect(clippy::cast_possible_truncation, reason = "a bf16 value is an f32 value, and f32 is rounded to")]
+    pub fn round_once(self, value: f64) -> f32 {
+        match self {
+            Self::Bf16V1 => round_bf16_once(value) as f32,
+            Self::F32 => flush(value as f32),
+        }
+    }
+
     /// Rounds each value once. Magnitudes under 2^-126 and negative zero become zero in both modes:
     /// no committed row may hold them.
     pub fn round(self, values: &mut [f32]) {

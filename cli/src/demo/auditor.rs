@@ -39,7 +39,8 @@ pub(crate) async fn replay(folder: &Path, chain: &Devnet, validator: Hotkey) -> 
     let epoch = chain.head().await.map_err(|error| Fault::own(error.to_string()))?.epoch;
     let mut keys = BTreeMap::new();
     for number in 0..=epoch.get() {
-        let record = chain.epoch_key(validator, Epoch::new(number)).await.map_err(|error| Fault::own(error.to_string()))?;
+        let record =
+            chain.epoch_key(validator, Epoch::new(number)).await.map_err(|error| Fault::own(error.to_string()))?;
         if let Some(key) = record.and_then(|record| record.key) {
             keys.insert(number, EpochKey::new(*key.as_bytes()));
         }
@@ -80,7 +81,8 @@ fn examine(path: &Path, keys: &BTreeMap<u64, EpochKey>) -> (bool, bool) {
         Exchange::Committed { reply: Reply::Challenged { nonce, .. }, .. } => *nonce,
         Exchange::Committed { reply: Reply::None, .. } | Exchange::Uncommitted(_) => None,
     };
-    let drawn = keys.get(&request.epoch.get()).map(|key| key.nonce(request.network.netuid, &request.miner, request.counter));
+    let drawn =
+        keys.get(&request.epoch.get()).map(|key| key.nonce(request.network.netuid, &request.miner, request.counter));
     match (revealed, drawn) {
         (Some(revealed), Some(drawn)) => (same && revealed == drawn, true),
         _ => (same, false),

@@ -13,10 +13,10 @@ use assay_audit::model::ModelTensors;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::Request;
 use assay_audit::sampling::Sampling;
+use assay_commitments::TokenId;
 use assay_commitments::codec;
 use assay_commitments::manifest::Matrix;
 use assay_commitments::trace::TraceCommitment;
-use assay_commitments::TokenId;
 use assay_llm_runtime::quantize::{self, Format};
 use assay_llm_runtime::{Model, Numerics, RunError, finetune};
 use assay_miner::{Backend, HonestBackend, ProveError, ServeError, Served};
@@ -306,4 +306,3 @@ impl Backend for Player {
         }
     }
 }
-

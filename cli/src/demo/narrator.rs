@@ -78,7 +78,10 @@ impl Narrator {
             }
             ValidatorEvent::Skipped { miner, why } => self.say(&format!("  {:<10} not asked: {why}", name(miner))),
             ValidatorEvent::ModelFetched { from, .. } => {
-                self.say(&format!("  the validator fetched manifest, tokenizer and embedding digests from {}", name(from)));
+                self.say(&format!(
+                    "  the validator fetched manifest, tokenizer and embedding digests from {}",
+                    name(from)
+                ));
             }
             ValidatorEvent::Buried { miner, .. } => {
                 self.say(&format!("  {:<10} an interrupted session is inconclusive", name(miner)));

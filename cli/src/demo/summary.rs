@@ -153,8 +153,7 @@ impl Summary {
             "miner", "what it did", "audits", "accepted", "caught by", "standing", "weight", "emission"
         );
         for line in &self.lines {
-            let caught: Vec<String> =
-                line.rejected.iter().map(|(slug, count)| format!("{slug} x{count}")).collect();
+            let caught: Vec<String> = line.rejected.iter().map(|(slug, count)| format!("{slug} x{count}")).collect();
             let caught = if caught.is_empty() { "-".to_owned() } else { caught.join(", ") };
             let _ = writeln!(
                 out,
@@ -170,7 +169,13 @@ impl Summary {
             );
         }
         let _ = writeln!(out, "\n{}", self.sentence());
-        let _ = writeln!(out, "{} epochs in {:.0} s; transcripts in {}", self.epochs, elapsed.as_secs_f64(), self.transcripts.display());
+        let _ = writeln!(
+            out,
+            "{} epochs in {:.0} s; transcripts in {}",
+            self.epochs,
+            elapsed.as_secs_f64(),
+            self.transcripts.display()
+        );
         if let Some(example) = self.example() {
             let _ = writeln!(out, "replay one: cargo run --release -- audit verify {}", example.display());
         }
@@ -181,7 +186,9 @@ impl Summary {
         let (wronged, free) = (self.honest_rejected(), self.unpunished());
         match (wronged, free.is_empty()) {
             (0, true) => "No honest miner was rejected, and every cheater was caught.".to_owned(),
-            (0, false) => format!("No honest miner was rejected, but not all cheaters were punished: {}.", free.join(", ")),
+            (0, false) => {
+                format!("No honest miner was rejected, but not all cheaters were punished: {}.", free.join(", "))
+            }
             (_, _) => format!("Honest responses rejected: {wronged}; cheaters unpunished: {}.", free.len()),
         }
     }

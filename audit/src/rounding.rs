@@ -1,0 +1,150 @@
+//! Roundings that the reference cannot know.
+//!
+//! A supplied product is known up to half its step, and a runtime adds up its terms in another order:
+//! where the value lies that near to the middle between two bf16 numbers, an honest runtime may have
+//! taken either. Were the reference to insist on one, a single such activation could move a whole row
+//! that hangs on it. So the prover may name entries in which its runtime rounded the other way; the
+//! verifier takes the other neighbour there, after checking that the entry really is in doubt. What a
+//! forger gains is the honest freedom: one unit in the last place, in the few entries in doubt.
+
+use assay_commitments::codec::{Malformed, Reader, Writer};
+use assay_commitments::rows::round_bf16_once;
+
+use crate::fixed::Supplied;
+use crate::num::{count, index, power_of_two};
+use crate::reference::silu;
+use crate::tolerance::median_magnitude;
+
+/// Most entries of one list.
+const MAX_FLIPS: usize = 64;
+
+/// Entries of each row in which the runtime rounded the other way, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flips {
+    pub(crate) q: Vec<u32>,
+    pub(crate) k: Vec<u32>,
+    pub(crate) gate: Vec<u32>,
+    pub(crate) up: Vec<u32>,
+    pub(crate) silu: Vec<u32>,
+}
+
+impl Flips {
+    pub(crate) fn write(&self, out: &mut Writer) {
+        let Self { q, k, gate, up, silu } = self;
+        [q, k, gate, up, silu].into_iter().for_each(|list| out.list(list));
+    }
+
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut list = || {
+            let list: Vec<u32> = from.list(MAX_FLIPS)?;
+            if list.is_sorted_by(|a, b| a < b) { Ok(list) } else { Err(Malformed::NotCanonical) }
+        };
+        Ok(Self { q: list()?, k: list()?, gate: list()?, up: list()?, silu: list()? })
+    }
+
+    /// Most bytes that all lists take.
+    pub(crate) const fn max_bytes() -> usize {
+        5 * (4 + 4 * MAX_FLIPS)
+    }
+
+    /// Whether a list has room.
+    pub(crate) const fn has_room(list: &[u32]) -> bool {
+        list.len() < MAX_FLIPS
+    }
+}
+
+/// A value that an honest runtime rounds to `nearest`, or perhaps to `other`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Doubt {
+    pub(crate) nearest: f64,
+    pub(crate) other: Option<f64>,
+}
+
+impl Doubt {
+    /// A value known up to `slack`. There is doubt between two neighbours at most: where the slack spans
+    /// more, the value is so small that its rounding moves nothing.
+    fn of(value: f64, slack: f64) -> Self {
+        let nearest = round_bf16_once(value);
+        let (low, high) = (round_bf16_once(value - slack), round_bf16_once(value + slack));
+        let middle = round_bf16_once(f64::midpoint(low, high));
+        let neighbours = low != high && (middle == low || middle == high) && (nearest == low || nearest == high);
+        let other = neighbours.then_some(if nearest == low { high } else { low });
+        Self { nearest, other: other.filter(|other| other.is_finite()) }
+    }
+
+    /// The value as the runtime took it; `None` for a flip where there is no doubt.
+    fn resolve(self, flipped: bool) -> Option<f64> {
+        if flipped { self.other } else { Some(self.nearest) }
+    }
+}
+
+/// Share of a product by which the order of summation moves it, and of the row's median, for terms that
+/// cancel.
+const SUM_SLACK: [i32; 2] = [-20, -16];
+/// Share of an elementary function's value by which f32 and f64 differ.
+const FUNCTION_SLACK: i32 = -20;
+
+/// The doubts about supplied products.
+pub(crate) fn product_doubts(supplied: &Supplied, exponent: i32) -> Vec<Doubt> {
+    let row = supplied.reals(exponent);
+    let [own, common] = SUM_SLACK.map(power_of_two);
+    let base = supplied.step() / 2.0 * power_of_two(exponent) + common * median_magnitude(&row);
+    row.iter().map(|value| Doubt::of(*value, base + own * value.abs())).collect()
+}
+
+/// The doubt about silu of a rounded gate.
+pub(crate) fn silu_doubt(gate: f64) -> Doubt {
+    let value = silu(gate);
+    Doubt::of(value, power_of_two(FUNCTION_SLACK) * value.abs())
+}
+
+/// A row as the runtime took it. `None` if an entry is flipped that is not in doubt or not there.
+pub(crate) fn resolve(doubts: impl ExactSizeIterator<Item = Doubt>, flips: &[u32]) -> Option<Vec<f64>> {
+    if flips.last().is_some_and(|last| index(*last) >= doubts.len()) {
+        return None;
+    }
+    let flipped = |place: usize| flips.binary_search(&count(place)).is_ok();
+    doubts.enumerate().map(|(place, doubt)| doubt.resolve(flipped(place))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_values_near_a_middle_are_in_doubt() {
+        // bf16 neighbours of 1 are 1 - 2^-8 and 1 + 2^-7; the middle above is 1 + 2^-8.
+        let middle = 1.0 + power_of_two(-8);
+        assert_eq!(Doubt::of(1.001, 1e-4).other, None);
+        let near = Doubt::of(middle - 1e-6, 1e-5);
+        assert_eq!((near.nearest, near.other), (1.0, Some(1.0 + power_of_two(-7))));
+        let above = Doubt::of(middle + 1e-6, 1e-5);
+        assert_eq!((above.nearest, above.other), (1.0 + power_of_two(-7), Some(1.0)));
+        // A slack over several neighbours leaves no choice.
+        assert_eq!(Doubt::of(1.0, 0.1).other, None);
+    }
+
+    #[test]
+    fn a_flip_is_taken_where_there_is_doubt_and_nowhere_else() {
+        let doubts = [Doubt { nearest: 1.0, other: None }, Doubt { nearest: 2.0, other: Some(3.0) }];
+        assert_eq!(resolve(doubts.into_iter(), &[]), Some(vec![1.0, 2.0]));
+        assert_eq!(resolve(doubts.into_iter(), &[1]), Some(vec![1.0, 3.0]));
+        assert_eq!(resolve(doubts.into_iter(), &[0]), None);
+        assert_eq!(resolve(doubts.into_iter(), &[2]), None);
+    }
+
+    #[test]
+    fn lists_are_ascending_and_bounded() {
+        let read = |flips: &Flips| {
+            let mut out = Writer::new();
+            flips.write(&mut out);
+            let bytes = out.finish();
+            Flips::read(&mut Reader::new(&bytes))
+        };
+        let sorted = Flips { gate: vec![1, 5], ..Flips::default() };
+        assert_eq!(read(&sorted), Ok(sorted));
+        assert!(read(&Flips { up: vec![5, 1], ..Flips::default() }).is_err());
+        assert!(read(&Flips { q: vec![3, 3], ..Flips::default() }).is_err());
+        assert!(read(&Flips { k: (0..65).collect(), ..Flips::default() }).is_err());
+    }
+}
