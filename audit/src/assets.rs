@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use assay_commitments::TokenId;
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer};
 use assay_commitments::manifest::Manifest;
-use assay_commitments::merkle::{MerkleTree, indices_hash_count, verify_indices};
+use assay_commitments::merkle::{MerkleTree, verify_indices};
 use assay_commitments::trace::MAX_TOKENS;
 
 use crate::num::{count, index};
@@ -72,26 +72,47 @@ impl EmbeddingTable {
         let indices: Vec<usize> = known.iter().map(|token| index(token.get())).collect();
         let hashes = self.tree.open_indices(&indices);
         let digest = |token: TokenId| self.digests.get(index(token.get())).map(|digest| (token, *digest));
-        EmbeddingDigests { digests: known.into_iter().filter_map(digest).collect(), hashes }
+        EmbeddingDigests { digests: known.into_iter().filter_map(digest).collect(), hashes, root: Some(self.root()) }
     }
 }
 
 /// The digests of some embedding rows, opened against a manifest's root.
+///
+/// Digests taken from a table are known to be its own; digests that were read are known to be
+/// anybody's only once they have been [verified](Self::verify). A judgement asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddingDigests {
     digests: BTreeMap<TokenId, [u8; 32]>,
     hashes: Vec<[u8; 32]>,
+    /// The root that the digests were checked against.
+    root: Option<[u8; 32]>,
 }
 
 impl EmbeddingDigests {
-    /// Whether the digests are those under the manifest's root.
-    pub fn matches(&self, manifest: &Manifest) -> bool {
+    /// Checks the digests against the manifest's root, and remembers that they are under it. A set
+    /// without digests is under every root, as long as it carries no hashes either: a session may have
+    /// ended before any token was known.
+    ///
+    /// # Errors
+    /// [`OwnFault::WrongManifest`] if they are not.
+    pub fn verify(&mut self, manifest: &Manifest) -> Result<(), OwnFault> {
+        self.root = self.leads_to_root(manifest).then_some(manifest.embeddings);
+        if self.is_of(manifest) { Ok(()) } else { Err(OwnFault::WrongManifest) }
+    }
+
+    /// Whether the digests are known to be the manifest's.
+    pub fn is_of(&self, manifest: &Manifest) -> bool {
+        self.root == Some(manifest.embeddings)
+    }
+
+    fn leads_to_root(&self, manifest: &Manifest) -> bool {
+        if self.digests.is_empty() {
+            return self.hashes.is_empty();
+        }
         let leaves: Vec<(usize, [u8; 32])> =
             self.digests.iter().map(|(token, digest)| (index(token.get()), *digest)).collect();
         let vocabulary = index(manifest.architecture.vocab_size);
-        let indices: Vec<usize> = leaves.iter().map(|(index, _)| *index).collect();
-        self.hashes.len() == indices_hash_count(vocabulary, &indices)
-            && verify_indices(&manifest.embeddings, vocabulary, &leaves, &self.hashes).is_ok()
+        verify_indices(&manifest.embeddings, vocabulary, &leaves, &self.hashes).is_ok()
     }
 
     /// The digest of a token's row.
@@ -122,6 +143,6 @@ impl Canonical for EmbeddingDigests {
             last = Some(token);
             digests.insert(token, from.array()?);
         }
-        Ok(Self { digests, hashes: from.list(MAX_TOKENS)? })
+        Ok(Self { digests, hashes: from.list(MAX_TOKENS)?, root: None })
     }
 }

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeSet;
 
-use assay_commitments::manifest::Architecture;
+use assay_commitments::manifest::{Architecture, Manifest};
+use assay_commitments::trace::{TraceShape, TreeId};
 use assay_commitments::{Hotkey, KvGroup, LayerIndex, Position};
 use sha3::digest::{ExtendableOutput, Update, XofReader};
 use sha3::{Digest, Sha3_256, Shake256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::domains;
+use crate::num::long;
 use crate::policy::Policy;
 use crate::request::AuditRate;
 
@@ -141,6 +143,11 @@ impl Lengths {
     }
 }
 
+/// Most cells that an audit may ask for, a cell of a complete proof counted once for each of its groups.
+/// The list of that many takes 300 MiB at most. The largest draw, 4096 cells and 64 columns of 1024
+/// layers, is 69632 cells.
+pub const MAX_CELLS: u64 = 1 << 22;
+
 /// What is asked for, in the order in which a proof answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
@@ -151,6 +158,38 @@ pub struct Challenge {
 }
 
 impl Challenge {
+    /// The most cells, counted as for [`MAX_CELLS`], that a policy asks for in a session of these
+    /// lengths; repeats are not known before they are drawn. Arithmetic alone: nothing is expanded.
+    pub fn cell_count_bound(policy: &Policy, architecture: &Architecture, lengths: Lengths) -> u64 {
+        let layers = u64::from(architecture.layers);
+        match *policy {
+            Policy::Sampled { cells, columns, .. } => {
+                u64::from(columns).saturating_mul(layers).saturating_add(u64::from(cells))
+            }
+            Policy::Everything => {
+                let cells = layers.saturating_mul(u64::from(lengths.positions()));
+                cells.saturating_mul(u64::from(architecture.kv_heads))
+            }
+        }
+    }
+
+    /// Fewer bytes than any proof for this policy can have: of a complete proof, the committed rows of
+    /// every cell without the prefixes of its caches. A draw may repeat itself down to one cell, and
+    /// always has one.
+    pub fn least_proof_bytes(policy: &Policy, manifest: &Manifest, lengths: Lengths) -> u64 {
+        let architecture = &manifest.architecture;
+        let cells = match policy {
+            Policy::Sampled { .. } => 1,
+            Policy::Everything => u64::from(architecture.layers).saturating_mul(u64::from(lengths.positions())),
+        };
+        let rows = TraceShape::new(architecture, manifest.profile);
+        let layer = LayerIndex::new(0);
+        let bytes = |tree| long(rows.row_bytes(tree));
+        let caches = bytes(TreeId::Kv(layer, KvGroup::new(0))).saturating_mul(u64::from(architecture.kv_heads));
+        let stream = bytes(TreeId::H(layer)).saturating_mul(3);
+        cells.saturating_mul(stream.saturating_add(bytes(TreeId::A(layer))).saturating_add(caches))
+    }
+
     /// Draws by strata: of every four cells two over the prompt, one over the generated part (over
     /// the prompt when there is none), one at the last position; columns alternately over the prompt
     /// and over all positions; the last decode and others uniform. Draws are independent; repeats are
@@ -320,10 +359,33 @@ mod tests {
     }
 
     #[test]
+    fn the_bound_holds_and_is_exact_for_everything() {
+        let lengths = Lengths::new(3, 4).unwrap();
+        let bound = |policy: &Policy| Challenge::cell_count_bound(policy, &architecture(), lengths);
+        let counted = |challenge: &Challenge| challenge.cells.iter().map(|cell| cell.groups.len() as u64).sum::<u64>();
+        assert_eq!(bound(&Policy::Everything), counted(&derive(0, Policy::Everything, 3, 4)));
+        let policy = Policy::Sampled { cells: 7, decodes: 2, columns: 3, least_budget_ms: 0 };
+        assert_eq!(bound(&policy), 7 + 3 * 5);
+        assert!((0..50).all(|seed| counted(&derive(seed, policy, 3, 4)) <= bound(&policy)));
+    }
+
+    #[test]
+    fn the_largest_draw_is_within_the_bound_and_the_largest_complete_proof_is_not() {
+        let largest = Architecture { layers: 1024, max_positions: 1 << 20, ..architecture() };
+        let lengths = Lengths::new(1, 1 << 20).unwrap();
+        let (draws, columns) = (crate::policy::MAX_DRAWS, crate::policy::MAX_COLUMNS);
+        let policy = Policy::Sampled { cells: draws, decodes: draws, columns, least_budget_ms: 0 };
+        assert!(Challenge::cell_count_bound(&policy, &largest, lengths) <= MAX_CELLS);
+        assert!(Challenge::cell_count_bound(&Policy::Everything, &largest, lengths) > MAX_CELLS);
+    }
+
+    #[test]
     fn draws_are_uniform() {
         let mut draws = Draws::new(&[9; 32]);
         let mut hits = [0_u32; 7];
-        (0..70_000).for_each(|_| hits[draws.below(7) as usize] += 1);
+        for _ in 0..70_000 {
+            hits[draws.below(7) as usize] += 1;
+        }
         assert!(hits.iter().all(|&hit| (9_600..10_400).contains(&hit)), "{hits:?}");
     }
 

@@ -11,20 +11,24 @@ use assay_commitments::trace::{TraceCommitment, TraceShape, TreeId, leaf};
 use assay_commitments::{LayerIndex, Position};
 
 use crate::assets::{EmbeddingDigests, ModelAssets};
-use crate::challenge::{Challenge, Nonce, is_audited, nonce_commitment};
+use crate::challenge::{Challenge, Lengths, MAX_CELLS, Nonce, is_audited, nonce_commitment};
 use crate::finish::FinishRule;
-use crate::num::{count, index};
+use crate::num::{count, index, long};
 use crate::prompt::prompt_tokens;
 use crate::request::Request;
 use crate::session::{
     Answer, Exchange, Omission, Refusal, Reply, SessionRecord, SignedBytes, is_commitment_signed, is_proof_signed,
 };
-use crate::statement::Statement;
+use crate::statement::{Statement, nonce_fits};
 use crate::verdict::{Failure, Margin, OwnFault, Reason, Stage, Verdict};
 use crate::verify::verify_proof;
 
 pub use crate::proof::max_proof_bytes;
 pub use crate::statement::challenge_of;
+
+/// Up to so many cells, counted as for [`MAX_CELLS`], a report lists the challenge even if there is no
+/// proof: as much as any draw asks for.
+const MAX_REPORTED_CELLS: u64 = 1 << 17;
 
 /// A verdict and the figures behind it. The figures decide nothing.
 #[derive(Clone, Debug)]
@@ -38,7 +42,7 @@ pub struct Judgement {
 /// The figures behind a verdict.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// What was asked for.
+    /// What was asked for; none if that is a long list and no proof came that could answer it.
     pub challenge: Option<Challenge>,
     /// How far each relation was from its threshold, as far as the proof could be followed.
     pub margins: Vec<Margin>,
@@ -68,6 +72,11 @@ impl From<End> for Verdict {
 }
 
 /// Judges a session.
+///
+/// That manifest and embedding digests are the request's, and that the validator signed the request, is
+/// checked here too: a caller who mixes models up gets [`OwnFault::WrongManifest`], and no verdict on
+/// anybody. Before anything is expanded its size is known: a challenge is listed only within
+/// [`MAX_CELLS`], and beyond a small size only if a proof is there that is long enough to answer it.
 pub fn judge(
     record: &SessionRecord,
     manifest: &Manifest,
@@ -90,6 +99,12 @@ fn conclude(
     report: &mut Report,
 ) -> Result<(), End> {
     let request = &record.request;
+    if manifest.id() != request.manifest || !embeddings.is_of(manifest) {
+        return Err(End::Own(OwnFault::WrongManifest));
+    }
+    if !request.is_signed(&record.request_signature) {
+        return Err(End::Own(OwnFault::RequestSignature));
+    }
     let (commitment, reply) = match &record.exchange {
         Exchange::Uncommitted(omission) => {
             return Err(omitted(*omission, Reason::CommitmentAbsent, Reason::CommitmentLate).into());
@@ -114,17 +129,51 @@ fn conclude(
                 }
             }
             let statement = Statement { request, commitment: &commitment, nonce: nonce.as_ref() };
-            let challenge = challenge_of(request, manifest, &commitment, nonce.as_ref())
-                .ok_or(End::Own(OwnFault::NonceMismatch))?;
-            report.challenge = Some(challenge.clone());
+            if !nonce_fits(&request.policy, nonce.as_ref()) {
+                return Err(End::Own(OwnFault::NonceMismatch));
+            }
+            let lengths = check_size(request, manifest, &commitment)?;
+            let cells = Challenge::cell_count_bound(&request.policy, &manifest.architecture, lengths);
+            let expand = || {
+                challenge_of(request, manifest, &commitment, nonce.as_ref()).ok_or(End::Own(OwnFault::AuditTooLarge))
+            };
+            if cells <= MAX_REPORTED_CELLS {
+                report.challenge = Some(expand()?);
+            }
             let proof = read_answer(request, answer)?;
             report.proof_bytes = proof.bytes.len();
             if !is_proof_signed(&request.miner, &request.session_id(), proof) {
                 return Err(Failure::at(Reason::ProofSignature, Stage::Shape).into());
             }
-            verify_proof(&statement, manifest, &challenge, &proof.bytes, &mut report.margins)?;
+            // What is expanded from here on is no larger than what was sent.
+            if long(proof.bytes.len()) < Challenge::least_proof_bytes(&request.policy, manifest, lengths) {
+                return Err(Failure::at(Reason::ProofShape, Stage::Shape).into());
+            }
+            if report.challenge.is_none() {
+                report.challenge = Some(expand()?);
+            }
+            let challenge = report.challenge.as_ref().ok_or(End::Own(OwnFault::AuditTooLarge))?;
+            verify_proof(&statement, manifest, challenge, &proof.bytes, &mut report.margins)?;
             Ok(())
         }
+    }
+}
+
+/// The lengths of a session whose audit is of a size that can be judged. The bound is on the longest
+/// session that the request allows, so that a miner's choice of length has no part in it.
+fn check_size(request: &Request, manifest: &Manifest, commitment: &TraceCommitment) -> Result<Lengths, End> {
+    let architecture = &manifest.architecture;
+    let too_large = End::Own(OwnFault::AuditTooLarge);
+    let room = index(architecture.max_positions).saturating_sub(commitment.prompt.len());
+    let longest = index(request.max_tokens).min(room).max(commitment.output.len());
+    let lengths = |output| Lengths::new(commitment.prompt.len(), output);
+    match (lengths(longest), lengths(commitment.output.len())) {
+        (Some(longest), Some(lengths))
+            if Challenge::cell_count_bound(&request.policy, architecture, longest) <= MAX_CELLS =>
+        {
+            Ok(lengths)
+        }
+        _ => Err(too_large),
     }
 }
 
@@ -262,4 +311,246 @@ fn embedding_root<'a>(
         .collect();
     let leaves = leaves.ok_or(End::Own(OwnFault::AssetMissing))?;
     Ok(MerkleTree::from_leaf_hashes(leaves).bound_root())
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_commitments::layout::Layout;
+    use assay_commitments::manifest::{Architecture, ArchitectureError, HeadEntry, LayerEntry};
+    use assay_commitments::params::CodeParams;
+    use assay_commitments::rows::Profile;
+    use assay_commitments::trace::FinishReason;
+    use assay_commitments::weights::WeightRoot;
+    use assay_commitments::{Epoch, Hotkey, SessionId};
+
+    use super::*;
+    use crate::assets::EmbeddingTable;
+    use crate::keys::Keypair;
+    use crate::policy::Policy;
+    use crate::prompt::Prompt;
+    use crate::prompt::tests::byte_tokenizer_json;
+    use crate::request::{AuditRate, Deadlines, Network};
+    use crate::sampling::Sampling;
+    use crate::session::{sign_commitment, sign_proof};
+    use crate::transcript_file::{FileError, Measurements, Receipt, TranscriptFile};
+
+    /// A model that nobody runs: enough of one for everything up to the proof.
+    struct Scene {
+        manifest: Manifest,
+        assets: ModelAssets,
+        table: EmbeddingTable,
+        tokenizer: Vec<u8>,
+        validator: Keypair,
+        miner: Keypair,
+    }
+
+    fn scene(layers: u32, max_positions: u32) -> Scene {
+        let architecture = Architecture {
+            vocab_size: 258,
+            hidden: 64,
+            layers,
+            heads: 2,
+            kv_heads: 2,
+            head_dim: 32,
+            ffn: 64,
+            max_positions,
+            norm_eps: 1e-5,
+            inverse_frequencies: vec![0.5; 16],
+            tied: true,
+            stop_tokens: vec![TokenId::new(257)],
+        };
+        let code = |layout: Result<Layout, ArchitectureError>| CodeParams::for_layout(&layout.unwrap());
+        let table = EmbeddingTable::new((0..258_u32).map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect());
+        let tokenizer = byte_tokenizer_json().to_string().into_bytes();
+        let entry = LayerEntry { root: WeightRoot([1; 32]), exponents: [0; 7], small: [2; 32] };
+        let manifest = Manifest {
+            profile: Profile::Bf16V1,
+            tokenizer: *blake3::hash(&tokenizer).as_bytes(),
+            chat_template: None,
+            layer_code: code(architecture.layer_layout()),
+            head_code: code(architecture.head_layout()),
+            embeddings: table.root(),
+            layers: vec![entry; index(layers)],
+            head: HeadEntry {
+                roots: vec![WeightRoot([3; 32]); index(architecture.head_shards().unwrap())],
+                exponent: 0,
+                small: [4; 32],
+            },
+            architecture,
+        };
+        let assets = ModelAssets::new(&manifest, &tokenizer, None).unwrap();
+        let keys = |seed| Keypair::from_seed([seed; 32]).unwrap();
+        Scene { manifest, assets, table, tokenizer, validator: keys(1), miner: keys(2) }
+    }
+
+    impl Scene {
+        /// A session that is challenged for everything and answered so.
+        fn record(
+            &self,
+            prompt: &str,
+            max_tokens: u32,
+            output: usize,
+            answer: impl Fn(&SessionId) -> Answer,
+        ) -> SessionRecord {
+            let request = Request {
+                network: Network { genesis: [0; 32], netuid: 1 },
+                validator: self.validator.hotkey(),
+                miner: self.miner.hotkey(),
+                epoch: Epoch::new(0),
+                manifest: self.manifest.id(),
+                prompt: Prompt::Text(prompt.to_owned()),
+                sampling: Sampling::GREEDY,
+                max_tokens,
+                stop: vec![],
+                policy: Policy::Everything,
+                audit_rate: AuditRate::Always,
+                deadlines: Deadlines { first_token_ms: 1, token_ms: 1, commitment_ms: 1, settle_ms: 1, proof_ms: 1 },
+                counter: 0,
+                nonce_commitment: None,
+            };
+            let session = request.session_id();
+            let prompt = self.assets.tokenizer.encode(prompt).unwrap();
+            let mut streamed = vec![TokenId::new(5); output - 1];
+            streamed.push(TokenId::new(257));
+            let mut commitment = TraceCommitment {
+                session,
+                manifest: request.manifest,
+                miner: request.miner,
+                validator: request.validator,
+                prompt,
+                output: streamed.clone(),
+                finish: FinishReason::StopToken,
+                roots: vec![[7; 32]; TraceShape::new(&self.manifest.architecture, Profile::Bf16V1).tree_count()],
+            };
+            let positions = commitment.positions().unwrap();
+            let tokens: Vec<TokenId> = commitment.prompt.iter().chain(&streamed).copied().collect();
+            let digests = self.table.open(tokens.iter().copied());
+            commitment.roots[0] = embedding_root(&commitment, tokens.iter().take(positions), &digests).ok().unwrap();
+            let reply = Reply::Challenged { nonce: None, answer: answer(&session) };
+            SessionRecord {
+                request_signature: request.sign(&self.validator),
+                request,
+                streamed,
+                exchange: Exchange::Committed { commitment: sign_commitment(&self.miner, &commitment), reply },
+            }
+        }
+
+        fn judge(&self, record: &SessionRecord) -> Judgement {
+            judge(record, &self.manifest, &self.assets, &self.table.open(TranscriptFile::tokens_of(record)))
+        }
+
+        fn file(&self, record: SessionRecord) -> TranscriptFile {
+            let verdict = self.judge(&record).verdict;
+            TranscriptFile {
+                manifest: self.manifest.clone(),
+                embeddings: self.table.open(TranscriptFile::tokens_of(&record)),
+                tokenizer: Some(self.tokenizer.clone()),
+                chat_template: None,
+                receipt: Receipt::sign(&self.validator, record.request.session_id(), verdict, Measurements::default()),
+                record,
+            }
+        }
+    }
+
+    fn absent(_: &SessionId) -> Answer {
+        Answer::Omitted(Omission::Absent)
+    }
+
+    fn reason(verdict: Verdict) -> Option<Reason> {
+        match verdict {
+            Verdict::Rejected(failure) => Some(failure.reason),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_short_proof_of_everything_is_rejected_before_the_list_is_made() {
+        let scene = scene(1024, 1 << 16);
+        let short = |session: &SessionId| Answer::Proof(sign_proof(&scene.miner, session, vec![0; 4096]));
+        // 2 * 1024 * 1020 cells: within the bound, and no list of them for a proof of 4096 bytes.
+        let judgement = scene.judge(&scene.record(&"x".repeat(1000), 21, 21, short));
+        assert_eq!(reason(judgement.verdict), Some(Reason::ProofShape));
+        assert_eq!(judgement.report.challenge, None);
+        let judgement = scene.judge(&scene.record(&"x".repeat(1000), 21, 21, absent));
+        assert_eq!(reason(judgement.verdict), Some(Reason::ProofAbsent));
+        assert_eq!(judgement.report.challenge, None);
+        // A small one is listed, whatever came.
+        let judgement = scene.judge(&scene.record("xyz", 8, 2, absent));
+        assert_eq!(reason(judgement.verdict), Some(Reason::ProofAbsent));
+        assert_eq!(judgement.report.challenge.unwrap().cells.len(), 4 * 1024);
+        let judgement = scene.judge(&scene.record("xyz", 8, 2, short));
+        assert_eq!(reason(judgement.verdict), Some(Reason::ProofShape));
+    }
+
+    #[test]
+    fn an_audit_that_is_too_large_is_the_validators_own_fault_whatever_the_miner_does() {
+        let scene = scene(1024, 1 << 16);
+        for output in [1, 30] {
+            let judgement = scene.judge(&scene.record("xyz", 1 << 16, output, absent));
+            assert_eq!(judgement.verdict, Verdict::Inconclusive(OwnFault::AuditTooLarge));
+            assert_eq!(judgement.report.challenge, None);
+        }
+    }
+
+    #[test]
+    fn what_the_caller_mixed_up_is_no_verdict_on_the_miner() {
+        let scene = scene(2, 64);
+        let record = scene.record("xyz", 8, 2, absent);
+        assert_eq!(reason(scene.judge(&record).verdict), Some(Reason::ProofAbsent));
+        let wrong = Verdict::Inconclusive(OwnFault::WrongManifest);
+        let digests = scene.table.open(TranscriptFile::tokens_of(&record));
+
+        let mut other = scene.manifest.clone();
+        other.layers[0].small = [9; 32];
+        assert_eq!(judge(&record, &other, &scene.assets, &digests).verdict, wrong);
+        let table = EmbeddingTable::new(vec![[8; 32]; 258]);
+        let digests = table.open(TranscriptFile::tokens_of(&record));
+        assert_eq!(judge(&record, &scene.manifest, &scene.assets, &digests).verdict, wrong);
+        // Read, but not verified.
+        let opened = scene.table.open(TranscriptFile::tokens_of(&record));
+        let mut read: EmbeddingDigests = codec::decode(&codec::encode(&opened)).unwrap();
+        assert_eq!(judge(&record, &scene.manifest, &scene.assets, &read).verdict, wrong);
+        assert_eq!(read.verify(&scene.manifest), Ok(()));
+        assert_eq!(read, opened);
+
+        let mut unsigned = record;
+        unsigned.request.counter = 1;
+        let unsigned = scene.judge(&unsigned).verdict;
+        assert_eq!(unsigned, Verdict::Inconclusive(OwnFault::RequestSignature));
+    }
+
+    #[test]
+    fn a_session_without_a_known_token_makes_a_file_that_is_read_and_judged_alike() {
+        let scene = scene(2, 64);
+        let mut record = scene.record("xyz", 8, 2, absent);
+        record.streamed = vec![TokenId::new(258), TokenId::new(u32::MAX)];
+        if let Exchange::Committed { commitment, .. } = &mut record.exchange {
+            commitment.bytes.truncate(3);
+        }
+        let verdict = scene.judge(&record).verdict;
+        assert_eq!(reason(verdict), Some(Reason::CommitmentShape));
+        let file = scene.file(record);
+        let read = TranscriptFile::decode(&file.encode()).unwrap();
+        assert_eq!(read, file);
+        assert_eq!(read.judge(&|_| None).verdict, verdict);
+    }
+
+    #[test]
+    fn digests_of_another_table_do_not_make_a_file() {
+        let scene = scene(2, 64);
+        let file = scene.file(scene.record("xyz", 8, 2, absent));
+        assert!(TranscriptFile::decode(&file.encode()).is_ok());
+        let tokens = TranscriptFile::tokens_of(&file.record);
+        let other = EmbeddingTable::new(vec![[8; 32]; 258]).open(tokens);
+        let inconsistent = Err(FileError::Inconsistent("an embedding digest is not the manifest's"));
+        assert_eq!(TranscriptFile::decode(&TranscriptFile { embeddings: other, ..file }.encode()), inconsistent);
+    }
+
+    #[test]
+    fn a_hotkey_that_is_none_signs_nothing() {
+        let scene = scene(2, 64);
+        let mut record = scene.record("xyz", 8, 2, absent);
+        record.request.validator = Hotkey::new([0xff; 32]);
+        assert_eq!(scene.judge(&record).verdict, Verdict::Inconclusive(OwnFault::RequestSignature));
+    }
 }

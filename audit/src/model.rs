@@ -54,6 +54,9 @@ pub enum CommitError {
     /// A tensor has another size than the architecture says.
     #[error("a tensor of the {0} has another size than the architecture says")]
     Size(&'static str),
+    /// A weight of a norm is no number.
+    #[error("the {0} holds a weight that is NaN or infinite")]
+    Norm(NormPlace),
     /// A weight is no number.
     #[error("the {place} holds a weight that is NaN or infinite ({error})")]
     Weight {
@@ -62,6 +65,27 @@ pub enum CommitError {
         /// Which weight.
         error: ImageError,
     },
+}
+
+/// A norm of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlace {
+    /// The norm before attention of the layer with that number.
+    Input(usize),
+    /// The norm before the MLP of the layer with that number.
+    Post(usize),
+    /// The last norm.
+    Final,
+}
+
+impl std::fmt::Display for NormPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Input(layer) => write!(f, "input norm of layer {layer}"),
+            Self::Post(layer) => write!(f, "post-attention norm of layer {layer}"),
+            Self::Final => f.write_str("final norm"),
+        }
+    }
 }
 
 /// Gives the tree of a polynomial, known by its number, under its code.
@@ -134,6 +158,7 @@ impl CommittedModel {
     ) -> Result<Self, CommitError> {
         architecture.check()?;
         check_sizes(architecture, tensors)?;
+        check_norms(tensors)?;
         let layer_layout = Arc::new(architecture.layer_layout()?);
         let head_layout = Arc::new(architecture.head_layout()?);
         let layer_code = CodeParams::for_layout(&layer_layout);
@@ -233,4 +258,71 @@ fn check_sizes(architecture: &Architecture, tensors: &ModelTensors) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Norm weights stand in a manifest by digest only, so nothing else looks at their values: with one that
+/// is no number, every proof under the manifest would fail in a place that names the miner.
+fn check_norms(tensors: &ModelTensors) -> Result<(), CommitError> {
+    let layers = tensors.layers.iter().enumerate().flat_map(|(number, layer)| {
+        [(NormPlace::Input(number), &layer.input_norm), (NormPlace::Post(number), &layer.post_norm)]
+    });
+    let mut norms = layers.chain([(NormPlace::Final, &tensors.final_norm)]);
+    let bad = norms.find(|(_, norm)| !norm.iter().all(|weight| weight.is_finite()));
+    bad.map_or(Ok(()), |(place, _)| Err(CommitError::Norm(place)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model() -> (Architecture, ModelTensors) {
+        let architecture = Architecture {
+            vocab_size: 8,
+            hidden: 8,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 4,
+            ffn: 8,
+            max_positions: 16,
+            norm_eps: 1e-5,
+            inverse_frequencies: vec![1.0, 0.5],
+            tied: true,
+            stop_tokens: vec![],
+        };
+        let matrix = |matrix: &Matrix| {
+            let shape = architecture.shape(*matrix);
+            vec![0.5; shape.inputs as usize * shape.outputs as usize]
+        };
+        let layer = LayerTensors {
+            input_norm: vec![1.0; 8],
+            post_norm: vec![1.0; 8],
+            matrices: Matrix::ALL.map(|m| matrix(&m)),
+        };
+        let tensors =
+            ModelTensors { embeddings: vec![0.5; 64], layers: vec![layer; 2], final_norm: vec![1.0; 8], head: None };
+        (architecture, tensors)
+    }
+
+    #[test]
+    fn norm_weights_that_are_no_numbers_are_refused_with_their_place() {
+        let commit = |change: &dyn Fn(&mut ModelTensors)| {
+            let (architecture, mut tensors) = model();
+            change(&mut tensors);
+            CommittedModel::commit(&architecture, &tensors, Profile::Bf16V1, b"{}", None, &mut |_, _| ()).map(|_| ())
+        };
+        assert_eq!(commit(&|_| ()), Ok(()));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let places = [
+                (commit(&|t| t.layers[1].input_norm[3] = bad), NormPlace::Input(1)),
+                (commit(&|t| t.layers[0].post_norm[7] = bad), NormPlace::Post(0)),
+                (commit(&|t| t.final_norm[0] = bad), NormPlace::Final),
+            ];
+            for (result, place) in places {
+                assert_eq!(result, Err(CommitError::Norm(place)));
+            }
+        }
+        let text = CommitError::Norm(NormPlace::Post(0)).to_string();
+        assert_eq!(text, "the post-attention norm of layer 0 holds a weight that is NaN or infinite");
+    }
 }

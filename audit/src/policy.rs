@@ -5,8 +5,11 @@ use sha3::{Digest, Sha3_256};
 
 use crate::domains;
 
-/// Most cells, decodes or columns that a policy may ask for.
-pub const MAX_DRAWS: u32 = 1 << 16;
+/// Most cells, and most decodes, that a policy may draw. Whoever wants more wants every one of them.
+pub const MAX_DRAWS: u32 = 1 << 12;
+
+/// Most columns that a policy may draw: each is a cell in every layer.
+pub const MAX_COLUMNS: u32 = 64;
 
 /// What an audit checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +60,9 @@ impl Canonical for Policy {
         match *self {
             Self::Sampled { cells, decodes, columns, least_budget_ms } => {
                 out.u8(0);
-                [cells, decodes, columns, least_budget_ms].into_iter().for_each(|number| out.u32(number));
+                for number in [cells, decodes, columns, least_budget_ms] {
+                    out.u32(number);
+                }
             }
             Self::Everything => out.u8(1),
         }
@@ -69,7 +74,7 @@ impl Canonical for Policy {
                 let (cells, decodes, columns) = (from.u32()?, from.u32()?, from.u32()?);
                 let least_budget_ms = from.u32()?;
                 // A policy that asks for nothing would accept everything.
-                let bounded = [cells, decodes, columns].iter().all(|&draws| draws <= MAX_DRAWS);
+                let bounded = cells <= MAX_DRAWS && decodes <= MAX_DRAWS && columns <= MAX_COLUMNS;
                 if bounded && cells > 0 && decodes > 0 {
                     Ok(Self::Sampled { cells, decodes, columns, least_budget_ms })
                 } else {
@@ -79,5 +84,22 @@ impl Canonical for Policy {
             1 => Ok(Self::Everything),
             _ => Err(Malformed::NotCanonical),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_that_ask_for_too_much_or_nothing_are_not_read() {
+        let read = |cells, decodes, columns| {
+            let policy = Policy::Sampled { cells, decodes, columns, least_budget_ms: 0 };
+            codec::decode::<Policy>(&codec::encode(&policy)).is_ok()
+        };
+        assert!(read(1, 1, 0) && read(MAX_DRAWS, MAX_DRAWS, MAX_COLUMNS));
+        assert!(!read(0, 1, 0) && !read(1, 0, 0));
+        assert!(!read(MAX_DRAWS + 1, 1, 0) && !read(1, MAX_DRAWS + 1, 0) && !read(1, 1, MAX_COLUMNS + 1));
+        assert!(!read(1, 1, 65_536));
     }
 }

@@ -1,15 +1,52 @@
 //! From a request's words to token ids, the same way in runtime, validator and auditor.
+//!
+//! A transcript file brings its tokenizer and its chat template along, so whoever wrote it chose them.
+//! They are programs: what they may do is bounded here, before they run, and a panic in the libraries
+//! that run them is an error like any other.
+
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use assay_commitments::TokenId;
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer};
 use minijinja::{Environment, context};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
+use tokenizers::ModelWrapper;
+
+use crate::num::long;
 
 /// Most bytes of a prompt's texts together.
 pub const MAX_PROMPT_BYTES: usize = 1 << 20;
 /// Most messages of a chat.
 pub const MAX_MESSAGES: usize = 1024;
+/// Most bytes of a `tokenizer.json`; the largest in use have half of it.
+pub const MAX_TOKENIZER_BYTES: usize = 1 << 26;
+/// Most bytes of a chat template; the largest in use have a third of it.
+pub const MAX_TEMPLATE_BYTES: usize = 1 << 16;
+
+/// Most bytes of the text of one token.
+const MAX_TOKEN_BYTES: usize = 1024;
+/// Most bytes of a tokenizer's affixes of words.
+const MAX_AFFIX_BYTES: usize = 64;
+/// Most bytes of strings, and most values, in what a tokenizer does before and after its model.
+const MAX_SECTION: usize = 1 << 16;
+/// Most regular expressions there; one takes 10 MiB at most when compiled.
+const MAX_REGEXES: usize = 32;
+/// How many times as long as its input what a tokenizer makes of a text may be at most.
+const MAX_GROWTH: u64 = 256;
+/// Most bytes of a text to be tokenised, times what the tokenizer may make of a byte.
+const MAX_NORMALISED_BYTES: u64 = 1 << 25;
+/// Most bytes of the text of tokens.
+const MAX_DECODED_BYTES: u64 = 1 << 28;
+/// Most bytes of a rendered chat.
+const MAX_RENDERED_BYTES: usize = 1 << 22;
+/// Most instructions of a template. A thousand messages take a tenth of it in templates as models ship
+/// them.
+const TEMPLATE_FUEL: u64 = 1 << 20;
+/// Most calls of macros within each other: each takes several kilobytes of the stack.
+const TEMPLATE_RECURSION: usize = 64;
 
 /// A message of a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -85,20 +122,156 @@ pub enum PromptError {
 }
 
 /// A model's tokenizer.
+///
+/// The ids of a text are a function of the file and the text alone: what would cut or fill them up is
+/// switched off, what would draw them is refused. Time is linear in the text except for the file's own
+/// regular expressions, whose matches take a million steps each at most.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// How many bytes may come of one before the model sees it.
+    encode_growth: u64,
+    /// How many bytes may come of one of a token's.
+    decode_growth: u64,
+}
+
+/// What a tokenizer does before and after its model, to be measured before any of it is built.
+#[derive(Deserialize)]
+struct Sections {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+}
+
+/// The size of a section: values and bytes of text, and regular expressions.
+fn measure(section: &Value) -> (usize, usize) {
+    let sum = |parts: &mut dyn Iterator<Item = (usize, usize)>| {
+        parts.fold((1, 0), |(size, regexes): (usize, usize), (more, found)| {
+            (size.saturating_add(more), regexes.saturating_add(found))
+        })
+    };
+    match section {
+        Value::String(text) => (text.len().saturating_add(1), 0),
+        Value::Array(items) => sum(&mut items.iter().map(measure)),
+        Value::Object(fields) => sum(&mut fields.iter().map(|(key, value)| {
+            let (size, regexes) = measure(value);
+            (size.saturating_add(key.len()), regexes.saturating_add(usize::from(key == "pattern")))
+        })),
+        _ => (1, 0),
+    }
+}
+
+/// How many bytes a component may make of one, or, of those that add tokens, tokens of one. Read from
+/// the component as it was built, so that it is what will run.
+fn growth(component: &Value) -> Result<u64, PromptError> {
+    let unknown = |name: &str| PromptError::Tokenizer(format!("it has a component that has no bound: {name}"));
+    let name = match component {
+        Value::Null => return Ok(1),
+        _ => component.get("type").and_then(Value::as_str).ok_or_else(|| unknown("one without a name"))?,
+    };
+    // At worst the text is put before every byte.
+    let text = |key: &str| {
+        let length = component.get(key).and_then(Value::as_str).map_or(MAX_SECTION, str::len);
+        long(length).saturating_add(1)
+    };
+    Ok(match name {
+        "Sequence" => {
+            let parts = ["normalizers", "pretokenizers", "decoders", "processors"];
+            let parts = parts.iter().find_map(|key| component.get(key)).and_then(Value::as_array);
+            let parts = parts.ok_or_else(|| unknown(name))?;
+            parts.iter().try_fold(1, |product: u64, part| Ok(product.saturating_mul(growth(part)?)))?
+        }
+        "Replace" => text("content"),
+        "Prepend" => text("prepend"),
+        "TemplateProcessing" => component.get("single").and_then(Value::as_array).map_or(1, |list| long(list.len())),
+        "RobertaProcessing" | "BertProcessing" => 3,
+        // Unicode's own bounds for UTF-8 are 3 and 11.
+        "NFC" | "NFD" | "StripAccents" => 4,
+        "NFKC" | "NFKD" | "BertNormalizer" => 16,
+        "Lowercase" | "WordPiece" | "BPEDecoder" => 2,
+        // Two bytes of one, and a space before every piece; decoded, three bytes of one that is no UTF-8.
+        "ByteLevel" | "ByteFallback" => 4,
+        "Metaspace" => 8,
+        "Strip" | "Nmt" | "BertPreTokenizer" | "CharDelimiterSplit" | "Delimiter" | "Whitespace" | "Split"
+        | "Punctuation" | "WhitespaceSplit" | "Digits" | "UnicodeScripts" | "FixedLength" | "CTC" | "Fuse" => 1,
+        // For instance `Precompiled`, whose table may hold a text of any length.
+        _ => return Err(unknown(name)),
+    })
+}
+
+/// Runs a library on what a file says. A panic there is an error: nothing of this module unwinds.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, &'static str> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the library that reads it broke off")
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`. Truncation and padding, which it may ask for, are left out: a prompt is
+    /// all of its tokens and no others.
     ///
     /// # Errors
-    /// [`PromptError::Tokenizer`].
+    /// [`PromptError::Tokenizer`], also for merges that are dropped at random, and for anything of which
+    /// no bound is known for what it makes of a text.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PromptError> {
-        let inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|error| PromptError::Tokenizer(one_line(&error.to_string())))?;
-        Ok(Self { inner })
+        let refused = |text: &str| PromptError::Tokenizer(one_line(text));
+        if bytes.len() > MAX_TOKENIZER_BYTES {
+            return Err(refused("it is too long"));
+        }
+        let sections: Sections = serde_json::from_slice(bytes).map_err(|error| refused(&error.to_string()))?;
+        for section in [&sections.normalizer, &sections.pre_tokenizer, &sections.post_processor, &sections.decoder] {
+            let (size, regexes) = measure(section);
+            if size > MAX_SECTION || regexes > MAX_REGEXES {
+                return Err(refused("what it does before or after its model is too long"));
+            }
+        }
+        let load = || -> Result<_, tokenizers::Error> {
+            let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
+            inner.with_truncation(None)?;
+            inner.with_padding(None);
+            Ok(inner)
+        };
+        let inner = guarded(load).map_err(refused)?.map_err(|error| refused(&error.to_string()))?;
+        match inner.get_model() {
+            ModelWrapper::BPE(model) => {
+                if model.dropout.is_some() {
+                    return Err(refused("it drops merges at random, so it gives a text no certain tokens"));
+                }
+                let affixes = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
+                if affixes.into_iter().flatten().any(|affix| affix.len() > MAX_AFFIX_BYTES) {
+                    return Err(refused("an affix of its words is too long"));
+                }
+            }
+            ModelWrapper::Unigram(model) => {
+                // The library takes neither from a file today.
+                if model.alpha.is_some() || model.nbest_size.is_some() {
+                    return Err(refused("it draws among ways to cut a text, so it gives a text no certain tokens"));
+                }
+            }
+            ModelWrapper::WordLevel(_) => {}
+            ModelWrapper::WordPiece(_) => {
+                return Err(refused("its model is WordPiece, which takes cubic time in the longest word"));
+            }
+        }
+        if inner.get_vocab(true).keys().any(|token| token.len() > MAX_TOKEN_BYTES) {
+            return Err(refused("a token is too long"));
+        }
+        let component = |built: serde_json::Result<Value>| match built {
+            Ok(built) => growth(&built),
+            Err(error) => Err(refused(&error.to_string())),
+        };
+        let normalizer = component(serde_json::to_value(inner.get_normalizer()))?;
+        let pre_tokenizer = component(serde_json::to_value(inner.get_pre_tokenizer()))?;
+        let post_processor = component(serde_json::to_value(inner.get_post_processor()))?;
+        let decode_growth = component(serde_json::to_value(inner.get_decoder()))?;
+        let encode_growth = normalizer.saturating_mul(pre_tokenizer);
+        if encode_growth.max(post_processor).max(decode_growth) > MAX_GROWTH {
+            return Err(refused("it may make too much of a short text"));
+        }
+        Ok(Self { inner, encode_growth, decode_growth })
     }
 
     /// Number of token ids, added tokens included.
@@ -123,16 +296,28 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, special: bool) -> Result<Vec<TokenId>, PromptError> {
-        let encoding =
-            self.inner.encode(text, special).map_err(|error| PromptError::Encode(one_line(&error.to_string())))?;
+        let refused = |text: &str| PromptError::Encode(one_line(text));
+        if long(text.len()).saturating_mul(self.encode_growth) > MAX_NORMALISED_BYTES {
+            return Err(refused("it is too long for this tokenizer"));
+        }
+        let encoding = guarded(|| self.inner.encode(text, special))
+            .map_err(refused)?
+            .map_err(|error| refused(&error.to_string()))?;
         Ok(encoding.get_ids().iter().copied().map(TokenId::new).collect())
     }
 
-    /// The text of tokens, special ones left out.
+    /// The text of tokens, special ones left out. A function of the file and the tokens alone, and one
+    /// that always has a value: where the file's decoder fails on them, or could make more than 256 MiB
+    /// of them, they have no text, for everybody. No stop string is then found in them.
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let ids: Vec<u32> = tokens.iter().map(|token| token.get()).collect();
-        // Decoding fails only on a decoder that the file itself got wrong; such a model has no text.
-        self.inner.decode(&ids, true).unwrap_or_default()
+        let decode = || {
+            let length = |id: &u32| long(self.inner.id_to_token(*id).map_or(0, |token| token.len())).saturating_add(1);
+            let bytes = ids.iter().map(length).fold(0, u64::saturating_add);
+            let bounded = bytes.saturating_mul(self.decode_growth) <= MAX_DECODED_BYTES;
+            bounded.then(|| self.inner.decode(&ids, true).ok()).flatten()
+        };
+        guarded(decode).ok().flatten().unwrap_or_default()
     }
 }
 
@@ -144,6 +329,60 @@ pub struct ChatTemplate {
 
 const TEMPLATE: &str = "chat";
 
+/// Takes the text of a chat, up to its bound.
+struct Bounded {
+    text: Vec<u8>,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.text.len().saturating_add(bytes.len()) > MAX_RENDERED_BYTES {
+            return Err(std::io::Error::other("the rendered chat is too long"));
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The source with every `generation` and `endgeneration` tag, which mark what a trainer learns from and
+/// print nothing, turned into a comment. A comment trims the space around it by the same marks.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        out.push_str(before);
+        let inner = tag.split_once("%}").map(|(inner, after)| {
+            let left = inner.strip_prefix(['-', '+']).map_or("", |_| inner.get(..1).unwrap_or(""));
+            let word = inner.get(left.len()..).unwrap_or("");
+            let right = if word.ends_with('-') {
+                "-"
+            } else if word.ends_with('+') {
+                "+"
+            } else {
+                ""
+            };
+            let word = word.strip_suffix(right).unwrap_or(word).trim();
+            (left, word, right, after)
+        });
+        rest = match inner {
+            Some((left, word @ ("generation" | "endgeneration"), right, after)) => {
+                let _ = write!(out, "{{#{left} {word} {right}#}}");
+                after
+            }
+            _ => {
+                out.push_str("{%");
+                tag
+            }
+        };
+    }
+    out.push_str(rest);
+    out
+}
+
 impl ChatTemplate {
     /// Compiles a template.
     ///
@@ -151,22 +390,26 @@ impl ChatTemplate {
     /// [`PromptError::Template`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PromptError> {
         let source = std::str::from_utf8(bytes).map_err(|error| PromptError::Template(error.to_string()))?;
-        // `generation` tags mark what a trainer learns from; they print nothing.
-        let source = source
-            .replace("{% generation %}", "")
-            .replace("{%- generation -%}", "")
-            .replace("{% endgeneration %}", "")
-            .replace("{%- endgeneration -%}", "");
+        if source.len() > MAX_TEMPLATE_BYTES {
+            return Err(PromptError::Template("it is too long".to_owned()));
+        }
+        if source.contains("strftime_now") {
+            return Err(PromptError::Template(
+                "it reads the clock (strftime_now), so it gives a chat no certain text".to_owned(),
+            ));
+        }
+        let source = without_generation_tags(source);
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(10_000_000));
+        environment.set_fuel(Some(TEMPLATE_FUEL));
+        environment.set_recursion_limit(TEMPLATE_RECURSION);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<(), minijinja::Error> {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
         });
-        environment
-            .add_template_owned(TEMPLATE, source)
+        guarded(|| environment.add_template_owned(TEMPLATE, source))
+            .map_err(|text| PromptError::Template(text.to_owned()))?
             .map_err(|error| PromptError::Template(one_line(&error.to_string())))?;
         Ok(Self { environment })
     }
@@ -176,10 +419,20 @@ impl ChatTemplate {
     /// # Errors
     /// [`PromptError::Render`].
     pub fn render(&self, messages: &[Message]) -> Result<String, PromptError> {
-        self.environment
-            .get_template(TEMPLATE)
-            .and_then(|template| template.render(context! { messages, add_generation_prompt => true }))
-            .map_err(|error| PromptError::Render(one_line(&error.to_string())))
+        let bytes = messages.iter().map(|message| message.role.len().saturating_add(message.content.len()));
+        if messages.len() > MAX_MESSAGES || bytes.fold(0, usize::saturating_add) > MAX_PROMPT_BYTES {
+            return Err(PromptError::Render("there are too many of them".to_owned()));
+        }
+        let render = || {
+            let mut out = Bounded { text: Vec::new() };
+            let context = context! { messages, add_generation_prompt => true };
+            self.environment.get_template(TEMPLATE)?.render_captured_to(context, &mut out)?;
+            Ok::<_, minijinja::Error>(out.text)
+        };
+        let text = guarded(render)
+            .map_err(|text| PromptError::Render(text.to_owned()))?
+            .map_err(|error| PromptError::Render(one_line(&error.to_string())))?;
+        String::from_utf8(text).map_err(|error| PromptError::Render(error.to_string()))
     }
 }
 
@@ -206,8 +459,165 @@ fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    use serde_json::json;
+
+    /// A tokenizer of bytes: ids 0 to 255, and two special tokens, 256 and 257.
+    pub(crate) fn byte_tokenizer_json() -> Value {
+        let mut next = 256;
+        let mut vocabulary = serde_json::Map::new();
+        for byte in 0..=255_u32 {
+            // The printable stand-ins of byte-level BPE.
+            let printable = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+            let stand_in = if printable { byte } else { next };
+            next += u32::from(!printable);
+            vocabulary.insert(char::from_u32(stand_in).unwrap().to_string(), byte.into());
+        }
+        let special = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": true})
+        };
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [special(256, "<|none|>"), special(257, "<|end|>")],
+            "normalizer": null, "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                      "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                      "vocab": vocabulary, "merges": []},
+        })
+    }
+
+    pub(crate) fn byte_tokenizer() -> Tokenizer {
+        load(&byte_tokenizer_json()).unwrap()
+    }
+
+    fn load(json: &Value) -> Result<Tokenizer, PromptError> {
+        Tokenizer::from_bytes(json.to_string().as_bytes())
+    }
+
+    fn changed(change: impl FnOnce(&mut Value)) -> Result<Tokenizer, PromptError> {
+        let mut json = byte_tokenizer_json();
+        change(&mut json);
+        load(&json)
+    }
+
+    #[test]
+    fn a_tokenizer_neither_cuts_nor_fills_up_a_prompt() {
+        let whole = byte_tokenizer().encode("abcdefgh").unwrap();
+        assert_eq!(whole.len(), 8);
+        // The first stride panics in the library, which cuts before it looks.
+        for stride in [9, 1] {
+            let cut = changed(|json| {
+                json["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst",
+                                            "stride": stride});
+            });
+            assert_eq!(cut.unwrap().encode("abcdefgh").unwrap(), whole);
+        }
+        let filled = changed(|json| {
+            json["padding"] = json!({"strategy": {"Fixed": 1_000_000}, "direction": "Right",
+                                     "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"});
+        });
+        assert_eq!(filled.unwrap().encode("abcdefgh").unwrap(), whole);
+    }
+
+    #[test]
+    fn tokenizers_that_draw_are_refused() {
+        for dropout in [0.0, 0.5] {
+            let error = changed(|json| json["model"]["dropout"] = json!(dropout)).unwrap_err();
+            assert!(error.to_string().contains("at random"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_tokenizer_makes_of_a_text_is_bounded_before_it_runs() {
+        let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+        let doubling = |key: &str| json!({"type": "Sequence", key: vec![replace("a", "aa"); 40]});
+        // Forty steps would make a terabyte of one letter.
+        assert!(changed(|json| json["normalizer"] = doubling("normalizers")).is_err());
+        assert!(changed(|json| json["decoder"] = doubling("decoders")).is_err());
+        assert!(changed(|json| json["normalizer"] = replace("a", &"a".repeat(1000))).is_err());
+        assert!(changed(|json| json["model"]["vocab"]["a".repeat(1025)] = json!(300)).is_err());
+        assert!(changed(|json| json["model"]["end_of_word_suffix"] = json!("x".repeat(65))).is_err());
+        let split = json!({"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Isolated", "invert": false});
+        assert!(
+            changed(|json| json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": vec![split; 33]}))
+                .is_err()
+        );
+        let repeating = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {},
+                               "single": vec![json!({"Sequence": {"id": "A", "type_id": 0}}); 300]});
+        assert!(changed(|json| json["post_processor"] = repeating).is_err());
+        // As models have them.
+        let metaspace = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"},
+                                                                   replace(" ", "\u{2581}")]});
+        assert!(changed(|json| json["normalizer"] = metaspace).is_ok());
+        assert!(changed(|json| json["normalizer"] = json!({"type": "NFC"})).is_ok());
+        let long = "x".repeat(MAX_PROMPT_BYTES);
+        assert_eq!(byte_tokenizer().encode(&long).unwrap().len(), long.len());
+        assert!(byte_tokenizer().encode(&long.repeat(9)).is_err());
+    }
+
+    #[test]
+    fn a_panic_of_a_library_is_an_error() {
+        let broken: fn() = || panic!("on purpose");
+        assert!(guarded(broken).is_err());
+        assert_eq!(guarded(|| 3), Ok(3));
+        // An id that the vocabulary lacks has no text, and none of the others loses theirs.
+        let (known, unknown) = (TokenId::new(u32::from(b'a')), TokenId::new(u32::MAX));
+        assert_eq!(byte_tokenizer().decode(&[known, unknown, known]), "aa");
+    }
+
+    #[test]
+    fn generation_tags_print_nothing_with_any_trim_marks() {
+        let marks = ["", "-", "+"];
+        for (left, right) in marks.iter().flat_map(|left| marks.map(|right| (*left, right))) {
+            for spaces in ["", " ", "\n "] {
+                let tag = |word: &str| format!("{{%{left}{spaces}{word}{spaces}{right}%}}");
+                // A tag that the engine knows, which prints nothing either, shows what the marks do.
+                let source =
+                    |open: &str, close: &str| format!("a \n  {}  b {{{{ 1 }}}} {} \n c", tag(open), tag(close));
+                let render = |source: &str| ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[]).unwrap();
+                let expected = render(&source("if true", "endif"));
+                assert_eq!(render(&source("generation", "endgeneration")), expected, "{left}{spaces}{right}");
+            }
+        }
+        assert_eq!(without_generation_tags("{% generations %}{%"), "{% generations %}{%");
+        assert_eq!(without_generation_tags("{%-%}{%%}{%+"), "{%-%}{%%}{%+");
+    }
+
+    #[test]
+    fn a_template_that_reads_the_clock_is_refused() {
+        let error = ChatTemplate::from_bytes(b"{{ strftime_now('%d %b %Y') }}").unwrap_err();
+        assert!(error.to_string().contains("reads the clock"), "{error}");
+    }
+
+    #[test]
+    fn an_ordinary_template_renders_as_many_messages_as_there_may_be() {
+        let source = b"{%- set ns = namespace(system='') -%}{%- for m in messages -%}{%- if m.role == 'system' -%}\
+            {%- set ns.system = ns.system + m.content + '\\n\\n' -%}{%- endif -%}{%- endfor -%}{{ ns.system }}\
+            {%- for m in messages -%}{%- if m.role == 'user' and not loop.first and loop.index0 % 2 == 0 -%}\
+            {{ '<|user|>' + m['content'] | trim ~ '<|end|>' }}{%- elif m.role == 'assistant' -%}\
+            {{ '<|assistant|>' + m['content'].split('</think>')[-1].lstrip() + '<|end|>' }}{%- endif -%}{%- endfor -%}";
+        let template = ChatTemplate::from_bytes(source).unwrap();
+        let mut messages = vec![message("system", "be kind")];
+        messages.extend((1..MAX_MESSAGES).map(|i| message(if i % 2 == 0 { "user" } else { "assistant" }, "hello")));
+        assert!(template.render(&messages).is_ok());
+        messages.push(message("user", "one more"));
+        assert!(template.render(&messages).is_err());
+        assert!(template.render(&[message("user", &"x".repeat(MAX_PROMPT_BYTES))]).is_err());
+    }
+
+    #[test]
+    fn what_a_template_prints_is_bounded() {
+        let template = ChatTemplate::from_bytes(b"{% for a in range(9000) %}{{ 'x' * 1000 }}{% endfor %}").unwrap();
+        assert!(template.render(&[]).is_err());
+        assert!(ChatTemplate::from_bytes(&vec![b'x'; MAX_TEMPLATE_BYTES + 1]).is_err());
+        let endless = b"{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
+        assert!(ChatTemplate::from_bytes(endless).unwrap().render(&[]).is_err());
+    }
 
     fn message(role: &str, content: &str) -> Message {
         Message { role: role.to_owned(), content: content.to_owned() }

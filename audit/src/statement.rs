@@ -5,7 +5,7 @@ use assay_commitments::TokenId;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::trace::TraceCommitment;
 
-use crate::challenge::{Challenge, Lengths, Nonce, challenge_seed};
+use crate::challenge::{Challenge, Lengths, MAX_CELLS, Nonce, challenge_seed};
 use crate::num::index;
 use crate::policy::Policy;
 use crate::request::Request;
@@ -33,8 +33,13 @@ impl Statement<'_> {
     }
 }
 
+/// Whether a nonce is there exactly if the policy draws.
+pub(crate) const fn nonce_fits(policy: &Policy, nonce: Option<&Nonce>) -> bool {
+    matches!((policy, nonce), (Policy::Everything, None) | (Policy::Sampled { .. }, Some(_)))
+}
+
 /// The challenge of a session: `None` if the commitment has no tokens, or a nonce is missing where the
-/// policy draws, or is given where nothing is drawn.
+/// policy draws, or is given where nothing is drawn, or more than [`MAX_CELLS`] cells are asked for.
 pub fn challenge_of(
     request: &Request,
     manifest: &Manifest,
@@ -42,6 +47,9 @@ pub fn challenge_of(
     nonce: Option<&Nonce>,
 ) -> Option<Challenge> {
     let lengths = Lengths::new(commitment.prompt.len(), commitment.output.len())?;
+    if Challenge::cell_count_bound(&request.policy, &manifest.architecture, lengths) > MAX_CELLS {
+        return None;
+    }
     match (request.policy, nonce) {
         (Policy::Everything, None) => Some(Challenge::everything(&manifest.architecture, lengths)),
         (Policy::Sampled { .. }, Some(nonce)) => {

@@ -18,6 +18,7 @@ use crate::assets::{EmbeddingDigests, ModelAssets};
 use crate::domains;
 use crate::judge::{Judgement, Report, judge};
 use crate::keys::{Keypair, Signature, is_signed};
+use crate::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
 use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
 use crate::verdict::{OwnFault, Reason, Verdict};
 
@@ -27,8 +28,6 @@ pub const FILE_VERSION: u16 = 1;
 const MAGIC: &[u8; 8] = b"ASSAY\0TR";
 /// Most bytes of a proof in a file.
 const MAX_PROOF: usize = 1 << 31;
-/// Most bytes of a tokenizer or template in a file.
-const MAX_ASSET: usize = 1 << 28;
 
 /// Why a file is not a transcript.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -103,21 +102,21 @@ impl Receipt {
     /// Makes and signs a receipt.
     pub fn sign(keys: &Keypair, session: SessionId, verdict: Verdict, measurements: Measurements) -> Self {
         let conclusion = verdict.into();
-        let signature = keys.sign(domains::SIGN_RECEIPT, &receipt_digest(&session, &conclusion, &measurements));
+        let signature = keys.sign(domains::SIGN_RECEIPT, &receipt_digest(&session, conclusion, &measurements));
         Self { session, conclusion, measurements, signature }
     }
 
     /// Whether the validator `hotkey` signed it.
     pub fn is_signed_by(&self, hotkey: &assay_commitments::Hotkey) -> bool {
-        let digest = receipt_digest(&self.session, &self.conclusion, &self.measurements);
+        let digest = receipt_digest(&self.session, self.conclusion, &self.measurements);
         is_signed(hotkey, domains::SIGN_RECEIPT, &digest, &self.signature)
     }
 }
 
-fn receipt_digest(session: &SessionId, conclusion: &Conclusion, measurements: &Measurements) -> [u8; 32] {
+fn receipt_digest(session: &SessionId, conclusion: Conclusion, measurements: &Measurements) -> [u8; 32] {
     let mut out = Writer::new();
     out.raw(session.as_bytes());
-    out.value(conclusion);
+    out.value(&conclusion);
     out.value(measurements);
     Sha3_256::digest(out.finish()).into()
 }
@@ -150,7 +149,9 @@ impl TranscriptFile {
         out.value(&self.embeddings);
         for asset in [&self.tokenizer, &self.chat_template] {
             out.value(&asset.is_some());
-            asset.iter().for_each(|bytes| out.bytes(bytes));
+            if let Some(bytes) = asset {
+                out.bytes(bytes);
+            }
         }
         out.value(&self.receipt);
         let mut bytes = out.finish();
@@ -179,15 +180,18 @@ impl TranscriptFile {
             return Err(FileError::Checksum);
         }
         let mut from = Reader::new(body.get(10..).ok_or(FileError::Checksum)?);
-        let file = Self {
+        let mut file = Self {
             manifest: from.value()?,
             record: from.value()?,
             embeddings: from.value()?,
-            tokenizer: read_asset(&mut from)?,
-            chat_template: read_asset(&mut from)?,
+            tokenizer: read_asset(&mut from, MAX_TOKENIZER_BYTES)?,
+            chat_template: read_asset(&mut from, MAX_TEMPLATE_BYTES)?,
             receipt: from.value()?,
         };
         from.finish()?;
+        file.embeddings
+            .verify(&file.manifest)
+            .map_err(|_| FileError::Inconsistent("an embedding digest is not the manifest's"))?;
         file.check()?;
         Ok(file)
     }
@@ -200,7 +204,6 @@ impl TranscriptFile {
         holds("the request is not signed by its validator", request.is_signed(&self.record.request_signature))?;
         holds("the receipt is of another session", self.receipt.session == request.session_id())?;
         holds("the receipt is not signed by the validator", self.receipt.is_signed_by(&request.validator))?;
-        holds("an embedding digest is not the manifest's", self.embeddings.matches(&self.manifest))?;
         let tokenizer = self.tokenizer.as_ref().is_none_or(|bytes| digest(bytes) == self.manifest.tokenizer);
         holds("the tokenizer is not the manifest's", tokenizer)?;
         let template =
@@ -249,8 +252,8 @@ impl TranscriptFile {
     }
 }
 
-fn read_asset(from: &mut Reader<'_>) -> Result<Option<Vec<u8>>, Malformed> {
-    if from.value()? { from.bytes(MAX_ASSET).map(|bytes| Some(bytes.to_vec())) } else { Ok(None) }
+fn read_asset(from: &mut Reader<'_>, most: usize) -> Result<Option<Vec<u8>>, Malformed> {
+    if from.value()? { from.bytes(most).map(|bytes| Some(bytes.to_vec())) } else { Ok(None) }
 }
 
 impl Canonical for Conclusion {
@@ -281,9 +284,9 @@ impl Canonical for Conclusion {
 impl Canonical for Measurements {
     fn write(&self, out: &mut Writer) {
         let Self { first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us } = self;
-        [first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us]
-            .into_iter()
-            .for_each(|value| out.u32(*value));
+        for value in [first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us] {
+            out.u32(*value);
+        }
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {

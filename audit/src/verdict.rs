@@ -171,6 +171,87 @@ coded! {
         Connection = 909 "connection",
         /// The validator cancelled the stream
         Cancelled = 910 "cancelled",
+        /// The manifest or the embedding digests are not those of the model that the request names
+        WrongManifest = 911 "wrong_manifest",
+        /// The request is not signed by the validator that it names
+        RequestSignature = 912 "request_signature",
+        /// The policy asks of so long a session for more than one audit may hold
+        AuditTooLarge = 913 "audit_too_large",
+    }
+}
+
+/// On what a rejection rests, for somebody who reads it later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Evidence {
+    /// Bytes that carry the miner's valid signature: anybody can check them, and nobody but the miner
+    /// can have made them.
+    Proven,
+    /// The validator's word: about its clock, about what reached it, or about bytes that nobody signed.
+    /// A validator could have made all of it by itself.
+    Attested,
+}
+
+impl Evidence {
+    /// The name that users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Attested => "attested",
+        }
+    }
+}
+
+impl Reason {
+    /// On what a rejection for this reason rests.
+    pub const fn evidence(self) -> Evidence {
+        match self {
+            // A commitment is decoded before its signature can be checked, and its names are compared
+            // before that too; tokens stream unsigned; a missing or invalid signature shows nothing of
+            // whose bytes they are; of what did not come, or late, there is only the validator's clock. A
+            // refusal is signed, but does not say which nonce it was given: a wrong one may have been sent.
+            Self::CommitmentShape
+            | Self::CommitmentSignature
+            | Self::ProofSignature
+            | Self::RefusalSignature
+            | Self::WrongSession
+            | Self::StreamMismatch
+            | Self::CommitmentAbsent
+            | Self::CommitmentLate
+            | Self::ProofAbsent
+            | Self::ProofLate
+            | Self::StreamBroken
+            | Self::UnjustifiedRefusal
+            | Self::ProtocolViolation => Evidence::Attested,
+            // Found in a commitment or proof whose signature was checked before.
+            Self::ProofShape
+            | Self::RowNotCanonical
+            | Self::SuppliedNotCanonical
+            | Self::WrongPrompt
+            | Self::WrongFinish
+            | Self::UnknownToken
+            | Self::WrongEmbeddings
+            | Self::TraceOpening
+            | Self::SmallTensors
+            | Self::C2
+            | Self::C3
+            | Self::C4
+            | Self::C5
+            | Self::C6
+            | Self::C7
+            | Self::C8
+            | Self::C9
+            | Self::C10
+            | Self::Logits
+            | Self::TooManyCandidates
+            | Self::Candidate
+            | Self::TokenNotAllowed
+            | Self::WrongToken
+            | Self::Sumcheck
+            | Self::ColumnFold
+            | Self::ColumnPath
+            | Self::OpeningShape
+            | Self::ClaimParts => Evidence::Proven,
+        }
     }
 }
 
@@ -402,11 +483,18 @@ mod tests {
     #[test]
     fn the_documented_reasons_are_these() {
         let row = |code: u16, slug: &str, text: &str| format!("| {code} | `{slug}` | {text} |\n");
+        let reason =
+            |r: &Reason| format!("| {} | `{}` | {} | {} |\n", r.code(), r.slug(), r.evidence().name(), r.describe());
         let mut page = String::from(
             "# Reason codes\n\nCodes and slugs are stable: scripts may rely on them. This page is written from \
-             `audit/src/verdict.rs`.\n\n## Rejected: the miner's\n\n| code | slug | meaning |\n|---|---|---|\n",
+             `audit/src/verdict.rs`.\n\n## Rejected: the miner's\n\n\
+             *Proven* reasons are found in bytes that carry the miner's valid signature: anybody with the \
+             transcript can check them, and no validator can have made them up. *Attested* reasons rest on the \
+             validator's word, about its clock, about what reached it, or about bytes that nobody signed: they \
+             count in that validator's own scores, and are no evidence to others.\n\n\
+             | code | slug | evidence | meaning |\n|---|---|---|---|\n",
         );
-        page.extend(Reason::ALL.iter().map(|r| row(r.code(), r.slug(), r.describe())));
+        page.extend(Reason::ALL.iter().map(reason));
         page.push_str("\n## Inconclusive: the validator's own\n\n| code | slug | meaning |\n|---|---|---|\n");
         page.extend(OwnFault::ALL.iter().map(|f| row(f.code(), f.slug(), f.describe())));
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reasons.md");

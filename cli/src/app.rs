@@ -37,6 +37,14 @@ enum Command {
 }
 
 impl Command {
+    /// What is logged unless the environment says otherwise. The demo tells of its cheats itself.
+    const fn default_log(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "off",
+            Self::Model(_) | Self::Generate(_) | Self::Audit(_) | Self::Calibrate(_) => "warn",
+        }
+    }
+
     fn run(&self) -> CommandResult {
         match self {
             Self::Demo(args) => crate::demo::run(args),
@@ -54,7 +62,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error).into(),
     };
-    start_logging();
+    start_logging(arguments.command.default_log());
     // A panic is a fault of this program, whatever led to it, and is reported like one: by a line, and by
     // an exit code that blames nobody else.
     panic::set_hook(Box::new(|panic| {
@@ -106,8 +114,8 @@ fn one_line(text: &str) -> String {
 }
 
 /// Logs go to standard error, warnings and worse unless `RUST_LOG` says otherwise.
-fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+fn start_logging(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -290,6 +290,7 @@ impl<C: Chain + 'static> Validator<C> {
             store: self.store.clone(),
             audit_rate: self.settings.audit_rate,
             nonces: nonces.clone(),
+            failed: Mutex::default(),
         }
         .begin(targets, self.settings.requests, self.settings.sessions, self.settings.sessions_per_miner);
         let mut proof_ms = BTreeMap::<Hotkey, u64>::new();

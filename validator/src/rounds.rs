@@ -1,11 +1,12 @@
 //! The sessions of an epoch, side by side within bounds.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Exchange, Reply};
-use assay_audit::verdict::OwnFault;
+use assay_audit::verdict::{OwnFault, Verdict};
 use assay_chain::Chain;
 use assay_commitments::Hotkey;
 use assay_probation::Ledger;
@@ -46,6 +47,9 @@ pub(crate) struct Rounds<C> {
     pub(crate) store: Store,
     pub(crate) audit_rate: AuditRate,
     pub(crate) nonces: EpochNonces,
+    /// Miners that have been proven wrong in this epoch. They are not asked again in it: nothing they
+    /// could answer changes what the epoch is for them, and a silent one costs a deadline each time.
+    pub(crate) failed: Mutex<BTreeSet<Hotkey>>,
 }
 
 /// Sessions under way. Dropping it ends them; their counters are then dead.
@@ -93,9 +97,13 @@ impl<C: Chain + 'static> Rounds<C> {
         UnderWay(sessions)
     }
 
-    /// Holds one session, unless the epoch is over: sessions do not straddle epochs.
+    /// Holds one session, unless the miner has failed in this epoch, or the epoch is over: sessions do not
+    /// straddle epochs.
     async fn hold(&self, target: &Target) -> Option<(Ending, Option<Box<Judged>>, Option<u64>)> {
-        if !self.chain.head().await.is_ok_and(|head| head.epoch == self.nonces.epoch()) {
+        let hotkey = target.peer.hotkey;
+        if self.failed().contains(&hotkey)
+            || !self.chain.head().await.is_ok_and(|head| head.epoch == self.nonces.epoch())
+        {
             return None;
         }
         let Some(model) = &target.model else {
@@ -106,13 +114,22 @@ impl<C: Chain + 'static> Rounds<C> {
         };
         let ask = self.source.draw(random);
         let Ended { counter, outcome } =
-            self.auditor.run(&target.peer, model, ask, self.rate(&target.peer.hotkey), &self.nonces).await;
+            self.auditor.run(&target.peer, model, ask, self.rate(&hotkey), &self.nonces).await;
+        if let Outcome::Judged(judged) = &outcome
+            && let Verdict::Rejected(_) = judged.judgement.verdict
+        {
+            self.failed().insert(hotkey);
+        }
         Some(match outcome {
             Outcome::Judged(judged) => (summary(&judged), Some(judged), counter),
             Outcome::Unavailable(silence) => (Ending::Unavailable(silence), None, counter),
             Outcome::Refused(reason) => (Ending::Refused(reason), None, counter),
             Outcome::OwnFault(fault) => (Ending::OwnFault(fault), None, counter),
         })
+    }
+
+    fn failed(&self) -> MutexGuard<'_, BTreeSet<Hotkey>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often this miner is audited, by its standing at the moment.

@@ -52,7 +52,7 @@ const STAKE: u64 = 1_000_000_000_000;
 /// The netuid of the demo's subnet.
 const NETUID: u16 = 1;
 /// Long for an honest proof on two busy cores, short for those who wait for a silent one.
-const PROOF_MS: u32 = 8_000;
+const PROOF_MS: u32 = 5_000;
 
 /// The stage.
 pub(crate) struct Stage {

@@ -1,1 +1,0 @@
-//! Hot loops beside their peers
