@@ -4,6 +4,8 @@
 //! They are programs: what they may do is bounded here, before they run, and a panic in the libraries
 //! that run them is an error like any other.
 
+mod metered;
+
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -42,12 +44,6 @@ const MAX_NORMALISED_BYTES: u64 = 1 << 25;
 const MAX_DECODED_BYTES: u64 = 1 << 28;
 /// Most bytes of a rendered chat.
 const MAX_RENDERED_BYTES: usize = 1 << 22;
-/// Most instructions of a template. A thousand messages take a tenth of it in templates as models ship
-/// them.
-const TEMPLATE_FUEL: u64 = 1 << 20;
-/// Most calls of macros within each other: each takes several kilobytes of the stack.
-const TEMPLATE_RECURSION: usize = 64;
-
 /// A message of a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
@@ -322,30 +318,14 @@ impl Tokenizer {
 }
 
 /// A model's chat template: Jinja source as models ship it.
+///
+/// The text of a chat is a function of the source and the messages alone: `strftime_now`, which reads the
+/// clock, is not defined, so templates that ask whether it is take their fixed date, and templates that
+/// call it are refused. What rendering may take is bounded; see `metered`.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-}
-
-const TEMPLATE: &str = "chat";
-
-/// Takes the text of a chat, up to its bound.
-struct Bounded {
-    text: Vec<u8>,
-}
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.text.len().saturating_add(bytes.len()) > MAX_RENDERED_BYTES {
-            return Err(std::io::Error::other("the rendered chat is too long"));
-        }
-        self.text.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    source: String,
 }
 
 /// The source with every `generation` and `endgeneration` tag, which mark what a trainer learns from and
@@ -393,25 +373,15 @@ impl ChatTemplate {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(PromptError::Template("it is too long".to_owned()));
         }
-        if source.contains("strftime_now") {
-            return Err(PromptError::Template(
-                "it reads the clock (strftime_now), so it gives a chat no certain text".to_owned(),
-            ));
-        }
         let source = without_generation_tags(source);
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(TEMPLATE_FUEL));
-        environment.set_recursion_limit(TEMPLATE_RECURSION);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        let mut environment = metered::environment();
         environment.add_function("raise_exception", |message: String| -> Result<(), minijinja::Error> {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
         });
-        guarded(|| environment.add_template_owned(TEMPLATE, source))
+        guarded(|| metered::check(&source))
             .map_err(|text| PromptError::Template(text.to_owned()))?
             .map_err(|error| PromptError::Template(one_line(&error.to_string())))?;
-        Ok(Self { environment })
+        Ok(Self { environment, source })
     }
 
     /// The text of a chat, up to where the assistant speaks.
@@ -423,16 +393,19 @@ impl ChatTemplate {
         if messages.len() > MAX_MESSAGES || bytes.fold(0, usize::saturating_add) > MAX_PROMPT_BYTES {
             return Err(PromptError::Render("there are too many of them".to_owned()));
         }
-        let render = || {
-            let mut out = Bounded { text: Vec::new() };
-            let context = context! { messages, add_generation_prompt => true };
-            self.environment.get_template(TEMPLATE)?.render_captured_to(context, &mut out)?;
-            Ok::<_, minijinja::Error>(out.text)
-        };
-        let text = guarded(render)
+        let root = context! { messages, add_generation_prompt => true };
+        let text = guarded(|| metered::render(&self.environment, &self.source, root))
             .map_err(|text| PromptError::Render(text.to_owned()))?
-            .map_err(|error| PromptError::Render(one_line(&error.to_string())))?;
-        String::from_utf8(text).map_err(|error| PromptError::Render(error.to_string()))
+            .map_err(|error| {
+                let error = one_line(&error.to_string());
+                // Not a function that is forgotten: the text would depend on the day.
+                let clock = if error.contains("strftime_now") { "it reads the clock: " } else { "" };
+                PromptError::Render(format!("{clock}{error}"))
+            })?;
+        if text.len() > MAX_RENDERED_BYTES {
+            return Err(PromptError::Render("their text is too long".to_owned()));
+        }
+        Ok(text)
     }
 }
 
@@ -462,6 +435,7 @@ fn one_line(text: &str) -> String {
 pub(crate) mod tests {
     use super::*;
 
+    use rayon::prelude::*;
     use serde_json::json;
 
     /// A tokenizer of bytes: ids 0 to 255, and two special tokens, 256 and 257.
@@ -590,8 +564,55 @@ pub(crate) mod tests {
 
     #[test]
     fn a_template_that_reads_the_clock_is_refused() {
-        let error = ChatTemplate::from_bytes(b"{{ strftime_now('%d %b %Y') }}").unwrap_err();
+        let template = ChatTemplate::from_bytes(b"{{ strftime_now('%d %b %Y') }}").unwrap();
+        let error = template.render(&[]).unwrap_err();
         assert!(error.to_string().contains("reads the clock"), "{error}");
+        let source = b"{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}2024{% endif %}";
+        assert_eq!(ChatTemplate::from_bytes(source).unwrap().render(&[]).unwrap(), "2024");
+    }
+
+    #[test]
+    fn a_template_that_makes_much_of_little_ends_in_an_error() {
+        let repeat = |step: &str| {
+            format!("{{% set ns = namespace(s='xyz', t=['xyz']) %}}{{% for i in range(9999) %}}{step}{{% endfor %}}")
+        };
+        let steps = [
+            "{% set ns.s = ns.s ~ ns.s %}",
+            "{% set ns.s = ns.s + ns.s %}",
+            "{% set ns.s = '' ~ ('' ~ ns.s) ~ ns.s %}",
+            "{% set ns.s = ns.s * 1000 %}",
+            "{% set ns.s = [ns.s, ns.s] | join %}",
+            "{% set ns.s = ns.s | join('xyz') %}",
+            "{% set ns.s = 'xyz'.join(ns.s | list) %}",
+            "{% set ns.s = ns.s | replace('x', 'xx') %}",
+            "{% set ns.s = ns.s.replace('x', 'xx') %}",
+            "{% set ns.s = ns.s.replace('', 'xx') %}",
+            "{% set ns.s = [ns.s, ns.s] | string %}",
+            "{% set ns.s = [ns.s, ns.s] | tojson %}",
+            "{% set ns.s = [ns.s, ns.s] %}{% if i == 60 %}{{ ns.s }}{% endif %}",
+            "{% set ns.s = [ns.s, ns.s] %}{% if i == 60 %}{% set x = '' ~ ns.s %}{% endif %}",
+            "{% set ns.s = [ns.s, ns.s] %}{% if i == 60 %}{% set x = ns.s | upper %}{% endif %}",
+            "{% set ns.t = ns.t + ns.t %}{% set ns.s = ns.t | list %}",
+            "{% set ns.t = (ns.t * 1000) | list %}",
+            "{% set ns.s %}{{ ns.s }}{{ ns.s }}{% endset %}",
+            "{% set ns.s = 'x' * 1000000 %}{% set ns.t = [ns.t, ns.s[1:]] %}",
+            "{% set ns.s = 'x' * 1000000 %}{% set ns.t = [ns.t, ns.s | trim] %}",
+        ];
+        steps.into_par_iter().for_each(|step| {
+            let template = ChatTemplate::from_bytes(repeat(step).as_bytes()).unwrap();
+            assert!(template.render(&[]).is_err(), "{step}");
+        });
+    }
+
+    /// Neither rendering nor dropping a value that is nested deeply may overflow the stack of whoever asks.
+    #[test]
+    fn deeply_nested_values_do_not_overflow_the_stack() {
+        let source = b"{% set ns = namespace(s=[]) %}{% for i in range(60000) %}{% set ns.s = [ns.s] %}{% endfor %}\
+            {{ 'x' ~ ns.s | length }}";
+        let template = ChatTemplate::from_bytes(source).unwrap();
+        assert_eq!(template.render(&[]).unwrap(), "x1");
+        let printed = [source.as_slice(), b"{{ ns.s }}"].concat();
+        assert!(ChatTemplate::from_bytes(&printed).unwrap().render(&[]).is_ok());
     }
 
     #[test]

@@ -100,7 +100,8 @@ impl Search<'_> {
         choices.sort_by(|a, b| b.change.abs().total_cmp(&a.change.abs()));
         let mut taken = std::collections::BTreeSet::new();
         for choice in choices {
-            if taken.contains(&choice.place) || !choice.has_room(flips) {
+            let room = [&flips.gate, &flips.up, &flips.silu].into_iter().all(|list| Flips::has_room(list));
+            if taken.contains(&choice.place) || !room {
                 continue;
             }
             let column = self.column(choice.place, choice.change, &tau);
@@ -159,10 +160,6 @@ impl Choice {
             }
         }
         all
-    }
-
-    fn has_room(&self, flips: &Flips) -> bool {
-        [&flips.gate, &flips.up, &flips.silu].into_iter().all(|list| Flips::has_room(list))
     }
 
     fn take(&self, flips: &mut Flips) {

@@ -165,7 +165,7 @@ impl Intervals {
         let others = || self.low.iter().zip(&self.high).enumerate().filter(move |(j, _)| *j != token);
         let above: Vec<f64> = others().filter(|(_, (low, _))| **low > own).map(|(_, (low, _))| *low).collect();
         let behind = others().filter(|(_, (low, _))| **low <= own).map(|(_, (_, high))| high.min(own)).collect();
-        Rank { own, above, behind }.is_allowed(sampling)
+        Rank { own, above, behind }.allows(sampling)
     }
 
     /// Whether `token` is allowed for every choice of the entries within their bounds.
@@ -177,7 +177,7 @@ impl Intervals {
         let others = || self.low.iter().zip(&self.high).enumerate().filter(move |(j, _)| *j != token);
         let above: Vec<f64> = others().filter(|(_, (_, high))| **high >= own).map(|(_, (_, high))| *high).collect();
         let behind = others().filter(|(_, (_, high))| **high < own).map(|(_, (low, _))| *low).collect();
-        Rank { own, above, behind }.is_allowed(sampling)
+        Rank { own, above, behind }.allows(sampling)
     }
 }
 
@@ -189,7 +189,7 @@ struct Rank {
 }
 
 impl Rank {
-    fn is_allowed(mut self, sampling: &Sampling) -> bool {
+    fn allows(mut self, sampling: &Sampling) -> bool {
         if sampling.top_k > 0 {
             let Some(room) = index(sampling.top_k).checked_sub(self.above.len().saturating_add(1)) else {
                 return false;

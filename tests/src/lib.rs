@@ -33,6 +33,22 @@ pub fn tiny() -> Arc<LocalModel> {
     MODEL.get_or_init(|| Arc::new(make())).clone()
 }
 
+/// A model whose transcripts stay under 64 KiB.
+pub fn smallest() -> Arc<LocalModel> {
+    let numbers = Numbers {
+        vocab_size: 40,
+        hidden: 8,
+        layers: 1,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        ffn: 16,
+        max_positions: 32,
+        tied: true,
+    };
+    Arc::new(LocalModel::of(synthetic::checkpoint(&numbers, 3), &mut |_, _| ()).expect("a synthetic model commits"))
+}
+
 /// A session of a sampled request with the default policy, always audited.
 pub fn session(prompt: &str, max_tokens: u32, seed: u64) -> SelfAudit {
     SelfAudit {
@@ -75,6 +91,11 @@ impl Random {
     /// Starts from a seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// Any byte.
+    pub fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).unwrap_or(0)
     }
 
     /// A number below `bound`.

@@ -45,10 +45,8 @@ fn least_rate(behaviour: Behaviour) -> f64 {
         Behaviour::Honest { .. } => 0.0,
         // One layer of four, four cells: 1 - (3/4)^4 = 0.68, less three deviations of 30 draws.
         Behaviour::SkipsLayer => 0.42,
-        // Positions before the window is full are honest, and a diffuse head hides little.
-        Behaviour::ShortWindow => 0.5,
-        // Of three decodes the last is checked always; a pick may agree by chance.
-        Behaviour::GreedySampler | Behaviour::Replays => 0.5,
+        // Positions before the window is full are honest; of three decodes a pick may agree by chance.
+        Behaviour::ShortWindow | Behaviour::GreedySampler | Behaviour::Replays => 0.5,
         _ => 1.0,
     }
 }
@@ -57,7 +55,6 @@ fn least_rate(behaviour: Behaviour) -> f64 {
 fn every_cheat_of_the_cast_is_caught_for_its_own_reason() {
     let local = fixture();
     let models = Models::new(&local).unwrap();
-    const AUDITS: u64 = 30;
     for role in assay_cli::demo::cast::CAST {
         // Silence has no reply to wait for here; the demo and the gRPC tests hold their clocks to it.
         if role.behaviour == Behaviour::FallsSilent {
@@ -66,7 +63,7 @@ fn every_cheat_of_the_cast_is_caught_for_its_own_reason() {
         let backend = models.backend(role.behaviour, &Arc::new(AtomicU64::new(0)));
         let mut reasons: BTreeMap<&str, u32> = BTreeMap::new();
         let (mut caught, mut audits) = (0_u32, 0_u32);
-        for trial in 0..AUDITS {
+        for trial in 0..30 {
             let mut audit = session("", 20, trial);
             audit.prompt = chat(VERSES[usize::try_from(trial).unwrap() % VERSES.len()]);
             let file = audit.run(&local, &backend).unwrap();
@@ -93,13 +90,15 @@ fn every_cheat_of_the_cast_is_caught_for_its_own_reason() {
     }
 }
 
+/// Audits of each cheat in the test below.
+const AUDITS: u32 = 100;
+
 /// The theorem behind sampling: a share `f` of broken cells is missed by `s` uniform cells with
 /// probability `(1 - f)^s`.
 #[test]
 fn sampled_detection_agrees_with_the_share_of_broken_cells() {
     let local = fixture();
     let models = Models::new(&local).unwrap();
-    const AUDITS: u64 = 60;
     for behaviour in [Behaviour::SkipsLayer, Behaviour::ShortWindow] {
         let backend = models.backend(behaviour, &Arc::new(AtomicU64::new(0)));
         let audit = |trial: u64, policy: Policy| {
@@ -135,11 +134,11 @@ fn sampled_detection_agrees_with_the_share_of_broken_cells() {
             let count = f64::from(positions.end - positions.start) * layers;
             broken.iter().filter(|((position, _), _)| positions.contains(position)).map(|(_, f)| f).sum::<f64>() / count
         };
-        let (prompt, all) = (served.prompt.len() as u32, lengths.positions());
+        let (prompt, all) = (lengths.first_decode() + 1, lengths.positions());
         let missed = (1.0 - share(0..prompt)).powi(2) * (1.0 - share(prompt..all)) * (1.0 - share(all - 1..all));
 
-        let caught = std::sync::atomic::AtomicU64::new(0);
-        in_parallel(0..AUDITS, |trial| {
+        let caught = std::sync::atomic::AtomicU32::new(0);
+        in_parallel(0..u64::from(AUDITS), |trial| {
             let file = sampled(trial).run(&local, &backend).unwrap();
             let proven = matches!(
                 &file.record.exchange,
@@ -150,11 +149,14 @@ fn sampled_detection_agrees_with_the_share_of_broken_cells() {
                 caught.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
         });
-        let rate = caught.into_inner() as f64 / AUDITS as f64;
+        let rate = f64::from(caught.into_inner()) / f64::from(AUDITS);
         let expected = 1.0 - missed;
-        let deviation = (expected * missed / AUDITS as f64).sqrt();
+        let deviation = (expected * missed / f64::from(AUDITS)).sqrt();
         println!("{}: caught {rate:.3}, expected {expected:.3} +- {deviation:.3}", behaviour.describe());
-        assert!((rate - expected).abs() <= 4.0 * deviation + 1.0 / AUDITS as f64, "{behaviour:?}: {rate} {expected}");
+        assert!(
+            (rate - expected).abs() <= 4.0 * deviation + 1.0 / f64::from(AUDITS),
+            "{behaviour:?}: {rate} {expected}"
+        );
     }
 }
 
@@ -162,7 +164,7 @@ fn sampled_detection_agrees_with_the_share_of_broken_cells() {
 fn a_thousand_honest_cells_are_accepted() {
     let local = fixture();
     let cells = std::sync::atomic::AtomicUsize::new(0);
-    in_parallel(0..4_u64, |trial| {
+    in_parallel(0..6_u64, |trial| {
         let mut audit = session("", 24, 100 + trial);
         audit.prompt = chat(VERSES[usize::try_from(trial).unwrap() % VERSES.len()]);
         audit.policy = Policy::Everything;

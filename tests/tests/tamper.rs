@@ -1,34 +1,15 @@
 //! Changed files and changed messages: nothing that was altered is accepted, and nothing panics.
-
-use std::sync::Arc;
+#![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::session::{Answer, Exchange, Reply, sign_commitment, sign_proof};
 use assay_audit::transcript_file::{FileError, Receipt, TranscriptFile};
 use assay_audit::verdict::{Reason, Verdict};
-use assay_cli::local::LocalModel;
 use assay_commitments::codec;
 use assay_commitments::trace::{FinishReason, TraceCommitment};
 use assay_commitments::{Hotkey, ManifestId, SessionId, TokenId};
-use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_tests::{Random, fixture, in_parallel, miner_keys, session};
-
-/// A model whose transcripts stay under 64 KiB.
-fn smallest() -> Arc<LocalModel> {
-    let numbers = Numbers {
-        vocab_size: 40,
-        hidden: 8,
-        layers: 1,
-        heads: 2,
-        kv_heads: 1,
-        head_dim: 4,
-        ffn: 16,
-        max_positions: 32,
-        tied: true,
-    };
-    Arc::new(LocalModel::of(synthetic::checkpoint(&numbers, 3), &mut |_, _| ()).unwrap())
-}
+use assay_tests::{Random, fixture, in_parallel, miner_keys, session, smallest};
 
 fn small_file() -> TranscriptFile {
     let model = smallest();
@@ -107,8 +88,8 @@ fn random_flips_cuts_and_insertions_in_a_fixture_file_are_not_accepted() {
     let bytes = file.encode();
     assert!(is_accepted(&bytes));
     let proof = proof_of(&mut file).clone();
-    in_parallel(0..2_000, |trial| {
-        let mut random = Random::new(trial as u64);
+    in_parallel(0..2_000_u64, |trial| {
+        let mut random = Random::new(trial);
         // A third of the changes each: to the file, to the file with a right checksum, to the proof that
         // the miner then signs.
         let inner = trial % 3 == 2;
@@ -121,7 +102,7 @@ fn random_flips_cuts_and_insertions_in_a_fixture_file_are_not_accepted() {
                 changed.drain(place..end);
             }
             _ => {
-                let extra: Vec<u8> = (0..=random.below(40)).map(|_| random.below(256) as u8).collect();
+                let extra: Vec<u8> = (0..=random.below(40)).map(|_| random.byte()).collect();
                 changed.splice(place..place, extra);
             }
         }

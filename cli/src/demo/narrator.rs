@@ -171,12 +171,7 @@ pub(crate) fn coins(rao: u64) -> f64 {
 
 fn place(failure: &Failure) -> String {
     let place = &failure.place;
-    let mut text = format!("{}: {}", failure.reason.slug(), failure.reason);
-    if let Some(layer) = place.layer {
-        text += &format!(", layer {layer}");
-    }
-    if let Some(position) = place.position {
-        text += &format!(", position {position}");
-    }
-    text
+    let layer = place.layer.map(|layer| format!(", layer {layer}")).unwrap_or_default();
+    let position = place.position.map(|position| format!(", position {position}")).unwrap_or_default();
+    format!("{}: {}{layer}{position}", failure.reason.slug(), failure.reason)
 }
