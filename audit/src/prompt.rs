@@ -6,7 +6,6 @@
 
 mod metered;
 
-use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use assay_commitments::TokenId;
@@ -186,12 +185,11 @@ fn growth(component: &Value) -> Result<u64, PromptError> {
         "Prepend" => text("prepend"),
         "TemplateProcessing" => component.get("single").and_then(Value::as_array).map_or(1, |list| long(list.len())),
         "RobertaProcessing" | "BertProcessing" => 3,
-        // Unicode's own bounds for UTF-8 are 3 and 11.
-        "NFC" | "NFD" | "StripAccents" => 4,
+        // Unicode's own bounds for UTF-8 are 3 for the canonical forms, 11 for the others; the bytes of
+        // byte-level tokens are two each, with a space before every piece, and decoded three if no UTF-8.
+        "NFC" | "NFD" | "StripAccents" | "ByteLevel" | "ByteFallback" => 4,
         "NFKC" | "NFKD" | "BertNormalizer" => 16,
         "Lowercase" | "WordPiece" | "BPEDecoder" => 2,
-        // Two bytes of one, and a space before every piece; decoded, three bytes of one that is no UTF-8.
-        "ByteLevel" | "ByteFallback" => 4,
         "Metaspace" => 8,
         "Strip" | "Nmt" | "BertPreTokenizer" | "CharDelimiterSplit" | "Delimiter" | "Whitespace" | "Split"
         | "Punctuation" | "WhitespaceSplit" | "Digits" | "UnicodeScripts" | "FixedLength" | "CTC" | "Fuse" => 1,
@@ -348,15 +346,12 @@ fn without_generation_tags(source: &str) -> String {
             let word = word.strip_suffix(right).unwrap_or(word).trim();
             (left, word, right, after)
         });
-        rest = match inner {
-            Some((left, word @ ("generation" | "endgeneration"), right, after)) => {
-                let _ = write!(out, "{{#{left} {word} {right}#}}");
-                after
-            }
-            _ => {
-                out.push_str("{%");
-                tag
-            }
+        rest = if let Some((left, word @ ("generation" | "endgeneration"), right, after)) = inner {
+            out.extend(["{#", left, " ", word, " ", right, "#}"]);
+            after
+        } else {
+            out.push_str("{%");
+            tag
         };
     }
     out.push_str(rest);

@@ -4,7 +4,7 @@
 //! tokens used, the tokenizer and chat template (or only their digests, in the manifest), and the
 //! validator's receipt. It ends with a checksum: damage on a disk is told apart from a miner's failure.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use assay_commitments::SessionId;
 use assay_commitments::TokenId;
@@ -240,15 +240,7 @@ impl TranscriptFile {
         };
         let committed =
             committed.into_iter().flat_map(|commitment| commitment.prompt.into_iter().chain(commitment.output));
-        record
-            .streamed
-            .iter()
-            .copied()
-            .chain(committed)
-            .map(|token| (token, ()))
-            .collect::<BTreeMap<_, _>>()
-            .into_keys()
-            .collect()
+        record.streamed.iter().copied().chain(committed).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 

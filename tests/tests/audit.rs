@@ -1,5 +1,4 @@
 //! Audits in one process: honest sessions are accepted, and it is measured what they cost.
-#![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 use std::time::Instant;
 

@@ -23,7 +23,7 @@ fn audit() -> SelfAudit {
 
 fn play(model: &std::sync::Arc<LocalModel>, behaviour: Behaviour) -> TranscriptFile {
     let models = Models::new(model).unwrap();
-    audit().run(model, &models.backend(behaviour, &Default::default())).unwrap()
+    audit().run(model, &models.backend(behaviour, &std::sync::Arc::default())).unwrap()
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn golden_transcripts_keep_their_verdicts() {
     for (name, behaviour, expected) in [
         ("accepted.assay", honest, Conclusion::Accepted),
         ("rejected_101_zero_proof.assay", Behaviour::ZeroProof, Conclusion::Rejected(Reason::ProofShape)),
-        ("rejected_304_int8_weights.assay", Behaviour::Int8Weights, Conclusion::Rejected(Reason::C3)),
+        ("rejected_303_int8_weights.assay", Behaviour::Int8Weights, Conclusion::Rejected(Reason::C3)),
     ] {
         let path = golden(name);
         if std::env::var_os("BLESS").is_some() {

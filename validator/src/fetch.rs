@@ -15,15 +15,13 @@ use thiserror::Error;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
+use assay_audit::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
+
 use crate::model::{ModelError, VerifierModel};
 use crate::wire::Line;
 
 /// Most bytes of a manifest: a model of 1024 layers and a million tokens stays below it.
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
-/// Most bytes of a tokenizer; the largest in use have some 35 million.
-const MAX_TOKENIZER_BYTES: usize = 128 << 20;
-/// Most bytes of a chat template.
-const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 /// How long a miner may take for one reply or one piece.
 const PIECE: Duration = Duration::from_secs(10);
 /// How long all of it may take.

@@ -255,7 +255,7 @@ struct Compiled<'source> {
 
 fn compile(source: &str) -> Result<Compiled<'_>, Error> {
     let whitespace = WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
-    let tree = parse(source, NAME, SyntaxConfig::default(), whitespace)?;
+    let tree = parse(source, NAME, SyntaxConfig, whitespace)?;
     let mut generator = CodeGenerator::new(NAME, source);
     generator.compile_stmt(&tree);
     let (mut main, mut blocks) = generator.finish();

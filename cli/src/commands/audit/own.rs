@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use assay_audit::policy::{MAX_DRAWS, Policy};
+use assay_audit::policy::{MAX_COLUMNS, MAX_DRAWS, Policy};
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Answer, Exchange, Reply};
 use assay_audit::transcript_file::TranscriptFile;
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DRAWS)))]
     decodes: Option<u32>,
     /// Whole columns to draw
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_DRAWS)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_COLUMNS)))]
     columns: Option<u32>,
     /// Most tokens of the answer
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
