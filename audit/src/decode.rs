@@ -179,6 +179,7 @@ mod tests {
         scores.judge(&singles, &pick)
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "a runtime's logits are f32")]
     fn served(sampling: &Sampling) -> TokenId {
         let logits: Vec<f32> = logits().iter().map(|z| (real(*z) * power_of_two(EXPONENT)) as f32).collect();
         sample(&logits, sampling, Position::new(3))

@@ -217,9 +217,7 @@ impl Witness {
         });
         for cell in &self.cells {
             [&cell.h, &cell.a, &cell.o, &cell.m].into_iter().chain(&cell.caches).for_each(|row| out.raw(row));
-            let SuppliedProducts { q, k, gate, up, flips } = &cell.supplied;
-            [q, k, gate, up].into_iter().for_each(|supplied| supplied.write(out));
-            flips.write(out);
+            cell.supplied.write(out);
             cell.hashes.iter().for_each(|hash| out.raw(hash));
         }
         for decode in &self.decodes {
@@ -266,16 +264,24 @@ impl CellWitness {
             .into_iter()
             .map(|bytes| from.raw(bytes).map(<[u8]>::to_vec))
             .collect::<Result<_, _>>()?;
-        let mut products = |matrix| Supplied::read(from, index(shape.architecture().shape(matrix).outputs));
-        let supplied = SuppliedProducts {
-            q: products(Matrix::Q)?,
-            k: products(Matrix::K)?,
-            gate: products(Matrix::Gate)?,
-            up: products(Matrix::Up)?,
-            flips: Flips::read(from)?,
-        };
+        let supplied = SuppliedProducts::read(from, shape.architecture())?;
         let hashes = read_hashes(from, shape.cell_hashes(cell))?;
         Ok(Self { h, a, o, m, caches, supplied, hashes })
+    }
+}
+
+impl SuppliedProducts {
+    pub(crate) fn write(&self, out: &mut Writer) {
+        let Self { q, k, gate, up, flips } = self;
+        [q, k, gate, up].into_iter().for_each(|products| products.write(out));
+        flips.write(out);
+    }
+
+    fn read(from: &mut Reader<'_>, architecture: &Architecture) -> Result<Self, Malformed> {
+        let mut products = |matrix| Supplied::read(from, index(architecture.shape(matrix).outputs));
+        let (q, k) = (products(Matrix::Q)?, products(Matrix::K)?);
+        let (gate, up) = (products(Matrix::Gate)?, products(Matrix::Up)?);
+        Ok(Self { q, k, gate, up, flips: Flips::read(from)? })
     }
 }
 

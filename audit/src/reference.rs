@@ -206,7 +206,7 @@ mod tests {
         let trig: f64 = (0..50_i32).map(|i| libm::sin(f64::from(i)) * libm::cos(f64::from(i) / 3.0)).sum();
         let head = attention(&x[..4], &[&x[4..8], &x[8..12], &x[12..16]], &[&x[16..20], &x[20..24], &x[24..28]]);
         let bits: Vec<u64> = [exp, log, trig, dot(&x, &x), head.output[1], head.spread[2]].map(f64::to_bits).to_vec();
-        let norm = rms_norm(&x, &vec![1.5; 37], 1e-5);
+        let norm = rms_norm(&x, &[1.5; 37], 1e-5);
         let digest = blake3::hash(&norm.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
         let expected = [
             0x404b_691e_48a8_c39a,

@@ -15,7 +15,7 @@ pub struct ProofSizes {
     pub norms: usize,
     /// Committed rows, prefixes of the cache included.
     pub rows: usize,
-    /// Query, key, gate and up products.
+    /// Query, key, gate and up products, with the roundings in doubt.
     pub supplied: usize,
     /// Logits.
     pub logits: usize,
@@ -52,11 +52,8 @@ pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofS
     let cell_rows = cells().flat_map(|cell| [&cell.h, &cell.a, &cell.o, &cell.m].into_iter().chain(&cell.caches));
     sizes.rows = sum(cell_rows.chain(decodes().map(|decode| &decode.h)).map(Vec::len));
     let supplied = |cell: &crate::proof::CellWitness| {
-        let products = &cell.supplied;
         let mut out = Writer::new();
-        for row in [&products.q, &products.k, &products.gate, &products.up] {
-            row.write(&mut out);
-        }
+        cell.supplied.write(&mut out);
         out.finish().len()
     };
     sizes.supplied = sum(cells().map(supplied));

@@ -264,8 +264,8 @@ mod tests {
 
     const PROFILE: Tolerance = Tolerance::of(assay_commitments::rows::Profile::Bf16V1);
 
-    fn products(count: usize) -> Vec<i64> {
-        (0..count as i64).map(|j| (j * 7_919 % 2_003 - 1_001) * 1_000_003_000 + 17).collect()
+    fn products(count: i64) -> Vec<i64> {
+        (0..count).map(|j| (j * 7_919 % 2_003 - 1_001) * 1_000_003_000 + 17).collect()
     }
 
     /// A row as an honest runtime commits it: products rounded to bf16, grid 2^-40.
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn a_row_of_other_weights_fails() {
         let products = products(700);
-        let moved: Vec<i64> = products.iter().enumerate().map(|(j, p)| p + p / 60 * (j as i64 % 3 - 1)).collect();
+        let moved: Vec<i64> = products.iter().zip(0_i64..).map(|(p, j)| p + p / 60 * (j % 3 - 1)).collect();
         let target = Target::committed(&committed(&moved), -40, &PROFILE).unwrap();
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         assert!(!target.check(&signs, &target.claims(&signs, &products)).within);
