@@ -592,11 +592,31 @@ pub(crate) mod tests {
             "{% set ns.s %}{{ ns.s }}{{ ns.s }}{% endset %}",
             "{% set ns.s = 'x' * 1000000 %}{% set ns.t = [ns.t, ns.s[1:]] %}",
             "{% set ns.s = 'x' * 1000000 %}{% set ns.t = [ns.t, ns.s | trim] %}",
+            "{% set ns.s = [ns.s, ns.s] %}{% if i == 60 %}{{ ns.s in 'x' }}{% endif %}",
+            "{% set ns.s = [ns.s, ns.s] %}{% set ns.t = [ns.t, ns.t] %}{% if i == 60 %}{{ ns.s == ns.t }}{% endif %}",
+            "{% set ns.s = [ns.s, ns.s] %}{% set ns.t = [ns.t, ns.t] %}{% if i == 60 %}{{ ns.s is lt(ns.t) }}{% endif %}",
+            "{% set ns.s = [ns.s, ns.s] %}{% set ns.t = [ns.t, ns.t] %}{% if i == 60 %}{{ [ns.s, ns.t] | sort }}{% endif %}",
+            "{% set ns.s = [ns.s, ns.s] %}{% if i == 60 %}{{ [ns.s] | select('eq', ns.t) | list }}{% endif %}",
+            "{{ [1] | tojson(100000000000) }}",
+            "{{ [1] | tojson(indent=100000000000) }}",
+            "{{ [[1]] | map('tojson', 100000000000) | list }}",
         ];
         steps.into_par_iter().for_each(|step| {
             let template = ChatTemplate::from_bytes(repeat(step).as_bytes()).unwrap();
             assert!(template.render(&[]).is_err(), "{step}");
         });
+    }
+
+    #[test]
+    fn what_cannot_be_metered_is_refused_when_a_template_is_read() {
+        for source in [
+            "{% set r = range(100000) %}{% set z = namespace(*r, *r) %}",
+            "{% set x = {messages: 1} %}",
+            "{% for m in messages %}{{ loop.changed(m) }}{% endfor %}",
+        ] {
+            let error = ChatTemplate::from_bytes(source.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("not supported"), "{error}");
+        }
     }
 
     /// Neither rendering nor dropping a value that is nested deeply may overflow the stack of whoever asks.

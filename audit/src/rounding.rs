@@ -67,7 +67,10 @@ impl Doubt {
         let nearest = round_bf16_once(value);
         let (low, high) = (round_bf16_once(value - slack), round_bf16_once(value + slack));
         let middle = round_bf16_once(f64::midpoint(low, high));
-        let neighbours = low != high && (middle == low || middle == high) && (nearest == low || nearest == high);
+        let neighbours = nearest.is_finite()
+            && low != high
+            && (middle == low || middle == high)
+            && (nearest == low || nearest == high);
         let other = neighbours.then_some(if nearest == low { high } else { low });
         Self { nearest, other: other.filter(|other| other.is_finite()) }
     }

@@ -352,7 +352,7 @@ type Change = fn(&mut Request);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_out_of_bounds_are_refused_signed() {
-    let bench = honest(Limits { distinct_layers: 3, ..Limits::default() }).await;
+    let bench = honest(Limits { distinct_layers: 3, cells: 100, ..Limits::default() }).await;
     let sampled = |cells, columns| Policy::Sampled { cells, decodes: 3, columns, least_budget_ms: 0 };
     let hasty = Deadlines { proof_ms: 1, ..DEADLINES };
     let changes: [(&str, Change); 6] = [
@@ -371,7 +371,7 @@ async fn requests_out_of_bounds_are_refused_signed() {
     let base = bench.request(100, AuditRate::Always);
     for (what, request) in [
         ("deadline", Request { deadlines: hasty, ..base.clone() }),
-        ("cells", Request { policy: sampled(1 << 16, 1), ..base.clone() }),
+        ("cells", Request { policy: sampled(200, 1), ..base.clone() }),
     ] {
         assert_eq!(bench.refused(&request).await, RefusalReason::Unserved, "{what}");
     }

@@ -200,10 +200,11 @@ async fn honest_miners_earn_and_cheats_do_not() {
     assert_eq!((one.requests, one.audits, one.accepted, one.standing.as_str()), (3, 3, 3, "good"), "{first:?}");
     assert!(one.weight > 0 && one.rejected.is_empty());
     let two = miner_of(&first.miners, 2);
-    assert_eq!((two.audits, two.accepted, two.weight, two.standing.as_str()), (3, 0, 0, "probation"));
+    // Proven wrong once, it is not asked again in that epoch.
+    assert_eq!((two.audits, two.accepted, two.weight, two.standing.as_str()), (1, 0, 0, "probation"));
     assert!(two.rejected.keys().all(|slug| slug == "proof_shape"), "{:?}", two.rejected);
     let three = miner_of(&first.miners, 3);
-    assert_eq!(three.rejected.get("proof_absent"), Some(&3), "{:?}", three.rejected);
+    assert_eq!((three.requests, three.rejected.get("proof_absent")), (1, Some(&1)), "{:?}", three.rejected);
     let four = miner_of(&first.miners, 4);
     assert_eq!((four.unavailable, four.audits, four.weight), (3, 0, 0));
     assert_eq!(first.weights_refused, None);
@@ -220,7 +221,7 @@ async fn honest_miners_earn_and_cheats_do_not() {
     let key = assay_audit::challenge::EpochKey::new(*record.key.unwrap().as_bytes());
     assert_eq!(key.hash(), *record.hash.as_bytes());
     let files = transcripts(&world);
-    assert!(files.len() >= 12, "{}", files.len());
+    assert_eq!(files.len(), 10, "in two epochs three of the honest miner, one of each cheat");
     for file in &files {
         let request = &file.record.request;
         assert!(request.sampling.temperature > 0.0);

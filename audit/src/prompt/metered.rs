@@ -10,8 +10,9 @@
 //! multiple of it; text that stands in the template itself is copied into captured blocks at most
 //! [`MAX_RAW`] bytes in all; every other value is of constant size, and there are no more of them than
 //! instructions. Values nested deeply are walked recursively, no deeper than instructions can nest them:
-//! the stack on which that happens is dimensioned for it. The comparison of values that share parts is
-//! not metered; it takes time and no memory.
+//! the stack on which that happens is dimensioned for it. Comparing two values adds the size of both as
+//! text, since values that share parts may be walked once for each way to them. What cannot be metered is
+//! refused: splats, computed dictionaries, `loop.changed`, `tojson` with an indent.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -52,6 +53,10 @@ fn charge(state: &State<'_, '_>, bytes: u64) -> Result<(), Error> {
     let bytes = bytes.min(MAX_MADE.saturating_add(1));
     let before = made.0.fetch_add(bytes, Ordering::Relaxed);
     if before.saturating_add(bytes) > MAX_MADE { Err(too_much()) } else { Ok(()) }
+}
+
+fn refused(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("{what} is not supported in a chat template"))
 }
 
 fn too_much() -> Error {
@@ -131,6 +136,23 @@ fn slice(state: &State<'_, '_>, a: &Value, start: &Value, stop: &Value, step: &V
     plainly("a[start:stop:step]", context! { a, start, stop, step })
 }
 
+/// A comparison by the plain engine, after a charge for what it may walk.
+fn compare(state: &State<'_, '_>, expression: &str, a: &Value, b: &Value) -> Result<Value, Error> {
+    charge(state, text_size(a).saturating_add(text_size(b)))?;
+    plainly(expression, context! { a, b })
+}
+
+/// The comparisons: the name of the exchanged instruction, what it computes, and the tests that do the same.
+const COMPARISONS: [(&str, &str, &[&str]); 7] = [
+    ("metered_eq", "a == b", &["eq", "equalto", "=="]),
+    ("metered_ne", "a != b", &["ne", "!="]),
+    ("metered_lt", "a < b", &["lt", "lessthan", "<"]),
+    ("metered_le", "a <= b", &["le", "<="]),
+    ("metered_gt", "a > b", &["gt", "greaterthan", ">"]),
+    ("metered_ge", "a >= b", &["ge", ">="]),
+    ("metered_in", "a in b", &["in"]),
+];
+
 /// What a call may make that the sizes of its arguments do not show: one of them for each element, or
 /// character, of another.
 fn multiplied(name: &str, args: &[Value]) -> u64 {
@@ -145,7 +167,7 @@ fn multiplied(name: &str, args: &[Value]) -> u64 {
     }
 }
 
-/// The filters of a template; those that read their argument as text are marked.
+/// The filters of a template; those that read their argument as text, or compare its parts, are marked.
 fn filter_table() -> Vec<(&'static str, bool, Value)> {
     vec![
         ("lower", true, Value::from_function(filters::lower)),
@@ -167,7 +189,7 @@ fn filter_table() -> Vec<(&'static str, bool, Value)> {
         ("first", false, Value::from_function(filters::first)),
         ("last", false, Value::from_function(filters::last)),
         ("items", false, Value::from_function(filters::items)),
-        ("dictsort", false, Value::from_function(filters::dictsort)),
+        ("dictsort", true, Value::from_function(filters::dictsort)),
         ("default", false, Value::from_function(filters::default)),
         ("d", false, Value::from_function(filters::default)),
         ("int", false, Value::from_function(filters::int)),
@@ -175,16 +197,16 @@ fn filter_table() -> Vec<(&'static str, bool, Value)> {
         ("abs", false, Value::from_function(filters::abs)),
         ("round", false, Value::from_function(filters::round)),
         ("bool", false, Value::from_function(filters::bool)),
-        ("min", false, Value::from_function(filters::min)),
-        ("max", false, Value::from_function(filters::max)),
-        ("sort", false, Value::from_function(filters::sort)),
-        ("unique", false, Value::from_function(filters::unique)),
+        ("min", true, Value::from_function(filters::min)),
+        ("max", true, Value::from_function(filters::max)),
+        ("sort", true, Value::from_function(filters::sort)),
+        ("unique", true, Value::from_function(filters::unique)),
         ("attr", false, Value::from_function(filters::attr)),
         ("map", false, Value::from_function(filters::map)),
-        ("select", false, Value::from_function(filters::select)),
-        ("reject", false, Value::from_function(filters::reject)),
-        ("selectattr", false, Value::from_function(filters::selectattr)),
-        ("rejectattr", false, Value::from_function(filters::rejectattr)),
+        ("select", true, Value::from_function(filters::select)),
+        ("reject", true, Value::from_function(filters::reject)),
+        ("selectattr", true, Value::from_function(filters::selectattr)),
+        ("rejectattr", true, Value::from_function(filters::rejectattr)),
     ]
 }
 
@@ -209,6 +231,9 @@ pub(super) fn environment() -> Environment<'static> {
     }
     for (name, reads_text, filter) in filter_table() {
         environment.add_filter(name, move |state: &State<'_, '_>, args: Rest<Value>| -> Result<Value, Error> {
+            if name == "tojson" && args.len() > 1 {
+                return Err(refused("tojson with an indent"));
+            }
             let size = if reads_text { text_size } else { own_size };
             let read = args.iter().map(size).fold(multiplied(name, &args), u64::saturating_add);
             charge(state, read)?;
@@ -226,6 +251,15 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter(SLICE, |state: &State<'_, '_>, a: Value, start: Value, stop: Value, step: Value| {
         slice(state, &a, &start, &stop, &step)
     });
+    for (name, expression, tests) in COMPARISONS {
+        environment
+            .add_filter(name, move |state: &State<'_, '_>, a: Value, b: Value| compare(state, expression, &a, &b));
+        for test in tests {
+            environment.add_test(*test, move |state: &State<'_, '_>, a: Value, b: Value| {
+                compare(state, expression, &a, &b).map(|holds| holds.is_true())
+            });
+        }
+    }
     environment.set_unknown_method_callback(|state, value, method, args| {
         if method == "format" {
             return Err(Error::new(ErrorKind::UnknownMethod, "format has widths of its own and is left out"));
@@ -260,13 +294,17 @@ fn compile(source: &str) -> Result<Compiled<'_>, Error> {
     generator.compile_stmt(&tree);
     let (mut main, mut blocks) = generator.finish();
     let lists = std::iter::once(&mut main).chain(blocks.values_mut());
-    let longest = lists.map(exchange).max().unwrap_or(0);
+    let mut longest = 0;
+    for instructions in lists {
+        longest = longest.max(exchange(instructions)?);
+    }
     Ok(Compiled { main, blocks, longest })
 }
 
 /// Exchanges what makes something of the size of its operands for its metered form, each taking the
-/// same values from the stack and leaving one. Gives the length of the longest piece of text.
-fn exchange(instructions: &mut Instructions<'_>) -> u64 {
+/// same values from the stack and leaving one, and refuses what has none. Gives the length of the longest
+/// piece of text.
+fn exchange(instructions: &mut Instructions<'_>) -> Result<u64, Error> {
     let mut longest = 0;
     let length = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
     for place in 0..length {
@@ -276,6 +314,16 @@ fn exchange(instructions: &mut Instructions<'_>) -> u64 {
             Instruction::Mul => (MULTIPLY, 2),
             Instruction::StringConcat => (CONCATENATE, 2),
             Instruction::Slice => (SLICE, 4),
+            Instruction::Eq => ("metered_eq", 2),
+            Instruction::Ne => ("metered_ne", 2),
+            Instruction::Lt => ("metered_lt", 2),
+            Instruction::Lte => ("metered_le", 2),
+            Instruction::Gt => ("metered_gt", 2),
+            Instruction::Gte => ("metered_ge", 2),
+            Instruction::In => ("metered_in", 2),
+            Instruction::UnpackLists(_) => return Err(refused("a splat of arguments")),
+            Instruction::BuildMap(_) => return Err(refused("a dictionary of computed values")),
+            Instruction::CallMethod("changed", _) => return Err(refused("loop.changed")),
             Instruction::EmitRaw(text) => {
                 longest = longest.max(long(text.len()));
                 continue;
@@ -285,7 +333,7 @@ fn exchange(instructions: &mut Instructions<'_>) -> u64 {
         // The last number keeps the engine from remembering the filter under another's number.
         *instruction = Instruction::ApplyFilter(name, Some(operands), u8::MAX);
     }
-    longest
+    Ok(longest)
 }
 
 /// Checks that a source is a template.
