@@ -1,5 +1,16 @@
 //! Audits: what is asked of a miner, what it answers, and the verdict.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::panic_in_result_fn
+    )
+)]
 
 pub mod assets;
 pub mod challenge;
@@ -10,22 +21,39 @@ mod fixed;
 
 pub mod judge;
 pub mod keys;
+#[expect(clippy::indexing_slicing, reason = "calibration works on what its owner gave it")]
 pub mod measure;
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "the prover works on what its owner gave it"
+)]
 pub mod model;
 mod num;
 pub mod policy;
 mod products;
 pub mod prompt;
 mod proof;
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "the prover works on what its owner gave it"
+)]
 pub mod prove;
 mod reference;
 mod relations;
 pub mod request;
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "the prover works on what its owner gave it"
+)]
 mod resolve;
 mod rounding;
 pub mod sampling;
 pub mod session;
 pub mod sizes;
+#[expect(clippy::arithmetic_side_effects, reason = "field arithmetic has none")]
 mod sketch;
 mod statement;
 mod steps;
