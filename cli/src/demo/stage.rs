@@ -44,7 +44,7 @@ const MAX_TOKENS: u32 = 24;
 /// Requests to a miner in an epoch.
 const REQUESTS: u32 = 4;
 /// Of responses of miners of good standing, so many in a hundred are audited.
-const AUDITED_PERCENT: u64 = 85;
+const AUDITED_PERCENT: u64 = 92;
 /// Blocks of an epoch on the devnet.
 const TEMPO: u16 = 10;
 /// The validator's stake.
@@ -52,7 +52,7 @@ const STAKE: u64 = 1_000_000_000_000;
 /// The netuid of the demo's subnet.
 const NETUID: u16 = 1;
 /// Long for an honest proof on two busy cores, short for those who wait for a silent one.
-const PROOF_MS: u32 = 5_000;
+const PROOF_MS: u32 = 6_000;
 
 /// The stage.
 pub(crate) struct Stage {
