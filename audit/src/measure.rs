@@ -11,7 +11,8 @@ use crate::decode::head_input;
 use crate::model::CommittedModel;
 use crate::num::{index, power_of_two, real};
 use crate::proof::Shape;
-use crate::prove::{ProveError, Source, head_products, layer};
+use crate::prove::{ProveError, Source, head_products};
+use crate::relations::layer;
 use crate::verdict::{Margin, Relation, Where};
 
 /// The margins of every relation in the challenge's cells.

@@ -1,11 +1,11 @@
 //! The prover: from a captured trace and committed weights to the bytes of a proof.
 
 use assay_commitments::codec::{Malformed, Writer};
-use assay_commitments::manifest::{LayerEntry, Manifest, Matrix};
+use assay_commitments::manifest::Matrix;
 use assay_commitments::rows::decode_row;
 use assay_commitments::trace::{Trace, TraceCommitment, TraceTrees, TreeId};
 use assay_commitments::weights::{LayerPolynomial, open};
-use assay_commitments::{KvGroup, LayerIndex, Position};
+use assay_commitments::{LayerIndex, Position};
 use assay_sumcheck::E;
 use rayon::prelude::*;
 use thiserror::Error;
@@ -17,7 +17,7 @@ use crate::model::{CommittedLayer, CommittedModel};
 use crate::num::index;
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, head_weights, layer_claims};
 use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
-use crate::relations::{CacheRow, CellRows, Layer, Linear, SuppliedProducts};
+use crate::relations::{CellRows, Layer, Linear, SuppliedProducts, decode_cell, layer};
 use crate::request::Request;
 use crate::resolve::Search;
 use crate::rounding::Flips;
@@ -100,11 +100,12 @@ pub fn prove(
     let witness_bytes = out.finish();
     let (transcript, seed) = steps::witness(transcript, &witness_bytes);
 
-    let exact: Vec<[Vec<i64>; 7]> = cells.iter().map(|cell| cell.products.clone()).collect();
-    let products: Vec<CellProducts> = cells
+    let (linears, exact): (Vec<[Linear; 7]>, Vec<[Vec<i64>; 7]>) =
+        cells.into_iter().map(|cell| (cell.linears, cell.products)).unzip();
+    let products: Vec<CellProducts> = linears
         .into_iter()
         .enumerate()
-        .map(|(number, cell)| CellProducts::new(cell.linears, &seed, number, shape.signs))
+        .map(|(number, linears)| CellProducts::new(linears, &seed, number, shape.signs))
         .collect();
     let head_signs = head_signs(&seed, &challenge, manifest, shape.signs);
     let claims = Claims {
@@ -170,16 +171,6 @@ fn parts(logits: &[Vec<i64>], weights: &[Vec<Vec<E>>]) -> Vec<Vec<E>> {
             shards.iter().zip(blocks).map(|(weights, logits)| share(weights, logits)).collect()
         })
         .collect()
-}
-
-/// The constants of a layer.
-pub(crate) fn layer<'a>(manifest: &'a Manifest, entry: &LayerEntry, norms: &'a [Vec<f32>; 2]) -> Layer<'a> {
-    Layer {
-        architecture: &manifest.architecture,
-        tolerance: Tolerance::of(manifest.profile),
-        norms,
-        exponents: entry.exponents,
-    }
 }
 
 /// Where the prover takes rows and weights from.
@@ -294,31 +285,4 @@ pub(crate) fn head_products(model: &CommittedModel, input: &FixedRow) -> Vec<i64
     let mut logits: Vec<i64> = model.head.iter().flat_map(|part| shard(&part.polynomial)).collect();
     logits.truncate(index(model.manifest.architecture.vocab_size));
     logits
-}
-
-/// Decodes the rows of a cell; `caches` are by group, each ending at the cell's position.
-pub(crate) fn decode_cell(
-    manifest: &Manifest,
-    cell: &Cell,
-    [h, a, o, m]: [&[u8]; 4],
-    caches: &[Vec<u8>],
-) -> Result<CellRows, Malformed> {
-    let decode = |bytes: &[u8]| decode_row(manifest.profile, bytes);
-    let head_dim = index(manifest.architecture.head_dim);
-    let row_bytes = head_dim.saturating_mul(2).saturating_mul(manifest.profile.element_bytes()).max(1);
-    let cache_row = |bytes: &[u8]| {
-        let row = decode(bytes)?;
-        let (key, value) = row.split_at_checked(head_dim).ok_or(Malformed::Truncated)?;
-        Ok(CacheRow { key: key.to_vec(), value: value.to_vec() })
-    };
-    let mut own = vec![];
-    let mut prefixes = vec![];
-    for (group, bytes) in (0..).map(KvGroup::new).zip(caches) {
-        let mut rows: Vec<CacheRow> = bytes.chunks(row_bytes).map(cache_row).collect::<Result<_, Malformed>>()?;
-        own.push(rows.pop().ok_or(Malformed::Truncated)?);
-        if cell.groups.contains(&group) {
-            prefixes.push((group, rows));
-        }
-    }
-    Ok(CellRows { h: decode(h)?, a: decode(a)?, o: decode(o)?, m: decode(m)?, caches: own, prefixes })
 }

@@ -4,10 +4,12 @@
 //! without weights, the query, key, gate and up products, comes from the miner and is itself one of
 //! the linear relations.
 
-use assay_commitments::manifest::{Architecture, Matrix};
-use assay_commitments::rows::round_bf16_once;
+use assay_commitments::codec::Malformed;
+use assay_commitments::manifest::{Architecture, LayerEntry, Manifest, Matrix};
+use assay_commitments::rows::{decode_row, round_bf16_once};
 use assay_commitments::{KvGroup, Position};
 
+use crate::challenge::Cell;
 use crate::fixed::{FixedRow, Supplied};
 use crate::num::index;
 use crate::reference::{HeadOutput, add, attention, multiply, rms_norm, rope};
@@ -223,4 +225,41 @@ impl Layer<'_> {
         let holds = mean <= theta && largest <= self.tolerance.gross;
         Elementwise { relation, group, ratio: mean / theta, holds }
     }
+}
+
+/// The constants of a layer.
+pub(crate) fn layer<'a>(manifest: &'a Manifest, entry: &LayerEntry, norms: &'a [Vec<f32>; 2]) -> Layer<'a> {
+    Layer {
+        architecture: &manifest.architecture,
+        tolerance: Tolerance::of(manifest.profile),
+        norms,
+        exponents: entry.exponents,
+    }
+}
+
+/// Decodes the rows of a cell; `caches` are by group, each ending at the cell's position.
+pub(crate) fn decode_cell(
+    manifest: &Manifest,
+    cell: &Cell,
+    [h, a, o, m]: [&[u8]; 4],
+    caches: &[Vec<u8>],
+) -> Result<CellRows, Malformed> {
+    let decode = |bytes: &[u8]| decode_row(manifest.profile, bytes);
+    let head_dim = index(manifest.architecture.head_dim);
+    let row_bytes = head_dim.saturating_mul(2).saturating_mul(manifest.profile.element_bytes()).max(1);
+    let cache_row = |bytes: &[u8]| {
+        let row = decode(bytes)?;
+        let (key, value) = row.split_at_checked(head_dim).ok_or(Malformed::Truncated)?;
+        Ok(CacheRow { key: key.to_vec(), value: value.to_vec() })
+    };
+    let mut own = vec![];
+    let mut prefixes = vec![];
+    for (group, bytes) in (0..).map(KvGroup::new).zip(caches) {
+        let mut rows: Vec<CacheRow> = bytes.chunks(row_bytes).map(cache_row).collect::<Result<_, Malformed>>()?;
+        own.push(rows.pop().ok_or(Malformed::Truncated)?);
+        if cell.groups.contains(&group) {
+            prefixes.push((group, rows));
+        }
+    }
+    Ok(CellRows { h: decode(h)?, a: decode(a)?, o: decode(o)?, m: decode(m)?, caches: own, prefixes })
 }

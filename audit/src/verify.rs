@@ -17,8 +17,7 @@ use crate::products::{
     CellProducts, HeadProduct, combination, head_claims, head_signs, head_weights, layer_claims, parts_add_up,
 };
 use crate::proof::{CellWitness, DecodeWitness, Proof, Shape};
-use crate::prove::{decode_cell, layer};
-use crate::relations::{Elementwise, Layer, Linear};
+use crate::relations::{Elementwise, Layer, Linear, decode_cell, layer};
 use crate::sketch::ClaimValues;
 use crate::statement::Statement;
 use crate::steps;
