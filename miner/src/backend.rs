@@ -9,7 +9,7 @@ use assay_commitments::trace::{FinishReason, Trace, TraceCommitment};
 use thiserror::Error;
 
 /// An answer, and all that is needed to commit to it and to prove it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Served {
     /// The prompt as tokens.
     pub prompt: Vec<TokenId>,

@@ -1,8 +1,8 @@
 //! The auditor of the demo: replays every transcript from its file, and checks the nonces against the
 //! epoch keys that the validator has revealed on chain.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Instant;
 
 use assay_audit::challenge::EpochKey;
@@ -10,12 +10,12 @@ use assay_audit::session::{Exchange, Reply};
 use assay_audit::transcript_file::{Conclusion, TranscriptFile};
 use assay_chain::{Chain, Devnet};
 use assay_commitments::{Epoch, Hotkey};
-use std::collections::BTreeMap;
+use rayon::prelude::*;
 
 use crate::outcome::Fault;
 
 /// What the auditor found.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Replayed {
     pub(crate) files: usize,
     /// Files whose verdict is not the one in the receipt, or whose nonce is not the key's.
@@ -46,27 +46,15 @@ pub(crate) async fn replay(folder: &Path, chain: &Devnet, validator: Hotkey) -> 
         }
     }
     let replayed = tokio::task::spawn_blocking(move || {
-        let total = Mutex::new(Replayed { files: files.len(), ..Replayed::default() });
-        let queue = Mutex::new(files.into_iter());
-        std::thread::scope(|scope| {
-            for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().map(|mut queue| queue.next());
-                        let Ok(Some(path)) = next else { return };
-                        let (agrees, nonce) = examine(&path, &keys);
-                        if let Ok(mut total) = total.lock() {
-                            total.differing += usize::from(!agrees);
-                            total.nonces += usize::from(nonce);
-                        }
-                    }
-                });
-            }
-        });
-        total.into_inner().unwrap_or_default()
+        let found: Vec<(bool, bool)> = files.par_iter().map(|path| examine(path, &keys)).collect();
+        Replayed {
+            files: found.len(),
+            differing: found.iter().filter(|(agrees, _)| !agrees).count(),
+            nonces: found.iter().filter(|(_, nonce)| *nonce).count(),
+            seconds: begin.elapsed().as_secs_f64(),
+        }
     });
-    let replayed = replayed.await.map_err(|error| Fault::own(format!("the auditor stopped: {error}")))?;
-    Ok(Replayed { seconds: begin.elapsed().as_secs_f64(), ..replayed })
+    replayed.await.map_err(|error| Fault::own(format!("the auditor stopped: {error}")))
 }
 
 /// Whether a file's replay and nonce bear the receipt out, and whether there was a key to check it by.
@@ -90,7 +78,7 @@ fn examine(path: &Path, keys: &BTreeMap<u64, EpochKey>) -> (bool, bool) {
 }
 
 /// Every transcript file below a folder.
-fn transcripts(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+pub(crate) fn transcripts(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     let unreadable = |error| Fault::own(format!("{}: {error}", folder.display()));
     let mut found = vec![];
     let mut folders = vec![folder.to_owned()];

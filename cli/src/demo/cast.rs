@@ -179,17 +179,13 @@ impl Models {
     }
 }
 
-/// A stored answer.
-#[derive(Debug, Clone)]
-struct Stored(Arc<Served>);
-
 /// A miner's backend in the demo.
 #[derive(Debug)]
 pub struct Player {
     behaviour: Behaviour,
     honest: HonestBackend,
     serving: HonestBackend,
-    stored: Mutex<HashMap<Vec<u8>, Stored>>,
+    stored: Mutex<HashMap<Vec<u8>, Served>>,
     epoch: Arc<AtomicU64>,
 }
 
@@ -219,27 +215,17 @@ impl Player {
     ) -> Result<Served, ServeError> {
         let prompt = codec::encode(&request.prompt);
         let known = self.stored.lock().unwrap_or_else(PoisonError::into_inner).get(&prompt).cloned();
-        if let Some(Stored(served)) = known {
+        if let Some(served) = known {
             for token in &served.output {
                 if on_token(*token).is_break() {
                     return Err(ServeError::Cancelled);
                 }
             }
-            return Ok(copy(&served));
+            return Ok(served);
         }
         let served = self.serving.serve(request, on_token)?;
-        let stored = Stored(Arc::new(copy(&served)));
-        self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(prompt, stored);
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(prompt, served.clone());
         Ok(served)
-    }
-}
-
-fn copy(served: &Served) -> Served {
-    Served {
-        prompt: served.prompt.clone(),
-        output: served.output.clone(),
-        finish: served.finish,
-        trace: served.trace.clone(),
     }
 }
 

@@ -12,7 +12,7 @@ use assay_audit::prompt::{Message, Prompt};
 use assay_audit::request::{AuditRate, Deadlines, Network};
 use assay_chain::{Chain, ChainError, Devnet, Genesis, GenesisHash, NetUid, Rao};
 use assay_commitments::{Epoch, Hotkey};
-use assay_miner::{Limits, Miner, MinerConfig, Published, RunningMiner, SubnetView};
+use assay_miner::{KnownSubnet, Limits, Miner, MinerConfig, Published, RunningMiner, SubnetView};
 use assay_probation::{Criterion, Millionths};
 use assay_validator::{PromptList, Settings, Terms, Validator};
 
@@ -59,7 +59,7 @@ pub(crate) struct Stage {
     pub(crate) chain: Devnet,
     pub(crate) players: Vec<Seat>,
     epoch: Arc<AtomicU64>,
-    view: Arc<View>,
+    subnet: Arc<KnownSubnet>,
     keys: Keypair,
     transcripts: PathBuf,
     state: tempfile::TempDir,
@@ -71,22 +71,6 @@ pub(crate) struct Seat {
     pub(crate) role: Role,
     pub(crate) hotkey: Hotkey,
     running: RunningMiner,
-}
-
-/// What the demo's miners know of the subnet.
-struct View {
-    epoch: AtomicU64,
-    validator: Hotkey,
-}
-
-impl SubnetView for View {
-    fn epoch(&self) -> Epoch {
-        Epoch::new(self.epoch.load(Ordering::Relaxed))
-    }
-
-    fn stake_millionths(&self, validator: &Hotkey) -> Option<u32> {
-        (*validator == self.validator).then_some(1_000_000)
-    }
 }
 
 fn keys(seed: u64, name: &str) -> Keypair {
@@ -125,7 +109,7 @@ impl Stage {
         chain.publish_manifests(owner.hotkey(), &[published.id()]).await.map_err(chain_fault)?;
 
         let epoch = Arc::new(AtomicU64::new(0));
-        let view = Arc::new(View { epoch: AtomicU64::new(0), validator: validator.hotkey() });
+        let subnet = Arc::new(KnownSubnet::new(Epoch::new(0), &[(validator.hotkey(), STAKE)]));
         let mut players = Vec::with_capacity(CAST.len());
         for role in CAST {
             let keys = keys(args.seed, role.name);
@@ -134,7 +118,7 @@ impl Stage {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 keys,
                 network: Network { genesis: *genesis.as_bytes(), netuid: NETUID },
-                subnet: Arc::clone(&view) as Arc<dyn SubnetView>,
+                subnet: Arc::clone(&subnet) as Arc<dyn SubnetView>,
                 limits: Limits::default(),
             };
             let running = Miner::start(config, published.clone(), models.backend(role.behaviour, &epoch))
@@ -153,7 +137,7 @@ impl Stage {
             chain,
             players,
             epoch,
-            view,
+            subnet,
             keys: validator,
             transcripts: transcripts.to_owned(),
             state,
@@ -177,7 +161,7 @@ impl Stage {
     /// Tells everybody which epoch has begun. The demo's epochs are the chain's.
     pub(crate) fn enter(&self, number: u64) {
         self.epoch.store(number, Ordering::Relaxed);
-        self.view.epoch.store(number, Ordering::Relaxed);
+        self.subnet.update(Epoch::new(number), &[(self.validator_hotkey(), STAKE)]);
     }
 
     pub(crate) async fn validator(&self, narrator: Arc<Narrator>) -> Result<Validator<Devnet>, Fault> {

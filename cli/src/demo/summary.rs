@@ -195,13 +195,7 @@ impl Summary {
 
     /// A rejected transcript, if there is one: the more interesting to look at.
     fn example(&self) -> Option<PathBuf> {
-        let mut files: Vec<PathBuf> = std::fs::read_dir(&self.transcripts)
-            .ok()?
-            .filter_map(|folder| std::fs::read_dir(folder.ok()?.path()).ok())
-            .flat_map(|files| files.filter_map(|file| Some(file.ok()?.path())))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "assay"))
-            .collect();
-        files.sort();
+        let files = super::auditor::transcripts(&self.transcripts).ok()?;
         let rejected = files.iter().find(|path| path.to_string_lossy().contains("rejected")).cloned();
         rejected.or_else(|| files.into_iter().next())
     }
