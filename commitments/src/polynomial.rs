@@ -1,5 +1,6 @@
 //! The weights of a layer as the coefficients of one multilinear polynomial.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -10,6 +11,21 @@ use crate::layout::{Layout, Tile};
 /// The largest `|x|_1` that [`LayerPolynomial::product`] takes: with images below `2^24`, every sum
 /// stays below `2^51`.
 pub const MAX_INPUT_NORM: i64 = 1 << 27;
+
+/// The coefficients of a polynomial, read piece by piece: they may lie in memory or in files.
+pub trait Coefficients: Sync {
+    /// Why they cannot be read.
+    type Error: Send;
+
+    /// Where the weights lie.
+    fn layout(&self) -> &Arc<Layout>;
+
+    /// Writes the coefficients from index `start` on, padding included.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn read(&self, start: usize, out: &mut [i32]) -> Result<(), Self::Error>;
+}
 
 /// The fixed-point weights of several matrices, in the order of their layout.
 #[derive(Clone, Debug)]
@@ -119,6 +135,19 @@ impl LayerPolynomial {
             });
         }
         product
+    }
+}
+
+impl Coefficients for LayerPolynomial {
+    type Error = Infallible;
+
+    fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    fn read(&self, start: usize, out: &mut [i32]) -> Result<(), Infallible> {
+        out.copy_from_slice(&self.coefficients[start..start + out.len()]);
+        Ok(())
     }
 }
 
