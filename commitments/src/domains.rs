@@ -16,6 +16,9 @@ pub(crate) const MERKLE_ROOT: &[u8; 32] = &key(b"assay/merkle-root/v1");
 /// A codeword column with its index.
 pub(crate) const CODEWORD_COLUMN: &[u8; 32] = &key(b"assay/codeword-column/v1");
 
+/// The output stream from which a commitment's sample point is drawn.
+pub(crate) const WEIGHT_SAMPLE: &[u8; 32] = &key(b"assay/weight-sample/v1");
+
 /// A domain string as a BLAKE3 key: zeros up to 32 bytes.
 const fn key(domain: &[u8]) -> [u8; 32] {
     let mut key = [0; 32];

@@ -1,6 +1,7 @@
 //! Commitments to model weights and to execution traces.
 #![forbid(unsafe_code)]
 
+mod code;
 pub mod codec;
 mod domains;
 pub mod fixed_point;
@@ -12,6 +13,7 @@ pub mod params;
 pub mod polynomial;
 mod reed_solomon;
 pub mod rows;
+pub mod security;
 mod small_sum;
 pub mod trace;
 pub mod weights;

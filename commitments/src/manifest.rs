@@ -11,9 +11,9 @@ use thiserror::Error;
 use crate::codec::{self, Canonical, Malformed, Reader, Writer};
 use crate::ids::{ManifestId, TokenId};
 use crate::layout::{Layout, MatrixShape};
-use crate::params::CodeParams;
+use crate::params::{CodeParams, MAX_POLYNOMIALS};
 use crate::rows::Profile;
-use crate::weights::WeightRoot;
+use crate::weights::WeightCommitment;
 
 /// The version of the manifest's encoding.
 pub const MANIFEST_VERSION: u16 = 1;
@@ -242,7 +242,7 @@ impl Canonical for Architecture {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerEntry {
     /// Commitment to the layer's polynomial.
-    pub root: WeightRoot,
+    pub weights: WeightCommitment,
     /// Fixed-point exponents of the seven matrices.
     pub exponents: [i16; 7],
     /// Digest of the layer's norm weights.
@@ -251,18 +251,18 @@ pub struct LayerEntry {
 
 impl Canonical for LayerEntry {
     fn write(&self, out: &mut Writer) {
-        out.raw(&self.root.0);
+        out.value(&self.weights);
         self.exponents.iter().for_each(|exponent| out.u16(exponent.cast_unsigned()));
         out.raw(&self.small);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let root = WeightRoot(from.array()?);
+        let weights = from.value()?;
         let mut exponents = [0; 7];
         for exponent in &mut exponents {
             *exponent = read_exponent(from)?;
         }
-        Ok(Self { root, exponents, small: from.array()? })
+        Ok(Self { weights, exponents, small: from.array()? })
     }
 }
 
@@ -276,7 +276,7 @@ fn read_exponent(from: &mut Reader<'_>) -> Result<i16, Malformed> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadEntry {
     /// Commitments to the shards, by vocabulary block.
-    pub roots: Vec<WeightRoot>,
+    pub shards: Vec<WeightCommitment>,
     /// Fixed-point exponent of the whole matrix.
     pub exponent: i16,
     /// Digest of the final norm's weights.
@@ -338,7 +338,7 @@ impl Manifest {
         self.layer_code == CodeParams::for_layout(&layer)
             && self.head_code == CodeParams::for_layout(&head)
             && u32::try_from(self.layers.len()) == Ok(architecture.layers)
-            && u32::try_from(self.head.roots.len()) == Ok(shards)
+            && u32::try_from(self.head.shards.len()) == Ok(shards)
     }
 }
 
@@ -353,7 +353,7 @@ impl Canonical for Manifest {
         out.value(&self.head_code);
         out.raw(&self.embeddings);
         out.list(&self.layers);
-        out.list(&self.head.roots.iter().map(|root| root.0).collect::<Vec<_>>());
+        out.list(&self.head.shards);
         out.u16(self.head.exponent.cast_unsigned());
         out.raw(&self.head.small);
     }
@@ -372,7 +372,7 @@ impl Canonical for Manifest {
             embeddings: from.array()?,
             layers: from.list(1024)?,
             head: HeadEntry {
-                roots: from.list::<[u8; 32]>(1 << 20)?.into_iter().map(WeightRoot).collect(),
+                shards: from.list(MAX_POLYNOMIALS)?,
                 exponent: read_exponent(from)?,
                 small: from.array()?,
             },
@@ -396,6 +396,9 @@ pub fn small_digest(vectors: &[&[f32]]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use ark_ff::Field;
+    use assay_sumcheck::field::E;
+
     use super::*;
 
     fn manifest() -> Manifest {
@@ -414,8 +417,9 @@ mod tests {
             stop_tokens: vec![TokenId::new(1)],
         };
         let code = |layout: Result<Layout, ArchitectureError>| CodeParams::for_layout(&layout.unwrap());
-        let entry = LayerEntry { root: WeightRoot([1; 32]), exponents: [0; 7], small: [2; 32] };
-        let roots = vec![WeightRoot([3; 32]); usize::try_from(architecture.head_shards().unwrap()).unwrap()];
+        let weights = WeightCommitment { root: [1; 32], evaluation: E::ONE };
+        let entry = LayerEntry { weights, exponents: [0; 7], small: [2; 32] };
+        let shards = vec![weights; usize::try_from(architecture.head_shards().unwrap()).unwrap()];
         Manifest {
             profile: Profile::Bf16V1,
             tokenizer: [4; 32],
@@ -424,7 +428,7 @@ mod tests {
             head_code: code(architecture.head_layout()),
             embeddings: [5; 32],
             layers: vec![entry; 2],
-            head: HeadEntry { roots, exponent: 0, small: [6; 32] },
+            head: HeadEntry { shards, exponent: 0, small: [6; 32] },
             architecture,
         }
     }
@@ -441,10 +445,11 @@ mod tests {
         };
         // Each as secure as the legal code or more so, and dearer for whoever verifies.
         let others = [
-            changed(&|code| code.queries += 1),
-            changed(&|code| code.queries = crate::params::MAX_QUERIES),
-            changed(&|code| code.rate_log = if code.rate_log == 4 { 3 } else { code.rate_log + 1 }),
-            changed(&|code| code.row_log = if code.row_log == 0 { 1 } else { code.row_log - 1 }),
+            changed(&|code| code.levels[0].queries += 1),
+            changed(&|code| code.levels[0].queries = crate::params::MAX_QUERIES),
+            changed(&|code| code.levels[0].rate_log += 1),
+            changed(&|code| code.levels[0].grinding += 1),
+            changed(&|code| code.levels[0].fold_log ^= 1),
         ];
         for other in others.into_iter().flatten() {
             assert_eq!(codec::decode::<Manifest>(&codec::encode(&other)), Err(Malformed::NotCanonical));

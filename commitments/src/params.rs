@@ -1,26 +1,8 @@
-//! Parameters of the weight code, and the security that they give.
+//! Parameters of the weight code, and the search that finds them.
 //!
-//! A polynomial of `2^log_size` coefficients is a matrix of `2^row_log` rows. Each row, a message of
-//! `C = 2^(log_size - row_log)` symbols, is Reed-Solomon encoded to `n = C 2^rate_log`. An opening
-//! folds the rows to one with challenges of the sumcheck, sends that row, and compares its codeword
-//! with the committed columns at random positions.
-//!
-//! Everything is by proven bounds in the unique decoding radius. With `e = floor((n - C) / 2)`, a
-//! word within `e` of the code has one nearest codeword, and:
-//!
-//! - If the committed words are not all within `e` of codewords *on the same positions*, their random
-//!   fold is within `e` of the code with probability at most `row_log n / |E|` (Diamond and Gruen,
-//!   "Proximity gaps in interleaved codes", eprint 2024/1351, corollary 3.7, which lifts Ben-Sasson,
-//!   Carmon, Ishai, Kopparty, Saraf, "Proximity gaps for Reed-Solomon codes", eprint 2020/654,
-//!   theorem 4.1, from lines to tensors). Otherwise *any* row sent differs from the fold in at least
-//!   `e + 1` positions.
-//! - If they are, they determine one polynomial. A row sent that is not its fold encodes to a codeword
-//!   at distance `n - C + 1` from the fold's, of which at most `e` positions are excused, so again it
-//!   differs from the committed columns' fold in at least `n - C + 1 - e >= e + 1` positions.
-//! - Either way a uniform query misses with probability at most `1 - (e + 1) / n`.
-//!
-//! The domain lies in the base field and the challenges in the extension; the theorems are applied to
-//! the code over the extension, of which the committed words are words.
+//! A polynomial of `2^log_size` coefficients is encoded by the first level of a [`CodeParams`]; an
+//! opening folds it over that level's rows, encodes the folded vector by the next level, and so on, and
+//! sends what the last level leaves. What this gives is computed by [`crate::security`].
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -29,196 +11,110 @@
     clippy::float_arithmetic
 )]
 
+use std::collections::BTreeMap;
+
 use crate::codec::{Canonical, Malformed, Reader, Writer};
 use crate::layout::{Layout, MAX_LOG_SIZE};
+pub use crate::security::{Bits, MAX_CLAIMS, MAX_POLYNOMIALS, OPENING_BITS, Regime, SecurityBudget, SecurityTerm};
 
-/// What the openings of one audit must reach together, in bits.
-pub const SECURITY_BITS: u32 = 100;
+/// The most levels of a code: a level folds at least one variable.
+const MAX_LEVELS: usize = 16;
 
-/// The logarithm of the number of openings in one audit for which that holds: a false claim may pass
-/// in any of them, and their errors add up. Every doubling beyond costs one bit.
-pub const OPENINGS_LOG: u32 = 6;
-
-/// What one opening must reach in total, in bits: 64 of them then miss with probability at most
-/// `2^-100`.
-pub const OPENING_BITS: u32 = SECURITY_BITS + OPENINGS_LOG;
-
-/// What the queries are dimensioned for: four terms of so many bits sum to [`OPENING_BITS`].
-const TERM_BITS: u32 = OPENING_BITS + 2;
-
-/// The most queries that parameters may name. At the lowest distance that the search uses, 261 are
-/// needed; the bound keeps what a hostile manifest can make a verifier draw and hash small.
+/// The most queries that a level may have. The search never needs more than 270; the bound keeps what a
+/// hostile manifest can make a verifier draw and hash small.
 pub const MAX_QUERIES: u32 = 1024;
 
-/// The most claims that an opening is dimensioned for.
-pub const MAX_CLAIMS: usize = 1 << 16;
+/// The most grinding, as an exponent of two.
+pub const MAX_GRINDING: u32 = 20;
 
-/// The lowest rate is `2^-MAX_RATE_LOG`: committing costs in proportion to its inverse.
-const MAX_RATE_LOG: u32 = 4;
+/// The lowest rate is `2^-MAX_RATE_LOG`.
+const MAX_RATE_LOG: u32 = 16;
+
+/// The most variables folded at once.
+const MAX_FOLD_LOG: u32 = 10;
+
+/// The largest vector sent in clear has `2^MAX_FINAL_LOG` entries.
+const MAX_FINAL_LOG: u32 = 12;
 
 /// `F*` has a subgroup of `2^32` elements and none of `2^33`.
 const MAX_CODEWORD_LOG: u32 = 32;
 
-/// `floor(log2 |E|)`: `|E| = p^3` falls short of `2^192` by a part in `2^30`.
-const EXTENSION_BITS: u32 = 191;
+/// Bytes of an element of the base field, of the extension, of a hash, and of a length.
+const ELEMENT: u64 = 8;
+const EXTENSION: u64 = 24;
+const HASH: u64 = 32;
+const LENGTH: u64 = 4;
 
-/// The code of one polynomial, and the number of positions at which an opening queries it.
+/// One level of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CodeParams {
-    /// Logarithm of the number of coefficients.
-    pub log_size: u32,
-    /// Logarithm of the number of rows.
-    pub row_log: u32,
+pub struct Level {
+    /// Logarithm of the number of rows: variables that are folded at once.
+    pub fold_log: u32,
     /// Negative logarithm of the rate.
     pub rate_log: u32,
     /// Positions drawn, before repeats are dropped; from the codeword's length on, all are opened.
     pub queries: u32,
+    /// Logarithm of the tries that drawing the positions costs the prover.
+    pub grinding: u32,
 }
 
-impl CodeParams {
-    /// The parameters with the smallest proof for a layout, among those whose rows are made of
-    /// input bits of every tile. Of equal proofs, the highest rate and then the fewest rows.
-    pub fn for_layout(layout: &Layout) -> Self {
-        Self::smallest(layout.log_size(), layout.min_input_log())
-    }
+/// The code of one polynomial: what is committed, and how it is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeParams {
+    /// Logarithm of the number of coefficients.
+    pub log_size: u32,
+    /// The level that encodes the coefficients, then those that encode folded vectors.
+    pub levels: Vec<Level>,
+}
 
-    fn smallest(log_size: u32, max_row_log: u32) -> Self {
-        let candidates = (1..=MAX_RATE_LOG).flat_map(|rate_log| {
-            (0..=max_row_log.min(log_size)).map(move |row_log| Self::with_rate(log_size, row_log, rate_log))
-        });
-        let fitting = candidates.filter(|params| params.codeword_log() <= MAX_CODEWORD_LOG);
-        // At rate 1/2 and log_size up to 30, every number of rows fits.
-        fitting.min_by_key(Self::max_opening_bytes).unwrap_or_else(|| Self::with_rate(log_size, 0, 1))
-    }
+/// A level with the number of variables of what it encodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LevelCode {
+    /// Logarithm of the length of the encoded vector.
+    pub variables: u32,
+    /// Logarithm of the number of rows.
+    pub fold_log: u32,
+    /// Negative logarithm of the rate.
+    pub rate_log: u32,
+    /// Positions drawn.
+    pub queries: u32,
+    /// Logarithm of the tries that drawing the positions costs.
+    pub grinding: u32,
+}
 
-    /// The fewest queries that give [`TERM_BITS`].
-    fn with_rate(log_size: u32, row_log: u32, rate_log: u32) -> Self {
-        let params = Self { log_size, row_log, rate_log, queries: 0 };
-        let wanted = Bits::whole(TERM_BITS).0;
-        let queries = wanted.div_ceil(params.bits_per_query().0.max(1));
-        Self { queries: u32::try_from(queries).unwrap_or(u32::MAX), ..params }
-    }
-
-    /// Logarithm of the number of columns of the coefficient matrix: of the folded row's length.
-    pub const fn column_log(&self) -> u32 {
-        self.log_size.saturating_sub(self.row_log)
+impl LevelCode {
+    /// Logarithm of the length of a row: of what folding leaves.
+    pub const fn message_log(&self) -> u32 {
+        self.variables.saturating_sub(self.fold_log)
     }
 
     /// Logarithm of the codeword's length.
     pub const fn codeword_log(&self) -> u32 {
-        self.column_log().saturating_add(self.rate_log)
+        self.message_log().saturating_add(self.rate_log)
     }
 
     /// The number of rows.
     pub const fn rows(&self) -> usize {
-        power_of_two(self.row_log)
+        power_of_two(self.fold_log)
     }
 
-    /// The length of a message: of the folded row.
-    pub const fn columns(&self) -> usize {
-        power_of_two(self.column_log())
-    }
-
-    /// The length of a codeword.
+    /// The codeword's length.
     pub const fn codeword_length(&self) -> usize {
         power_of_two(self.codeword_log())
     }
 
-    /// Whether an opening shows every column rather than drawn ones.
+    /// Whether an opening shows every position rather than drawn ones.
     pub const fn opens_all(&self) -> bool {
         self.queries as usize >= self.codeword_length()
     }
 
-    /// The most columns that an opening shows.
-    pub const fn max_columns(&self) -> usize {
+    /// The most positions that an opening shows.
+    pub const fn max_positions(&self) -> usize {
         if self.opens_all() { self.codeword_length() } else { self.queries as usize }
     }
 
-    /// Whether every number is in its range: the sizes above are then what they say.
-    pub const fn is_well_formed(&self) -> bool {
-        self.log_size <= MAX_LOG_SIZE
-            && self.row_log <= self.log_size
-            && 1 <= self.rate_log
-            && self.rate_log <= MAX_RATE_LOG
-            && self.codeword_log() <= MAX_CODEWORD_LOG
-            && self.queries <= MAX_QUERIES
-    }
-
-    /// Whether the parameters can be used with a layout.
-    pub const fn fits(&self, layout: &Layout) -> bool {
-        self.is_well_formed() && self.log_size == layout.log_size() && self.row_log <= layout.min_input_log()
-    }
-
-    /// Whether an opening of up to [`MAX_CLAIMS`] claims is sound to [`OPENING_BITS`], and so the
-    /// union over `2^`[`OPENINGS_LOG`] of them to [`SECURITY_BITS`]. Nobody opens or verifies under
-    /// other parameters. The same on every platform: the bounds are computed in integers.
-    pub fn is_secure(&self) -> bool {
-        self.is_well_formed() && self.security(MAX_CLAIMS).total >= Bits::whole(OPENING_BITS)
-    }
-
-    /// What each part of an opening of `claims` claims contributes.
-    pub fn security(&self, claims: usize) -> SecurityBudget {
-        let field = Bits::whole(EXTENSION_BITS);
-        let rounds = u64::from(self.log_size);
-        let folds = u64::from(self.row_log);
-        let terms = [
-            SecurityTerm {
-                name: "claim batching",
-                formula: "(claims - 1) / |E|",
-                source: "Schwartz-Zippel: a polynomial of degree claims - 1 in the batching challenge",
-                bits: field.less_log2((claims as u64).saturating_sub(1)),
-            },
-            SecurityTerm {
-                name: "sumcheck",
-                formula: "2 log_size / |E|",
-                source: "Lund, Fortnow, Karloff, Nisan, J. ACM 39(4), 1992: degree 2, one round a variable",
-                bits: field.less_log2(rounds.saturating_mul(2)),
-            },
-            SecurityTerm {
-                name: "proximity gap",
-                formula: "row_log n / |E|",
-                source: "eprint 2024/1351, corollary 3.7, from eprint 2020/654, theorem 4.1",
-                bits: field.less_log2(folds.saturating_mul(self.codeword_length() as u64)),
-            },
-            SecurityTerm {
-                name: "queries",
-                formula: "(1 - (floor((n - C) / 2) + 1) / n)^queries, 0 if all are opened",
-                source: "unique decoding radius; independent uniform positions",
-                bits: if self.opens_all() {
-                    Bits::INFINITE
-                } else {
-                    Bits(self.bits_per_query().0.saturating_mul(u64::from(self.queries)))
-                },
-            },
-        ];
-        // A sum of k terms is at most k times the largest.
-        let least = terms.iter().map(|term| term.bits).min().unwrap_or(Bits::INFINITE);
-        SecurityBudget { terms, total: least.less_log2(terms.len() as u64) }
-    }
-
-    /// `-log2(1 - (e + 1) / n)`, rounded down.
-    fn bits_per_query(&self) -> Bits {
-        let (length, message) = (self.codeword_length() as u64, self.columns() as u64);
-        let radius = length.saturating_sub(message) >> 1;
-        let missed = length.saturating_sub(radius).saturating_sub(1);
-        Bits::log2_of_ratio(length, missed)
-    }
-
-    /// The largest encoding of an opening.
-    pub const fn max_opening_bytes(&self) -> usize {
-        const ELEMENT: usize = 8;
-        const EXTENSION: usize = 24;
-        const HASH: usize = 32;
-        const LENGTH: usize = 4;
-        let rounds = (self.log_size as usize).saturating_mul(2).saturating_mul(EXTENSION);
-        let folded_row = self.columns().saturating_mul(EXTENSION);
-        let answers = self.max_columns().saturating_mul(self.rows()).saturating_mul(ELEMENT);
-        let hashes = self.max_hashes().saturating_mul(HASH);
-        rounds.saturating_add(folded_row).saturating_add(answers).saturating_add(hashes).saturating_add(2 * LENGTH)
-    }
-
-    /// The most hashes that paths of the queried columns can need: a level has no more siblings to
-    /// send than there are queries, nor than it has pairs.
+    /// The most hashes that the paths of these positions can need: a height of the tree has no more
+    /// siblings to send than there are queries, nor than it has pairs.
     pub const fn max_hashes(&self) -> usize {
         if self.opens_all() {
             return 0;
@@ -230,6 +126,122 @@ impl CodeParams {
         }
         hashes
     }
+
+    /// The most bytes that answers to the queries take, for symbols of `symbol` bytes.
+    const fn max_answer_bytes(&self, symbol: u64) -> u64 {
+        let columns = (self.max_positions() as u64).saturating_mul(symbol << self.fold_log);
+        columns.saturating_add((self.max_hashes() as u64).saturating_mul(HASH)).saturating_add(2 * LENGTH)
+    }
+
+    /// A model of the time that a verifier takes for the answers, in nanoseconds on one core: the
+    /// hashing of columns and paths, the folds, and the weights that the points add.
+    const fn verifier_time(&self, symbol: u64) -> u64 {
+        /// One compression of BLAKE3.
+        const COMPRESSION: u64 = 70;
+        /// A product of an extension element with a symbol, by the bytes of the symbol.
+        const PRODUCT_A_BYTE: u64 = 1;
+        /// A factor of a point's weight.
+        const FACTOR: u64 = 15;
+        let bytes = symbol << self.fold_log;
+        let blocks = (bytes.saturating_add(8)).div_ceil(64);
+        let a_position = blocks.saturating_mul(COMPRESSION).saturating_add(bytes.saturating_mul(PRODUCT_A_BYTE));
+        let weights = FACTOR.saturating_mul(self.message_log() as u64);
+        (self.max_positions() as u64)
+            .saturating_mul(a_position.saturating_add(weights))
+            .saturating_add((self.max_hashes() as u64).saturating_mul(COMPRESSION))
+    }
+
+    const fn is_well_formed(&self) -> bool {
+        self.fold_log <= self.variables
+            && self.fold_log <= MAX_FOLD_LOG
+            && 1 <= self.rate_log
+            && self.rate_log <= MAX_RATE_LOG
+            && self.codeword_log() <= MAX_CODEWORD_LOG
+            && self.queries <= MAX_QUERIES
+            && self.grinding <= MAX_GRINDING
+    }
+}
+
+impl CodeParams {
+    /// The code of a layout: the smallest opening of one polynomial that the [`Search`] finds with rows
+    /// made of input bits of every tile. A layout has no other legal code.
+    pub fn for_layout(layout: &Layout) -> Self {
+        Search::default().run(layout.log_size(), layout.min_input_log())
+    }
+
+    /// The levels with what they encode.
+    pub fn codes(&self) -> impl Iterator<Item = LevelCode> {
+        self.levels.iter().scan(self.log_size, |variables, level| {
+            let Level { fold_log, rate_log, queries, grinding } = *level;
+            let code = LevelCode { variables: *variables, fold_log, rate_log, queries, grinding };
+            *variables = code.message_log();
+            Some(code)
+        })
+    }
+
+    /// The level that encodes the coefficients. A code without levels has none; the answer then encodes
+    /// nothing.
+    pub fn base(&self) -> LevelCode {
+        let none = LevelCode { variables: self.log_size, fold_log: 0, rate_log: 1, queries: 0, grinding: 0 };
+        self.codes().next().unwrap_or(none)
+    }
+
+    /// Logarithm of the length of the vector that is sent in clear.
+    pub fn final_log(&self) -> u32 {
+        self.codes().last().map_or(self.log_size, |code| code.message_log())
+    }
+
+    /// Whether every number is in its range: the sizes above are then what they say.
+    pub fn is_well_formed(&self) -> bool {
+        self.log_size <= MAX_LOG_SIZE
+            && (1..=MAX_LEVELS).contains(&self.levels.len())
+            && self.codes().all(|code| code.is_well_formed())
+            && self.codes().skip(1).all(|code| code.fold_log >= 1)
+            && self.final_log() <= MAX_FINAL_LOG
+    }
+
+    /// Whether the parameters can be used with a layout.
+    pub fn fits(&self, layout: &Layout) -> bool {
+        self.is_well_formed()
+            && self.log_size == layout.log_size()
+            && self.base().fold_log <= layout.min_input_log()
+    }
+
+    /// The largest encoding of an opening of so many polynomials.
+    pub fn max_opening_bytes(&self, polynomials: usize) -> usize {
+        let rounds = u64::from(self.log_size).saturating_add(u64::from(polynomial_variables(polynomials)));
+        let ends = rounds.saturating_mul(2 * EXTENSION).saturating_add(EXTENSION << self.final_log().min(32));
+        let levels = self.codes().enumerate().map(|(level, code)| {
+            let (symbol, trees) = if level == 0 { (ELEMENT, polynomials as u64) } else { (EXTENSION, 1) };
+            code.max_answer_bytes(symbol).saturating_mul(trees).saturating_add(HASH + EXTENSION + ELEMENT)
+        });
+        usize::try_from(levels.fold(ends, u64::saturating_add)).unwrap_or(usize::MAX)
+    }
+
+    /// A model of the time that a verifier takes for an opening of one polynomial, the claims' own
+    /// weights apart, in nanoseconds on one core.
+    pub fn verifier_time(&self) -> u64 {
+        let levels = self.codes().enumerate().map(|(level, code)| {
+            let symbol = if level == 0 { ELEMENT } else { EXTENSION };
+            code.verifier_time(symbol)
+        });
+        levels.fold(last_level_time(&self.codes().last(), self.final_log()), u64::saturating_add)
+    }
+}
+
+/// What comparing the last vector's codeword with the answers costs: a product for every entry and position.
+fn last_level_time(last: &Option<LevelCode>, final_log: u32) -> u64 {
+    const PRODUCT: u64 = 3;
+    let positions = last.map_or(0, |code| code.max_positions() as u64);
+    positions.saturating_mul(PRODUCT << final_log.min(32))
+}
+
+/// The number of variables that tell so many polynomials apart.
+pub const fn polynomial_variables(polynomials: usize) -> u32 {
+    match polynomials.checked_next_power_of_two() {
+        Some(count) => count.ilog2(),
+        None => usize::BITS,
+    }
 }
 
 /// `2^log`, or the largest integer where there is none.
@@ -239,206 +251,160 @@ const fn power_of_two(log: u32) -> usize {
 
 impl Canonical for CodeParams {
     fn write(&self, out: &mut Writer) {
-        let Self { log_size, row_log, rate_log, queries } = *self;
-        for value in [log_size, row_log, rate_log, queries] {
+        out.u32(self.log_size);
+        out.list(&self.levels);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let params = Self { log_size: from.u32()?, levels: from.list(MAX_LEVELS)? };
+        if params.is_well_formed() { Ok(params) } else { Err(Malformed::NotCanonical) }
+    }
+}
+
+impl Canonical for Level {
+    fn write(&self, out: &mut Writer) {
+        let Self { fold_log, rate_log, queries, grinding } = *self;
+        for value in [fold_log, rate_log, queries, grinding] {
             out.u32(value);
         }
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let params = Self { log_size: from.u32()?, row_log: from.u32()?, rate_log: from.u32()?, queries: from.u32()? };
-        if params.is_well_formed() { Ok(params) } else { Err(Malformed::NotCanonical) }
+        Ok(Self { fold_log: from.u32()?, rate_log: from.u32()?, queries: from.u32()?, grinding: from.u32()? })
     }
 }
 
-/// Minus the logarithm of a probability's upper bound, rounded down to a multiple of `2^-16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bits(u64);
+/// What the search may choose from. The defaults make the legal codes; benches vary them.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// How security is counted.
+    pub regime: Regime,
+    /// Negative logarithms of the rates at which coefficients may be encoded: time of committing, and
+    /// size of trees, grow with the inverse rate.
+    pub base_rates: (u32, u32),
+    /// Encoding a folded vector may take `2^-share` of the time that encoding the coefficients took.
+    pub recommit_share_log: u32,
+    /// Grinding for every level; by default the logarithm of the size less eight, so that it costs less than
+    /// a pass over the weights, and 20 at most.
+    pub grinding: Option<u32>,
+    /// The most time that [`CodeParams::verifier_time`] may find, in nanoseconds.
+    pub verifier_time: u64,
+}
 
-impl Bits {
-    const FRACTION: u32 = 16;
+impl Default for Search {
+    fn default() -> Self {
+        Self {
+            regime: Regime::Johnson,
+            base_rates: (1, 2),
+            recommit_share_log: 1,
+            grinding: None,
+            verifier_time: 2_500_000,
+        }
+    }
+}
 
-    /// An event that cannot happen.
-    pub const INFINITE: Self = Self(u64::MAX);
+/// Levels below some number of variables, with what they cost.
+#[derive(Clone, Debug)]
+struct Tail {
+    bytes: u64,
+    levels: Vec<Level>,
+}
 
-    /// A whole number of bits.
-    pub const fn whole(bits: u32) -> Self {
-        Self((bits as u64) << Self::FRACTION)
+impl Search {
+    /// The smallest opening of a polynomial of `2^log_size` coefficients with at most `2^max_row_log` rows. Of equal
+    /// ones, that found first: high rates and few rows come first.
+    pub fn run(&self, log_size: u32, max_row_log: u32) -> CodeParams {
+        // A vector that is hardly folded before it is encoded again is dear to encode, and no longer fits the
+        // share: matrices of odd sides get what they need.
+        let shares = (0..=self.recommit_share_log).rev().map(i64::from).chain((1..=64).map(|excess: i64| -excess));
+        let mut found = shares.filter_map(|share| self.run_with_share(log_size, max_row_log, share));
+        found.next().unwrap_or_else(|| CodeParams { log_size, levels: vec![] })
     }
 
-    /// The number, for display.
-    #[expect(clippy::cast_precision_loss, clippy::float_arithmetic, reason = "exact below 2^36 bits; never compared")]
-    pub fn to_f64(self) -> f64 {
-        if self == Self::INFINITE { f64::INFINITY } else { self.0 as f64 / f64::from(1_u32 << Self::FRACTION) }
-    }
-
-    /// The bits that are left of an event when `count` such events are possible; none: infinitely
-    /// many.
-    const fn less_log2(self, count: u64) -> Self {
-        match (self, count.checked_ilog2()) {
-            (_, None) => Self::INFINITE,
-            (Self::INFINITE, Some(_)) => self,
-            // Rounded up to a whole bit unless the count is a power of two.
-            (Self(bits), Some(log)) => {
-                let log = if count.is_power_of_two() { log } else { log.saturating_add(1) };
-                Self(bits.saturating_sub(Self::whole(log).0))
+    fn run_with_share(&self, log_size: u32, max_row_log: u32, share: i64) -> Option<CodeParams> {
+        let (highest, lowest) = self.base_rates;
+        let grinding = self.grinding.unwrap_or_else(|| log_size.saturating_sub(8).min(MAX_GRINDING));
+        let mut best: Option<(u64, CodeParams)> = None;
+        for rate_log in highest..=lowest {
+            // 3 * 2^(variables + rate) symbols at most 2^(log_size + rate_log - share) of them; 3 < 4.
+            let encoded = i64::from(log_size.saturating_add(rate_log)).saturating_sub(2).saturating_sub(share);
+            let mut tails = Tails { search: self, grinding, encoded, known: BTreeMap::new() };
+            for fold_log in 0..=max_row_log.min(log_size).min(MAX_FOLD_LOG) {
+                let base = self.level(log_size, fold_log, rate_log, grinding, 0);
+                let (true, Some(tail)) = (base.is_well_formed(), tails.best(base.message_log(), 1)) else { continue };
+                let levels = [&[base.level()], tail.levels.as_slice()].concat();
+                let params = CodeParams { log_size, levels };
+                let bytes = base.max_answer_bytes(ELEMENT).saturating_add(tail.bytes);
+                let fits = params.is_well_formed() && params.verifier_time() <= self.verifier_time;
+                if fits && best.as_ref().is_none_or(|(least, _)| bytes < *least) {
+                    best = Some((bytes, params));
+                }
             }
         }
+        best.map(|(_, params)| params)
     }
 
-    /// `log2(numerator / denominator)`, rounded down, for `1 <= denominator <= numerator <= 2^32`;
-    /// the digits come one by one from squaring, each truncation only lowering the result.
-    fn log2_of_ratio(numerator: u64, denominator: u64) -> Self {
-        const POINT: u32 = 62;
-        let scaled = u128::from(numerator) << POINT;
-        let mut ratio = scaled.checked_div(u128::from(denominator)).unwrap_or(0);
-        let Some(whole) = ratio.checked_ilog2().and_then(|log| log.checked_sub(POINT)) else {
-            return Self(0);
-        };
-        ratio >>= whole;
-        let mut bits = u64::from(whole);
-        for _ in 0..Self::FRACTION {
-            ratio = ratio.saturating_mul(ratio) >> POINT;
-            let digit = u64::from(ratio >> POINT >= 2);
-            ratio >>= digit;
-            bits = bits << 1 | digit;
+    /// A level with the fewest queries for its share of the error: half for the first level, a quarter for the
+    /// next, and so on.
+    fn level(&self, variables: u32, fold_log: u32, rate_log: u32, grinding: u32, level: u32) -> LevelCode {
+        let code = LevelCode { variables, fold_log, rate_log, queries: 0, grinding };
+        let wanted = Bits::whole(OPENING_BITS.saturating_add(1).saturating_add(level)).0;
+        let wanted = wanted.saturating_sub(Bits::whole(grinding).0);
+        let a_query = self.regime.bits_per_query(&code).0;
+        let queries = wanted.checked_div(a_query).map_or(u64::MAX, |_| wanted.div_ceil(a_query));
+        // Where all positions are opened nothing is drawn, and nothing ground.
+        let length = code.codeword_length() as u64;
+        let (queries, grinding) = if queries >= length { (length, 0) } else { (queries, grinding) };
+        LevelCode { queries: u32::try_from(queries).unwrap_or(u32::MAX), grinding, ..code }
+    }
+}
+
+impl LevelCode {
+    const fn level(&self) -> Level {
+        let Self { fold_log, rate_log, queries, grinding, .. } = *self;
+        Level { fold_log, rate_log, queries, grinding }
+    }
+}
+
+/// The best levels below a number of variables, found once.
+struct Tails<'a> {
+    search: &'a Search,
+    grinding: u32,
+    /// The most that variables and rate may be together.
+    encoded: i64,
+    known: BTreeMap<(u32, u32), Option<Tail>>,
+}
+
+impl Tails<'_> {
+    /// The smallest continuation for a folded vector in so many variables, to be encoded as level `level`.
+    fn best(&mut self, variables: u32, level: u32) -> Option<Tail> {
+        if let Some(known) = self.known.get(&(variables, level)) {
+            return known.clone();
         }
-        Self(bits)
-    }
-}
-
-/// One way in which an opening of a false claim can pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SecurityTerm {
-    /// What goes wrong.
-    pub name: &'static str,
-    /// The bound on its probability.
-    pub formula: &'static str,
-    /// Where the bound is proved.
-    pub source: &'static str,
-    /// Minus its logarithm.
-    pub bits: Bits,
-}
-
-/// The soundness of an opening, term by term. Collisions of BLAKE3 (128 bits) and of the sponge (256)
-/// are assumed not to be found and stand outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SecurityBudget {
-    /// Every term.
-    pub terms: [SecurityTerm; 4],
-    /// Of all together: the least term less two bits, since four are summed.
-    pub total: Bits,
-}
-
-#[cfg(test)]
-#[expect(clippy::cast_precision_loss, reason = "compared within two bits")]
-mod tests {
-    use assay_sumcheck::field::P;
-
-    use super::*;
-    use crate::codec::{decode, encode};
-    use crate::layout::MatrixShape;
-
-    fn all() -> impl Iterator<Item = CodeParams> {
-        (0..=MAX_LOG_SIZE)
-            .flat_map(|log_size| (0..=log_size).map(move |max_row_log| CodeParams::smallest(log_size, max_row_log)))
-    }
-
-    #[test]
-    fn an_audit_of_sixty_four_openings_reaches_a_hundred_bits_at_every_size() {
-        for params in all() {
-            let budget = params.security(MAX_CLAIMS);
-            let audit = budget.total.less_log2(64);
-            assert!(audit >= Bits::whole(100), "{params:?}: {budget:?}");
-            assert!(params.is_secure() && params.queries <= 300);
-            let query = budget.terms[3].bits;
-            assert!(params.opens_all() || query < Bits::whole(TERM_BITS + 1), "{params:?}: too many queries");
-        }
-    }
-
-    /// The same bounds in floating point, from the probabilities themselves.
-    #[test]
-    fn the_budget_agrees_with_floating_point() {
-        let field = 3.0 * (P as f64).log2();
-        for params in all() {
-            let budget = params.security(MAX_CLAIMS);
-            let (n, c) = (params.codeword_length() as f64, params.columns() as f64);
-            let radius = ((n - c) / 2.0).floor();
-            let query = if params.opens_all() {
-                f64::INFINITY
-            } else {
-                -f64::from(params.queries) * (1.0 - (radius + 1.0) / n).log2()
-            };
-            let expected = [
-                field - ((MAX_CLAIMS - 1) as f64).log2(),
-                field - (2.0 * f64::from(params.log_size)).log2(),
-                field - (f64::from(params.row_log) * n).log2(),
-                query,
-            ];
-            for (term, expected) in budget.terms.iter().zip(expected) {
-                let bits = term.bits.to_f64();
-                assert!(bits <= expected, "{params:?}: {} claims too much", term.name);
-                assert!(expected.is_infinite() == bits.is_infinite());
-                assert!(bits.is_infinite() || expected - bits < 2.01, "{params:?}: {} {bits} {expected}", term.name);
+        // To send the vector is always possible while it is short.
+        let sent = (variables <= MAX_FINAL_LOG)
+            .then(|| Tail { bytes: EXTENSION << variables, levels: vec![] });
+        let mut best = sent;
+        if (level as usize) < MAX_LEVELS {
+            for fold_log in 1..=variables.saturating_sub(1).min(MAX_FOLD_LOG) {
+                for rate_log in 1..=MAX_RATE_LOG {
+                    let code = self.search.level(variables, fold_log, rate_log, self.grinding, level);
+                    if i64::from(variables.saturating_add(rate_log)) > self.encoded || !code.is_well_formed() {
+                        break;
+                    }
+                    let own = code.max_answer_bytes(EXTENSION).saturating_add(HASH + EXTENSION + ELEMENT);
+                    if best.as_ref().is_some_and(|best| best.bytes <= own) {
+                        continue;
+                    }
+                    let Some(rest) = self.best(code.message_log(), level.saturating_add(1)) else { continue };
+                    let bytes = own.saturating_add(rest.bytes);
+                    if best.as_ref().is_none_or(|best| bytes < best.bytes) {
+                        best = Some(Tail { bytes, levels: [&[code.level()], rest.levels.as_slice()].concat() });
+                    }
+                }
             }
-            let total = -expected.iter().map(|bits| (-bits).exp2()).sum::<f64>().log2();
-            assert!(budget.total.to_f64() <= total);
-            assert!(total - 64_f64.log2() >= 100.0, "{params:?}: {total}");
         }
-    }
-
-    #[test]
-    fn one_query_less_than_needed_is_refused_where_it_counts() {
-        let params = CodeParams::smallest(20, 8);
-        assert!(params.is_secure());
-        let weak = CodeParams { queries: params.queries - 1, ..params };
-        assert!(!weak.is_secure());
-        assert!(!CodeParams { queries: 0, ..params }.is_secure());
-    }
-
-    #[test]
-    fn malformed_parameters_are_refused_without_a_panic() {
-        let good = CodeParams::smallest(20, 8);
-        let bad = [
-            CodeParams { log_size: 31, ..good },
-            CodeParams { log_size: u32::MAX, ..good },
-            CodeParams { row_log: 21, ..good },
-            CodeParams { row_log: u32::MAX, ..good },
-            CodeParams { rate_log: 0, ..good },
-            CodeParams { rate_log: 5, ..good },
-            CodeParams { rate_log: u32::MAX, ..good },
-            CodeParams { log_size: 30, row_log: 0, rate_log: 4, queries: 200 },
-            CodeParams { queries: MAX_QUERIES + 1, ..good },
-            CodeParams { queries: u32::MAX, ..good },
-        ];
-        for params in bad {
-            assert!(!params.is_well_formed() && !params.is_secure(), "{params:?}");
-            assert_eq!(decode::<CodeParams>(&encode(&params)), Err(Malformed::NotCanonical));
-            // Sizes saturate.
-            let _ = (params.security(usize::MAX), params.max_opening_bytes());
-        }
-        assert_eq!(decode(&encode(&good)), Ok(good));
-    }
-
-    #[test]
-    fn rows_are_input_bits_of_every_tile() {
-        let shape = |inputs, outputs| MatrixShape { inputs, outputs };
-        for shapes in [vec![shape(192, 128), shape(128, 512)], vec![shape(5, 7)], vec![shape(1, 1)]] {
-            let layout = Layout::new(&shapes).unwrap();
-            let params = CodeParams::for_layout(&layout);
-            assert!(params.fits(&layout) && params.is_secure(), "{params:?}");
-        }
-        let layout = Layout::new(&[shape(192, 128)]).unwrap();
-        let params = CodeParams { row_log: 7, ..CodeParams::for_layout(&layout) };
-        assert!(!params.fits(&layout));
-    }
-
-    #[test]
-    fn tiny_codewords_are_opened_whole() {
-        let params = CodeParams::smallest(4, 2);
-        assert!(params.opens_all() && params.rate_log == 1);
-        assert_eq!(params.max_columns(), params.codeword_length());
-        assert_eq!(params.security(1).terms[3].bits, Bits::INFINITE);
-        assert_eq!(params.security(1).terms[0].bits, Bits::INFINITE);
+        self.known.insert((variables, level), best.clone());
+        best
     }
 }

@@ -1,21 +1,18 @@
-//! The weight commitment: commit to a layer's polynomial, open claims on its matrices, verify.
+//! The weight commitment: commit to polynomials of weights, open claims on their matrices, verify.
 //!
-//! Claims are bilinear: `x^T W R = value` for one matrix `W` of the layer, with vectors that both
-//! sides know. One opening discharges any number of them, on any matrices of the layer:
+//! Claims are bilinear: a sum of `x^T W R` over matrices `W` of one or several polynomials, with vectors
+//! that both sides know. One opening discharges any number of them, on any polynomials of one code:
 //!
-//! 1. A challenge `gamma` makes one claim `sum_i Omega(i) W(i) = sum_j gamma^j value_j` of all, where
-//!    `Omega = sum_j gamma^j x_j (x) R_j`, each term on the tiles of its matrix.
-//! 2. A sumcheck over all variables, the lowest first. The first `row_log` variables are input bits of
-//!    every tile, and rows of the coefficient matrix: after them the prover sends the folded row `u`,
-//!    and goes on.
-//! 3. At the final point `z` the verifier computes `Omega(z)`, tile by tile, and `u(z)`, and compares
-//!    their product with the last claim.
-//! 4. Columns of the committed codeword at positions drawn last tie `u` to the root: the codeword of
-//!    `u` must be their fold.
+//! 1. A challenge `gamma` makes one claim `sum_i Omega(i) f(i) = sum_j gamma^j value_j` of all.
+//! 2. A sumcheck over the row variables of the first level, and over the bits of the polynomial's number,
+//!    folds all of them to one vector over the extension.
+//! 3. That vector is committed again. The symbols of the committed codewords at random positions,
+//!    folded, and the vector's value at a random point of the extension become further claims on it.
+//! 4. So on, level by level, until the vector is short enough to be sent. There the last claim is checked,
+//!    and the last level's symbols with it.
 //!
-//! Soundness is counted by [`CodeParams::security`]. The opening is the one-level form, in which the
-//! folded row is sent whole; Ligero (eprint 2022/1608) with a sumcheck in place of the inner product
-//! test, as in Diamond and Posen (eprint 2023/1784).
+//! The construction follows WHIR (eprint 2024/1586) with interleaved codes as in Ligerito (eprint
+//! 2025/1187); `docs/opening.md` gives it byte by byte, [`crate::security`] its soundness.
 
 use std::sync::Arc;
 
@@ -26,13 +23,13 @@ use assay_sumcheck::transcript::{Reduction, Transcript};
 use thiserror::Error;
 
 use crate::codec::{Canonical, Malformed, Reader, Writer, encode};
-use crate::domains;
 use crate::layout::Layout;
 use crate::merkle::Hash;
-use crate::params::CodeParams;
-pub use crate::polynomial::LayerPolynomial;
+use crate::params::{CodeParams, LevelCode, MAX_CLAIMS, MAX_POLYNOMIALS};
+pub use crate::polynomial::{Coefficients, LayerPolynomial};
 
 mod commit;
+mod grinding;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -44,112 +41,245 @@ pub use verify::verify;
 
 /// Every transcript label of an opening.
 mod labels {
-    pub(super) const ROOT: &str = "weights/root";
     pub(super) const CODE: &str = "weights/code";
     pub(super) const LAYOUT: &str = "weights/layout";
+    pub(super) const COUNT: &str = "weights/count";
+    pub(super) const COMMITMENT: &str = "weights/commitment";
     pub(super) const CLAIM_COUNT: &str = "weights/claim-count";
     pub(super) const CLAIM: &str = "weights/claim";
     pub(super) const INPUT: &str = "weights/input";
+    pub(super) const PART: &str = "weights/part";
     pub(super) const OUTPUT: &str = "weights/output";
     pub(super) const BATCH: &str = "weights/batch";
-    pub(super) const FOLDED_ROW: &str = "weights/folded-row";
+    pub(super) const LEVEL_ROOT: &str = "weights/level-root";
+    pub(super) const OUT_OF_DOMAIN: &str = "weights/out-of-domain";
+    pub(super) const ANSWER: &str = "weights/answer";
+    pub(super) const GRINDING: &str = "weights/grinding";
+    pub(super) const NONCE: &str = "weights/nonce";
     pub(super) const POSITIONS: &str = "weights/positions";
     pub(super) const COLUMNS: &str = "weights/columns";
     pub(super) const PATHS: &str = "weights/paths";
+    pub(super) const FINAL: &str = "weights/final";
 }
 
-/// The commitment to a layer's weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WeightRoot(pub [u8; 32]);
+/// The commitment to a polynomial.
+///
+/// The root stands for few polynomials (see [`crate::security`]), the value at a point drawn from it for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightCommitment {
+    /// The root over the codeword's columns.
+    pub root: Hash,
+    /// `sum_i f[i] y^i`, with `y` from [`sample_point`].
+    pub evaluation: E,
+}
 
-impl Canonical for WeightRoot {
+impl Canonical for WeightCommitment {
     fn write(&self, out: &mut Writer) {
-        out.raw(&self.0);
+        out.raw(&self.root);
+        out.raw(&e_to_bytes(self.evaluation));
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        from.array().map(Self)
+        Ok(Self { root: from.array()?, evaluation: e_from_bytes(from.array()?).ok_or(Malformed::NotCanonical)? })
     }
 }
 
-/// The claim `sum_{k, n} input[k] W_int[k][n] output[n] = value` on one matrix of a layer.
+/// The point at which a commitment states the polynomial's value.
+fn sample_point(root: &Hash, params: &CodeParams) -> E {
+    let mut output = blake3::Hasher::new_keyed(crate::domains::WEIGHT_SAMPLE)
+        .update(root)
+        .update(&encode(params))
+        .finalize_xof();
+    let mut coordinate = || {
+        loop {
+            let mut bytes = [0; 8];
+            output.fill(&mut bytes);
+            if let Some(value) = f_from_bytes(bytes) {
+                return value;
+            }
+        }
+    };
+    E::new(coordinate(), coordinate(), coordinate())
+}
+
+/// The claim that the sum over the parts of `sum_{k, n} input[k] W_int[k][n] output[n]` is `value`.
 ///
 /// An opening binds all of it, vectors included, before its first challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a claim proves nothing until an opening discharges it"]
-pub struct BilinearClaim {
-    /// Index of the matrix in the layout.
-    pub matrix: usize,
-    /// One entry an input of the matrix.
+pub struct Claim {
+    /// One entry an input of the matrices.
     pub input: Arc<[F]>,
-    /// One entry an output of the matrix.
-    pub output: Vec<E>,
+    /// The matrices that share the input.
+    pub parts: Vec<Part>,
     /// What the sum is claimed to be.
     pub value: E,
 }
 
-impl BilinearClaim {
-    fn fits(&self, layout: &Layout) -> bool {
-        layout.shapes().get(self.matrix).is_some_and(|shape| {
-            self.input.len() == shape.inputs as usize && self.output.len() == shape.outputs as usize
+/// A matrix of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Index of the polynomial among those opened.
+    pub polynomial: usize,
+    /// Index of the matrix in the layout.
+    pub matrix: usize,
+    /// One entry an output of the matrix.
+    pub output: Vec<E>,
+}
+
+impl Claim {
+    fn fits(&self, layout: &Layout, polynomials: usize) -> bool {
+        self.parts.iter().all(|part| {
+            part.polynomial < polynomials
+                && layout.shapes().get(part.matrix).is_some_and(|shape| {
+                    self.input.len() == shape.inputs as usize && part.output.len() == shape.outputs as usize
+                })
         })
     }
 }
 
-/// The proof that claims on one layer hold.
+/// Whether one opening can be about so many polynomials and these claims.
+fn fits(layout: &Layout, polynomials: usize, claims: &[Claim]) -> bool {
+    (1..=MAX_POLYNOMIALS).contains(&polynomials)
+        && claims.len() <= MAX_CLAIMS - MAX_POLYNOMIALS
+        && claims.iter().all(|claim| claim.fits(layout, polynomials))
+}
+
+/// The proof that claims hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// One message a variable.
     rounds: Vec<RoundProof>,
-    /// The coefficient matrix folded over its rows, after the rounds of the row variables.
-    folded_row: Vec<E>,
-    /// The committed columns at the drawn positions, by ascending position.
-    columns: Vec<Vec<F>>,
-    /// What leads from the columns to the root.
-    hashes: Vec<Hash>,
+    /// The commitments to folded vectors.
+    folds: Vec<FoldCommitment>,
+    /// What the last level leaves.
+    last: Vec<E>,
+    /// The answers to the queries to the polynomials' codewords.
+    base: Answers<F>,
+    /// The answers to the queries to the codewords of folded vectors.
+    levels: Vec<Answers<E>>,
+}
+
+/// The commitment to a folded vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FoldCommitment {
+    root: Hash,
+    /// The vector's value at the point drawn after the root.
+    answer: E,
+}
+
+/// The answers to the queries to one level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answers<T> {
+    /// What drawing the positions cost; nothing where it costs nothing.
+    nonce: Option<u64>,
+    /// The symbols by tree, position (ascending) and row.
+    columns: Vec<Vec<Vec<T>>>,
+    /// What leads from the columns to the roots, by tree.
+    hashes: Vec<Vec<Hash>>,
+}
+
+/// A symbol of a codeword.
+pub(crate) trait Symbol: Copy + Send + Sync {
+    fn write(self, out: &mut Vec<u8>);
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed>;
+}
+
+impl Symbol for F {
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&f_to_bytes(self));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        f_from_bytes(from.array()?).ok_or(Malformed::NotCanonical)
+    }
+}
+
+impl Symbol for E {
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&e_to_bytes(self));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        e_from_bytes(from.array()?).ok_or(Malformed::NotCanonical)
+    }
+}
+
+fn bytes_of<T: Symbol>(values: &[T]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(values.len().saturating_mul(size_of::<T>()));
+    values.iter().for_each(|value| value.write(&mut bytes));
+    bytes
+}
+
+impl<T: Symbol> Answers<T> {
+    fn write(&self, out: &mut Writer) {
+        if let Some(nonce) = self.nonce {
+            out.raw(&nonce.to_le_bytes());
+        }
+        out.length(self.columns.first().map_or(0, Vec::len));
+        for column in self.columns.iter().flatten() {
+            out.raw(&bytes_of(column));
+        }
+        self.hashes.iter().for_each(|hashes| out.list(hashes));
+    }
+
+    fn read(from: &mut Reader<'_>, code: &LevelCode, trees: usize) -> Result<Self, Malformed> {
+        let nonce = if code.grinding > 0 { Some(u64::from_le_bytes(from.array()?)) } else { None };
+        let count = from.length(code.max_positions())?;
+        let column = |from: &mut Reader<'_>| (0..code.rows()).map(|_| T::read(from)).collect();
+        let tree = |from: &mut Reader<'_>| (0..count).map(|_| column(from)).collect();
+        let columns = (0..trees).map(|_| tree(from)).collect::<Result<_, Malformed>>()?;
+        let hashes = (0..trees).map(|_| from.list(code.max_hashes())).collect::<Result<_, _>>()?;
+        Ok(Self { nonce, columns, hashes })
+    }
+
+    /// Binds the answers, so that whatever follows depends on them.
+    fn absorb(&self, transcript: &mut Transcript<Reduction>) {
+        let columns: Vec<T> = self.columns.iter().flatten().flatten().copied().collect();
+        transcript.absorb_bulk(labels::COLUMNS, &bytes_of(&columns));
+        transcript.absorb_bulk(labels::PATHS, self.hashes.concat().as_flattened());
+    }
 }
 
 impl Opening {
-    /// Appends the encoding: rounds and folded row, whose lengths the parameters give, then columns
-    /// and hashes, each after its number.
+    /// Appends the encoding. What has a length that parameters and number of polynomials give is written
+    /// without it.
     pub fn write(&self, out: &mut Writer) {
         for round in &self.rounds {
             out.raw(&e_to_bytes(round.at_zero));
             out.raw(&e_to_bytes(round.leading));
         }
-        out.raw(&e_bytes(&self.folded_row));
-        out.length(self.columns.len());
-        for column in &self.columns {
-            out.raw(&f_bytes(column));
+        for fold in &self.folds {
+            out.raw(&fold.root);
+            out.raw(&e_to_bytes(fold.answer));
         }
-        out.list(&self.hashes);
+        out.raw(&bytes_of(&self.last));
+        self.base.write(out);
+        self.levels.iter().for_each(|answers| answers.write(out));
     }
 
-    /// Takes an opening under the given parameters.
+    /// Takes an opening of so many polynomials.
     ///
     /// # Errors
     /// [`Malformed`], for elements that are not canonical and for more columns or hashes than an
     /// opening can need; fewer than it needs are for [`verify`] to find.
-    pub fn read(from: &mut Reader<'_>, params: &CodeParams) -> Result<Self, Malformed> {
-        let mut extension = || e_from_bytes(from.array()?).ok_or(Malformed::NotCanonical);
-        let rounds = (0..params.log_size)
-            .map(|_| Ok(RoundProof { at_zero: extension()?, leading: extension()? }))
+    pub fn read(from: &mut Reader<'_>, params: &CodeParams, polynomials: usize) -> Result<Self, Malformed> {
+        let rounds = (0..round_count(params, polynomials))
+            .map(|_| Ok(RoundProof { at_zero: E::read(from)?, leading: E::read(from)? }))
             .collect::<Result<_, Malformed>>()?;
-        let folded_row = (0..params.columns()).map(|_| extension()).collect::<Result<_, _>>()?;
-        let count = from.length(params.max_columns())?;
-        let columns = (0..count).map(|_| read_column(from, params.rows())).collect::<Result<_, _>>()?;
-        let hashes = from.list(params.max_hashes())?;
-        Ok(Self { rounds, folded_row, columns, hashes })
+        let folds = (1..params.levels.len())
+            .map(|_| Ok(FoldCommitment { root: from.array()?, answer: E::read(from)? }))
+            .collect::<Result<_, Malformed>>()?;
+        let last = (0..1_usize << params.final_log()).map(|_| E::read(from)).collect::<Result<_, _>>()?;
+        let base = Answers::read(from, &params.base(), polynomials)?;
+        let levels = params.codes().skip(1).map(|code| Answers::read(from, &code, 1)).collect::<Result<_, _>>()?;
+        Ok(Self { rounds, folds, last, base, levels })
     }
 }
 
-fn read_column(from: &mut Reader<'_>, rows: usize) -> Result<Vec<F>, Malformed> {
-    (0..rows).map(|_| f_from_bytes(from.array()?).ok_or(Malformed::NotCanonical)).collect()
-}
-
-/// The largest encoding of an opening under these parameters.
-pub fn max_opening_bytes(params: &CodeParams) -> usize {
-    params.max_opening_bytes()
+/// The number of rounds: one a variable of the polynomials, and one a bit of their number.
+fn round_count(params: &CodeParams, polynomials: usize) -> usize {
+    params.log_size.saturating_add(crate::params::polynomial_variables(polynomials)) as usize
 }
 
 /// Why an opening does not discharge its claims.
@@ -164,14 +294,17 @@ pub enum OpeningError {
     /// Another number of rounds, symbols, columns or entries than the parameters and positions give.
     #[error("a part of the opening has another length than it must have")]
     Shape,
+    /// A nonce that does not show the work that drawing positions costs.
+    #[error("a nonce does not show the work that the parameters ask for")]
+    Grinding,
     /// The last claim is not the product of the two polynomials at the final point.
-    #[error("the last sumcheck claim is not met by the folded row")]
+    #[error("the last sumcheck claim is not met by the last vector")]
     FinalEvaluation,
-    /// A column's fold is not the symbol of the folded row's codeword.
-    #[error("the folded row does not agree with a committed column")]
+    /// A column of the last level does not fold to the symbol of the last vector's codeword.
+    #[error("the last vector does not agree with a committed column")]
     ColumnFold,
     /// The columns do not belong to the root, or another number of hashes was sent than needed.
-    #[error("the columns do not belong to the weight root")]
+    #[error("the columns do not belong to the root")]
     MerklePath,
 }
 
@@ -182,62 +315,55 @@ pub struct Discharged(());
 
 /// What both sides absorb before the first challenge, and the challenge that batches the claims.
 fn begin(
-    root: &WeightRoot,
+    commitments: &[WeightCommitment],
     layout: &Layout,
     params: &CodeParams,
-    claims: &[BilinearClaim],
+    claims: &[Claim],
     transcript: &mut Transcript<Reduction>,
 ) -> E {
-    transcript.absorb(labels::ROOT, &root.0);
+    let number = |number: usize| (number as u64).to_le_bytes();
     transcript.absorb(labels::CODE, &encode(params));
     transcript.absorb(labels::LAYOUT, &layout.digest());
-    transcript.absorb(labels::CLAIM_COUNT, &(claims.len() as u64).to_le_bytes());
+    transcript.absorb(labels::COUNT, &number(commitments.len()));
+    for commitment in commitments {
+        transcript.absorb(labels::COMMITMENT, &encode(commitment));
+    }
+    transcript.absorb(labels::CLAIM_COUNT, &number(claims.len()));
     for claim in claims {
-        let mut head = [0; 32];
-        let (matrix, value) = head.split_at_mut(8);
-        matrix.copy_from_slice(&(claim.matrix as u64).to_le_bytes());
-        value.copy_from_slice(&e_to_bytes(claim.value));
+        let head = [e_to_bytes(claim.value).as_slice(), &number(claim.parts.len())].concat();
         transcript.absorb(labels::CLAIM, &head);
-        transcript.absorb_bulk(labels::INPUT, &f_bytes(&claim.input));
-        transcript.absorb_bulk(labels::OUTPUT, &e_bytes(&claim.output));
+        transcript.absorb_bulk(labels::INPUT, &bytes_of(&claim.input));
+        for part in &claim.parts {
+            transcript.absorb(labels::PART, &[number(part.polynomial), number(part.matrix)].concat());
+            transcript.absorb_bulk(labels::OUTPUT, &bytes_of(&part.output));
+        }
     }
     transcript.challenge(labels::BATCH)
 }
 
-/// The positions at which the codeword is opened, ascending, without repeats.
-fn draw_positions(params: &CodeParams, transcript: &mut Transcript<Reduction>) -> Vec<usize> {
-    if params.opens_all() {
-        return (0..params.codeword_length()).collect();
+/// The positions at which a codeword is opened, ascending, without repeats. Whoever draws has paid for it.
+fn draw_positions(code: &LevelCode, transcript: &mut Transcript<Reduction>) -> Vec<usize> {
+    if code.opens_all() {
+        return (0..code.codeword_length()).collect();
     }
-    let drawn = transcript.indices(labels::POSITIONS, params.queries as usize, params.codeword_log());
+    let drawn = transcript.indices(labels::POSITIONS, code.queries as usize, code.codeword_log());
     let positions: std::collections::BTreeSet<usize> =
         drawn.into_iter().filter_map(|position| usize::try_from(position).ok()).collect();
     positions.into_iter().collect()
 }
 
-/// Absorbs the answers to the queries, so that whatever follows depends on the whole opening.
-fn end(columns: &[Vec<F>], hashes: &[Hash], transcript: &mut Transcript<Reduction>) {
-    transcript.absorb_bulk(labels::COLUMNS, &f_bytes(&columns.concat()));
-    transcript.absorb_bulk(labels::PATHS, hashes.as_flattened());
-}
-
-/// The leaf of a codeword column.
-fn column_leaf(position: usize, column: &[F]) -> Hash {
-    let mut bytes = Vec::with_capacity(8 + 8 * column.len());
+/// The leaf of a codeword column: the position, the symbols of all rows, and zeros up to a whole number of
+/// blocks.
+pub(crate) fn column_leaf<T: Symbol>(position: usize, column: &[T]) -> Hash {
+    const BLOCK: usize = 64;
+    let mut bytes = Vec::with_capacity(8_usize.saturating_add(size_of_val(column)).next_multiple_of(BLOCK));
     bytes.extend_from_slice(&(position as u64).to_le_bytes());
-    bytes.extend_from_slice(&f_bytes(column));
-    blake3::keyed_hash(domains::CODEWORD_COLUMN, &bytes).into()
+    column.iter().for_each(|symbol| symbol.write(&mut bytes));
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    blake3::keyed_hash(crate::domains::CODEWORD_COLUMN, &bytes).into()
 }
 
-fn f_bytes(values: &[F]) -> Vec<u8> {
-    values.iter().flat_map(|&value| f_to_bytes(value)).collect()
-}
-
-fn e_bytes(values: &[E]) -> Vec<u8> {
-    values.iter().flat_map(|&value| e_to_bytes(value)).collect()
-}
-
-/// `1, gamma, gamma^2, ...`, one for each claim.
-fn batch_weights(gamma: E, count: usize) -> impl Iterator<Item = E> {
-    std::iter::successors(Some(E::ONE), move |&power| Some(power * gamma)).take(count)
+/// `1, base, base^2, ...`
+fn powers(base: E) -> impl Iterator<Item = E> {
+    std::iter::successors(Some(E::ONE), move |&power| Some(power * base))
 }

@@ -17,10 +17,11 @@
 //!   for the prover.
 
 use ark_ff::AdditiveGroup;
+use rayon::prelude::*;
 
 use crate::field::E;
 use crate::labels;
-use crate::multilinear::{ends, fold};
+use crate::multilinear::{ends, fold, line_at};
 use crate::transcript::{Reduction, Transcript};
 
 /// The prover's message of one round.
@@ -49,6 +50,11 @@ impl Claim {
     /// after the last round.
     pub const fn into_value(self) -> E {
         self.value
+    }
+
+    /// Claims that the sum has further terms that make up `value`.
+    pub fn plus(self, value: E) -> Self {
+        Self { value: self.value + value }
     }
 
     /// One round, the same for prover and verifier: absorbs the message, draws the challenge, and
@@ -89,25 +95,42 @@ impl Prover {
 
     /// The message of the next round.
     pub fn round(&self) -> RoundProof {
-        let mut round = RoundProof { at_zero: E::ZERO, leading: E::ZERO };
-        for (a, b) in self.a.chunks(2).zip(self.b.chunks(2)) {
-            let ([a0, a1], [b0, b1]) = (ends(a), ends(b));
-            round.at_zero += a0 * b0;
-            round.leading += (a1 - a0) * (b1 - b0);
-        }
-        round
+        let stretches = self.a.par_chunks(STRETCH).zip(self.b.par_chunks(STRETCH)).map(|(a, b)| {
+            let mut round = RoundProof { at_zero: E::ZERO, leading: E::ZERO };
+            for (a, b) in a.chunks(2).zip(b.chunks(2)) {
+                let ([a0, a1], [b0, b1]) = (ends(a), ends(b));
+                round.at_zero += a0 * b0;
+                round.leading += (a1 - a0) * (b1 - b0);
+            }
+            round
+        });
+        let nothing = || RoundProof { at_zero: E::ZERO, leading: E::ZERO };
+        stretches.reduce(nothing, |one, other| RoundProof {
+            at_zero: one.at_zero + other.at_zero,
+            leading: one.leading + other.leading,
+        })
     }
 
     /// Fixes the lowest variable.
     pub fn bind(&mut self, challenge: E) {
-        fold(&mut self.a, challenge);
-        fold(&mut self.b, challenge);
+        rayon::join(|| fold_long(&mut self.a, challenge), || fold_long(&mut self.b, challenge));
     }
 
     /// What is left of `a` and `b` with the bound variables fixed.
     pub fn into_factors(self) -> (Vec<E>, Vec<E>) {
         (self.a, self.b)
     }
+}
+
+/// Entries that are worth a thread's while; even, so that no pair is torn.
+const STRETCH: usize = 1 << 12;
+
+/// [`fold`], on all threads.
+fn fold_long(values: &mut Vec<E>, coordinate: E) {
+    if values.len() <= STRETCH {
+        return fold(values, coordinate);
+    }
+    *values = values.par_chunks(2).with_min_len(STRETCH / 2).map(|pair| line_at(pair, coordinate)).collect();
 }
 
 /// Proves `count` rounds: their messages, their challenges, and the claim that is left.

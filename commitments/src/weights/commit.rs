@@ -1,72 +1,69 @@
-//! From coefficients to the root.
+//! From coefficients to the commitment.
 
-#[cfg(test)]
-use assay_sumcheck::field::F;
-use rayon::prelude::*;
+use assay_sumcheck::field::{E, F};
 
-use super::{WeightRoot, column_leaf};
+use super::{Coefficients, WeightCommitment, powers, sample_point};
+use crate::code;
 use crate::merkle::{Hash, MerkleTree};
-use crate::params::CodeParams;
-use crate::polynomial::LayerPolynomial;
-use crate::reed_solomon::Code;
+use crate::params::{CodeParams, LevelCode};
 
-/// The tree over the codeword's columns. It is all that is kept; columns are computed again when
-/// they are opened.
+/// What the prover keeps beside the weights: the upper part of the tree over the codeword's columns, and
+/// what it needs to show the commitment's own evaluation. Columns are computed again when they are opened.
 #[derive(Clone, Debug)]
 pub struct WeightTree {
     tree: MerkleTree,
+    /// The value of every row, as a polynomial, at the power of the sample point that steps over a column.
+    rows: Vec<E>,
+    evaluation: E,
 }
 
 impl WeightTree {
-    /// The tree over the leaves of a tree that [`commit`] made, which spares making it again.
-    ///
-    /// Only the root says whose tree it is: the caller compares it with one that is known.
-    pub fn from_leaves(leaves: Vec<Hash>) -> Self {
-        Self { tree: MerkleTree::from_leaf_hashes(leaves) }
-    }
-
-    /// The leaves, one a column of the codeword.
-    pub fn leaves(&self) -> &[Hash] {
-        self.tree.leaves()
-    }
-
     /// The commitment.
-    pub fn root(&self) -> WeightRoot {
-        WeightRoot(self.tree.bound_root())
+    pub fn commitment(&self) -> WeightCommitment {
+        WeightCommitment { root: self.tree.bound_root(), evaluation: self.evaluation }
     }
 
-    /// What leads from the columns at `positions` to the root.
-    pub(super) fn open(&self, positions: &[usize]) -> Vec<Hash> {
-        self.tree.open_indices(positions)
+    /// The point of the commitment's evaluation.
+    pub(super) fn sample_point(&self, params: &CodeParams) -> E {
+        sample_point(&self.tree.bound_root(), params)
     }
 
-    /// The tree over given columns: what a forger, or a test, commits to.
-    #[cfg(test)]
-    pub(super) fn over_columns(columns: &[Vec<F>]) -> Self {
-        let leaves = columns.iter().enumerate().map(|(position, column)| column_leaf(position, column));
-        Self { tree: MerkleTree::from_leaf_hashes(leaves.collect()) }
+    /// What the rows give at that point.
+    pub(super) fn sampled_rows(&self) -> &[E] {
+        &self.rows
+    }
+
+    /// The columns at positions, and what leads from them to the root.
+    pub(super) fn answer<S: Coefficients>(
+        &self,
+        source: &S,
+        code: &LevelCode,
+        positions: &[usize],
+    ) -> Result<(Vec<Vec<F>>, Vec<Hash>), S::Error> {
+        code::answer(source, &self.tree, code, positions)
     }
 }
 
 /// Commits to a polynomial.
 ///
-/// Memory: beside the coefficients and the tree, the codeword symbols of one coset, eight bytes a
-/// coefficient.
+/// # Errors
+/// When coefficients cannot be read.
 ///
 /// # Panics
 /// If the parameters do not fit the polynomial's layout.
-pub fn commit(polynomial: &LayerPolynomial, params: &CodeParams) -> WeightTree {
-    assert!(params.fits(polynomial.layout()), "the code parameters fit the layout");
-    let code = Code::new(params);
-    let cosets = 1_usize << params.rate_log;
-    let mut leaves = vec![Hash::default(); params.codeword_length()];
-    for coset in 0..cosets {
-        let symbols = code.encode_coset(polynomial.coefficients(), coset);
-        let of_coset = leaves.par_chunks_exact_mut(cosets).with_min_len(64).enumerate();
-        of_coset.for_each(|(i, leaves)| {
-            let start = params.rows() * code.place(i);
-            leaves[coset] = column_leaf(coset + cosets * i, &symbols[start..start + params.rows()]);
-        });
-    }
-    WeightTree { tree: MerkleTree::from_leaf_hashes(leaves) }
+pub fn commit<S: Coefficients>(
+    source: &S,
+    params: &CodeParams,
+    _memory: usize,
+    _progress: &(dyn Fn(f64) + Sync),
+) -> Result<WeightTree, S::Error> {
+    assert!(params.fits(source.layout()), "the code parameters fit the layout");
+    let base = params.base();
+    let tree = code::commit(source, &base)?;
+    let point = sample_point(&tree.bound_root(), params);
+    let step = ark_ff::Field::pow(&point, [base.rows() as u64]);
+    let steps: Vec<E> = powers(step).take(1 << base.message_log()).collect();
+    let rows = code::weighted_columns(source, 0, base.rows(), &[&steps])?.swap_remove(0);
+    let evaluation = rows.iter().zip(powers(point)).map(|(&row, power)| row * power).sum();
+    Ok(WeightTree { tree, rows, evaluation })
 }

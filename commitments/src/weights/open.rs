@@ -2,170 +2,325 @@
 //!
 //! The weights are read three times. Once for `V = W R`, one vector over the inputs a claim and tile:
 //! the row variables are input bits of every tile, so the first rounds are a sumcheck on the pairs
-//! `(x, V)`, tiny beside the weights. Once for the folded row, which replaces the weights in all later
-//! rounds. Once for the queried columns.
+//! `(x, V)`, tiny beside the weights. Once for the folded vector, which replaces the weights in all later
+//! rounds. Once for the columns at the drawn positions.
+
+use std::collections::BTreeMap;
 
 use ark_ff::{AdditiveGroup, Field};
-use assay_sumcheck::field::{E, F, e_mul_f};
+use assay_sumcheck::field::{E, F, dot_ef, e_mul_f};
 use assay_sumcheck::multilinear::eq_table;
-use assay_sumcheck::product::{Claim, Prover, prove};
+use assay_sumcheck::product::{Claim as Reduced, Prover, RoundProof, prove};
 use assay_sumcheck::transcript::{Reduction, Transcript};
 use rayon::prelude::*;
 
-use super::{BilinearClaim, Opening, WeightTree, batch_weights, begin, draw_positions, e_bytes, end, labels};
-use crate::layout::Tile;
-use crate::params::CodeParams;
-use crate::polynomial::{LayerPolynomial, rows_a_task};
-use crate::reed_solomon::{BLOCK, Code, powers};
-use crate::small_sum::{Halves, MAX_TERMS, SmallSum, add_extension, total_extension};
+use super::{
+    Answers, Claim, Coefficients, FoldCommitment, Opening, WeightCommitment, WeightTree, begin, bytes_of,
+    draw_positions, fits, grinding, labels, powers,
+};
+use crate::code::{self, Codeword, point};
+use crate::layout::{Layout, Tile};
+use crate::params::{CodeParams, LevelCode, polynomial_variables};
+
+/// Proves that the claims hold for the committed polynomials, each given with its tree.
+///
+/// - Proof size: at most [`CodeParams::max_opening_bytes`].
+/// - A claim that does not hold gives an opening that does not verify.
+///
+/// # Errors
+/// When coefficients cannot be read.
+///
+/// # Panics
+/// If parameters, polynomials or claims do not fit each other.
+pub fn open<S: Coefficients>(
+    polynomials: &[(&S, &WeightTree)],
+    params: &CodeParams,
+    claims: &[Claim],
+    transcript: &mut Transcript<Reduction>,
+) -> Result<Opening, S::Error> {
+    let layout = polynomials.first().expect("an opening is about a polynomial").0.layout();
+    assert!(polynomials.iter().all(|(source, _)| source.layout() == layout), "the polynomials have one layout");
+    assert!(params.fits(layout), "the code parameters fit the layout");
+    assert!(fits(layout, polynomials.len(), claims), "the claims fit the layout");
+    let commitments: Vec<WeightCommitment> = polynomials.iter().map(|(_, tree)| tree.commitment()).collect();
+    let gamma = begin(&commitments, layout, params, claims, transcript);
+    let mut weights = powers(gamma);
+    let sampled: Vec<E> = weights.by_ref().take(polynomials.len()).collect();
+    let terms = terms(layout, claims, weights);
+    let mut rounds = vec![];
+
+    // The rows of all polynomials.
+    let base = params.base();
+    let samples: Vec<Sample> = polynomials.iter().zip(sampled).map(|((_, tree), weight)| Sample::new(tree, params, weight)).collect();
+    let mut inputs = vec![];
+    let mut outputs = vec![];
+    for sample in &samples {
+        inputs.extend(powers(sample.point).take(base.rows()).map(|power| sample.weight * power));
+        outputs.extend_from_slice(sample.columns);
+    }
+    for (number, (source, _)) in polynomials.iter().enumerate() {
+        for (tile, terms) in terms.get(&number).into_iter().flatten() {
+            let factors: Vec<&[E]> = terms.iter().map(|term| term.output).collect();
+            let sums = code::weighted_columns(*source, tile.offset, tile.inputs(), &factors)?;
+            inputs.extend(terms.iter().flat_map(|term| term.input.iter().map(|&x| e_mul_f(term.weight, x))));
+            outputs.extend(sums.concat());
+        }
+    }
+    let mut prover = Prover::new(inputs, outputs);
+    let claim = Reduced::new(prover.sum());
+    let (row_rounds, row_point, mut claim) = prove(&mut prover, claim, base.fold_log as usize, transcript);
+    rounds.extend(row_rounds);
+    let (folded_inputs, _) = prover.into_factors();
+
+    // What is left of polynomials and weights, and the bits of the polynomials' numbers.
+    let row_weights = eq_table(&row_point);
+    let vectors = polynomials.iter().map(|(source, _)| code::fold_rows(*source, &row_weights));
+    let mut vectors = vectors.collect::<Result<Vec<_>, _>>()?;
+    let (folded_samples, mut rest) = folded_inputs.split_at(samples.len());
+    let mut omegas: Vec<Vec<E>> = samples.iter().zip(folded_samples).map(|(sample, &weight)| sample.spread(weight, &base)).collect();
+    for (number, omega) in omegas.iter_mut().enumerate() {
+        for (tile, terms) in terms.get(&number).into_iter().flatten() {
+            for term in terms {
+                let (inputs, after) = rest.split_at(tile.inputs() >> base.fold_log);
+                rest = after;
+                let place = &mut omega[tile.offset >> base.fold_log..][..inputs.len() * term.output.len()];
+                place.par_chunks_exact_mut(inputs.len()).zip(term.output).with_min_len(64).for_each(|(place, &output)| {
+                    for (weight, &input) in place.iter_mut().zip(inputs) {
+                        *weight += input * output;
+                    }
+                });
+            }
+        }
+    }
+    let mut polynomial_point = vec![];
+    for _ in 0..polynomial_variables(polynomials.len()) {
+        let round = pair_round(&vectors, &omegas);
+        let (next, challenge) = claim.reduce(&round, transcript);
+        (vectors, omegas) = (pair_up(vectors, challenge), pair_up(omegas, challenge));
+        rounds.push(round);
+        polynomial_point.push(challenge);
+        claim = next;
+    }
+    let (mut vector, mut omega) = (vectors.swap_remove(0), omegas.swap_remove(0));
+
+    // Level by level.
+    let positions = |code: &LevelCode, transcript: &mut Transcript<Reduction>| {
+        (grinding::work(code, transcript), draw_positions(code, transcript))
+    };
+    let answer_base = |transcript: &mut Transcript<Reduction>| -> Result<_, S::Error> {
+        let (nonce, positions) = positions(&base, transcript);
+        let (mut columns, mut hashes) = (vec![], vec![]);
+        for (source, tree) in polynomials {
+            let (of_tree, path) = tree.answer(*source, &base, &positions)?;
+            columns.push(of_tree);
+            hashes.push(path);
+        }
+        let answers = Answers { nonce, columns, hashes };
+        answers.absorb(transcript);
+        Ok((answers, positions))
+    };
+    let answer_level = |(code, codeword): &(LevelCode, Codeword), transcript: &mut Transcript<Reduction>| {
+        let (nonce, positions) = positions(code, transcript);
+        let (columns, hashes) = codeword.answer(&positions);
+        let answers = Answers { nonce, columns: vec![columns], hashes: vec![hashes] };
+        answers.absorb(transcript);
+        (answers, positions)
+    };
+    let mut folds = vec![];
+    let mut base_answers = None;
+    let mut levels = vec![];
+    let mut waiting: Option<(LevelCode, Codeword)> = None;
+    // What folds the columns of the level that is queried next.
+    let mut fold_weights = row_weights;
+    let polynomial_weights = eq_table(&polynomial_point);
+    for code in params.codes().skip(1) {
+        let codeword = Codeword::of(&vector, &code);
+        transcript.absorb(labels::LEVEL_ROOT, &codeword.root());
+        let sample = transcript.challenge(labels::OUT_OF_DOMAIN);
+        let answer = value_at(&vector, sample);
+        transcript.absorb_e(labels::ANSWER, &[answer]);
+        folds.push(FoldCommitment { root: codeword.root(), answer });
+        let (values, points) = match waiting.take() {
+            None => {
+                let (answers, positions) = answer_base(transcript)?;
+                let values: Vec<E> = (0..positions.len())
+                    .map(|place| {
+                        let trees = answers.columns.iter().zip(&polynomial_weights);
+                        trees.map(|(tree, &weight)| weight * dot_ef(&fold_weights, &tree[place])).sum()
+                    })
+                    .collect();
+                base_answers = Some(answers);
+                (values, points(&base, &positions))
+            }
+            Some(level) => {
+                let (answers, positions) = answer_level(&level, transcript);
+                let fold = |column: &Vec<E>| column.iter().zip(&fold_weights).map(|(&a, &b)| a * b).sum();
+                let values = answers.columns[0].iter().map(fold).collect();
+                levels.push(answers);
+                (values, points(&level.0, &positions))
+            }
+        };
+        let xi = transcript.challenge(labels::BATCH);
+        let added = std::iter::once(answer).chain(values).zip(powers(xi).skip(1));
+        claim = claim.plus(added.map(|(value, power)| power * value).sum());
+        add_powers(&mut omega, xi, sample, &points);
+        let mut prover = Prover::new(vector, omega);
+        let (level_rounds, level_point, next) = prove(&mut prover, claim, code.fold_log as usize, transcript);
+        rounds.extend(level_rounds);
+        fold_weights = eq_table(&level_point);
+        claim = next;
+        (vector, omega) = prover.into_factors();
+        waiting = Some((code, codeword));
+    }
+
+    transcript.absorb_bulk(labels::FINAL, &bytes_of(&vector));
+    let mut prover = Prover::new(vector.clone(), omega);
+    let (last_rounds, _, _) = prove(&mut prover, claim, params.final_log() as usize, transcript);
+    rounds.extend(last_rounds);
+    match waiting {
+        None => base_answers = Some(answer_base(transcript)?.0),
+        Some(level) => levels.push(answer_level(&level, transcript).0),
+    }
+    let base = base_answers.expect("the first level is queried after the second, or at the end");
+    Ok(Opening { rounds, folds, last: vector, base, levels })
+}
 
 /// A claim's part on one tile.
-struct Part<'a> {
-    tile: &'a Tile,
+struct Term<'a> {
     /// The claim's power of gamma.
     weight: E,
     input: &'a [F],
     output: &'a [E],
 }
 
-/// Proves that the claims hold for the committed polynomial.
-///
-/// - Proof size: at most [`CodeParams::max_opening_bytes`].
-/// - A claim that does not hold gives an opening that does not verify.
-///
-/// # Panics
-/// If parameters or claims do not fit the polynomial's layout.
-pub fn open(
-    polynomial: &LayerPolynomial,
-    tree: &WeightTree,
-    params: &CodeParams,
-    claims: &[BilinearClaim],
-    transcript: &mut Transcript<Reduction>,
-) -> Opening {
-    let layout = polynomial.layout();
-    assert!(params.fits(layout), "the code parameters fit the layout");
-    assert!(claims.iter().all(|claim| claim.fits(layout)), "the claims fit the layout");
-    let gamma = begin(&tree.root(), layout, params, claims, transcript);
-    let weights: Vec<E> = batch_weights(gamma, claims.len()).collect();
-    let claim = Claim::new(claims.iter().zip(&weights).map(|(claim, &weight)| weight * claim.value).sum());
-    let parts: Vec<Part<'_>> = claims
-        .iter()
-        .zip(&weights)
-        .flat_map(|(claim, &weight)| {
-            layout.tiles_of(claim.matrix).map(move |tile| Part {
-                tile,
-                weight,
-                input: &claim.input[tile.input_range()],
-                output: &claim.output[tile.output_range()],
-            })
-        })
-        .collect();
-
-    let inputs = parts.iter().flat_map(|part| part.input.iter().map(|&x| e_mul_f(part.weight, x))).collect();
-    let sums = parts.par_iter().flat_map_iter(|part| weighted_outputs(polynomial.tile(part.tile), part)).collect();
-    let mut rows = Prover::new(inputs, sums);
-    let (mut rounds, row_point, claim) = prove(&mut rows, claim, params.row_log as usize, transcript);
-
-    let folded_row = fold_rows(polynomial.coefficients(), &eq_table(&row_point));
-    transcript.absorb_bulk(labels::FOLDED_ROW, &e_bytes(&folded_row));
-
-    let (folded_inputs, _) = rows.into_factors();
-    let omega = folded_omega(params, &parts, &folded_inputs);
-    let mut columns = Prover::new(omega, folded_row.clone());
-    let (later_rounds, _, _) = prove(&mut columns, claim, params.column_log() as usize, transcript);
-    rounds.extend(later_rounds);
-
-    let positions = draw_positions(params, transcript);
-    let columns = codeword_columns(polynomial.coefficients(), params, &positions);
-    let hashes = tree.open(&positions);
-    end(&columns, &hashes, transcript);
-    Opening { rounds, folded_row, columns, hashes }
-}
-
-/// `V[k] = sum_n W[k][n] R[n]` over a tile.
-fn weighted_outputs(tile: &[i32], part: &Part<'_>) -> Vec<E> {
-    let mut sums = vec![E::ZERO; part.input.len()];
-    let mut partial = vec![[SmallSum::default(); 3]; part.input.len()];
-    for (rows, outputs) in tile.chunks(part.input.len() * MAX_TERMS).zip(part.output.chunks(MAX_TERMS)) {
-        for (row, &output) in rows.chunks_exact(part.input.len()).zip(outputs) {
-            let factor = Halves::of_extension(output);
-            for (partial, &image) in partial.iter_mut().zip(row) {
-                add_extension(partial, image, &factor);
-            }
-        }
-        for (sum, partial) in sums.iter_mut().zip(&mut partial) {
-            *sum += total_extension(std::mem::take(partial));
-        }
-    }
-    sums
-}
-
-/// `u[c] = sum_r eq[r] W[r + 2^row_log c]`.
-fn fold_rows(coefficients: &[i32], eq: &[E]) -> Vec<E> {
-    let factors: Vec<[Halves; 3]> = eq.iter().map(|&weight| Halves::of_extension(weight)).collect();
-    let columns = coefficients.par_chunks_exact(eq.len()).with_min_len(rows_a_task(eq.len()));
-    let fold = |column: &[i32]| {
-        let blocks = column.chunks(MAX_TERMS).zip(factors.chunks(MAX_TERMS));
-        let totals = blocks.map(|(images, factors)| {
-            let mut sums = [SmallSum::default(); 3];
-            for (&image, factor) in images.iter().zip(factors) {
-                add_extension(&mut sums, image, factor);
-            }
-            total_extension(sums)
-        });
-        totals.sum()
-    };
-    columns.map(fold).collect()
-}
-
-/// `Omega` with its row variables fixed: on a tile the folded inputs times the outputs.
-fn folded_omega(params: &CodeParams, parts: &[Part<'_>], folded_inputs: &[E]) -> Vec<E> {
-    let mut omega = vec![E::ZERO; params.columns()];
-    let mut rest = folded_inputs;
-    for part in parts {
-        let (inputs, after) = rest.split_at(part.input.len() >> params.row_log);
-        rest = after;
-        let place = &mut omega[part.tile.offset >> params.row_log..];
-        for (place, &output) in place.chunks_exact_mut(inputs.len()).zip(part.output) {
-            for (weight, &input) in place.iter_mut().zip(inputs) {
-                *weight += input * output;
+/// What claims say, by polynomial and tile.
+fn terms<'a>(
+    layout: &'a Layout,
+    claims: &'a [Claim],
+    weights: impl Iterator<Item = E>,
+) -> BTreeMap<usize, Vec<(&'a Tile, Vec<Term<'a>>)>> {
+    let mut terms: BTreeMap<usize, BTreeMap<usize, (&Tile, Vec<Term<'_>>)>> = BTreeMap::new();
+    for (claim, weight) in claims.iter().zip(weights) {
+        for part in &claim.parts {
+            for tile in layout.tiles_of(part.matrix) {
+                let (input, output) = (&claim.input[tile.input_range()], &part.output[tile.output_range()]);
+                let of_tile = terms.entry(part.polynomial).or_default().entry(tile.offset);
+                of_tile.or_insert((tile, vec![])).1.push(Term { weight, input, output });
             }
         }
     }
-    omega
+    terms.into_iter().map(|(polynomial, tiles)| (polynomial, tiles.into_values().collect())).collect()
 }
 
-/// The codeword's columns at the given positions: at each, the value of every row's polynomial.
-fn codeword_columns(coefficients: &[i32], params: &CodeParams, positions: &[usize]) -> Vec<Vec<F>> {
-    let code = Code::new(params);
-    positions
-        .par_iter()
-        .map(|&position| evaluate_rows(coefficients, params.rows(), code.point(position as u64)))
-        .collect()
+/// A commitment's own claim.
+struct Sample<'a> {
+    point: E,
+    /// The claim's power of gamma.
+    weight: E,
+    /// The polynomial's rows at the point's powers.
+    columns: &'a [E],
 }
 
-/// The values at `point` of the polynomials whose coefficients are the rows: [`BLOCK`] coefficients
-/// are summed unreduced, then Horner's rule takes a step in their power.
-fn evaluate_rows(coefficients: &[i32], rows: usize, point: F) -> Vec<F> {
-    /// Rows that are summed side by side, in registers.
-    const LANES: usize = 4;
-    let baby: Vec<Halves> = powers(point, BLOCK).into_iter().map(Halves::of).collect();
-    let giant = point.pow([BLOCK as u64]);
-    let mut values = vec![F::ZERO; rows];
-    for block in coefficients.chunks(rows * BLOCK).rev() {
-        for (lane, values) in values.chunks_mut(LANES).enumerate() {
-            let mut sums = [SmallSum::default(); LANES];
-            for (column, &power) in block.chunks_exact(rows).zip(&baby) {
-                for (sum, &image) in sums.iter_mut().zip(&column[lane * LANES..]) {
-                    sum.add(image, power);
-                }
+impl<'a> Sample<'a> {
+    fn new(tree: &'a WeightTree, params: &CodeParams, weight: E) -> Self {
+        Self { point: tree.sample_point(params), weight, columns: tree.sampled_rows() }
+    }
+
+    /// The weight that is left on the folded vector.
+    fn spread(&self, weight: E, base: &LevelCode) -> Vec<E> {
+        let mut omega = vec![E::ZERO; 1 << base.message_log()];
+        spread_powers(&mut omega, self.point.pow([base.rows() as u64]), weight);
+        omega
+    }
+}
+
+/// Adds `weight, weight base, weight base^2, ...`
+fn spread_powers(omega: &mut [E], base: E, weight: E) {
+    omega.par_chunks_mut(STRETCH).enumerate().for_each(|(stretch, omega)| {
+        let mut power = weight * base.pow([(stretch * STRETCH) as u64]);
+        for entry in omega {
+            *entry += power;
+            power *= base;
+        }
+    });
+}
+
+/// Entries that are worth a thread's while.
+const STRETCH: usize = 1 << 12;
+
+/// `sum_c vector[c] point^c`.
+fn value_at(vector: &[E], point: E) -> E {
+    let stretches = vector.par_chunks(STRETCH).enumerate().map(|(stretch, entries)| {
+        let value = entries.iter().rev().fold(E::ZERO, |value, &entry| value * point + entry);
+        value * point.pow([(stretch * STRETCH) as u64])
+    });
+    stretches.sum()
+}
+
+/// The points of positions.
+fn points(code: &LevelCode, positions: &[usize]) -> Vec<F> {
+    positions.iter().map(|&position| point(code.codeword_log(), position as u64)).collect()
+}
+
+/// Adds to the weights those of a sample and of points: at entry `c`, `xi sample^c`, then
+/// `xi^(1 + j) points[j]^c`.
+fn add_powers(omega: &mut [E], xi: E, sample: E, points: &[F]) {
+    /// Entries that share the powers with which they begin.
+    const BLOCK: usize = 64;
+    spread_powers(omega, sample, xi);
+    let factors: Vec<E> = powers(xi).skip(2).take(points.len()).collect();
+    // By entry of a block: the points to that power.
+    let small: Vec<Vec<F>> = std::iter::successors(Some(vec![F::ONE; points.len()]), |powers| {
+        Some(powers.iter().zip(points).map(|(&power, &point)| power * point).collect())
+    })
+    .take(BLOCK)
+    .collect();
+    let steps: Vec<F> = points.iter().map(|point| point.pow([BLOCK as u64])).collect();
+    omega.par_chunks_mut(STRETCH).enumerate().for_each(|(stretch, omega)| {
+        let start = (stretch * STRETCH) as u64;
+        let begin = |(&factor, point): (&E, &F)| e_mul_f(factor, point.pow([start]));
+        let mut large: Vec<E> = factors.iter().zip(points).map(begin).collect();
+        for block in omega.chunks_mut(BLOCK) {
+            for (entry, small) in block.iter_mut().zip(&small) {
+                *entry += dot_ef(&large, small);
             }
-            for (value, sum) in values.iter_mut().zip(sums) {
-                *value = *value * giant + sum.total();
+            for (power, &step) in large.iter_mut().zip(&steps) {
+                *power = e_mul_f(*power, step);
             }
         }
-    }
-    values
+    });
 }
 
-const _: () = assert!(BLOCK <= MAX_TERMS);
+/// The message of a round over the lowest bit of the vectors' numbers; vectors that are not there are zero.
+fn pair_round(vectors: &[Vec<E>], omegas: &[Vec<E>]) -> RoundProof {
+    let mut round = RoundProof { at_zero: E::ZERO, leading: E::ZERO };
+    for (vectors, omegas) in vectors.chunks(2).zip(omegas.chunks(2)) {
+        let dot = |a: &[E], b: &[E]| a.par_iter().zip(b).with_min_len(STRETCH).map(|(&a, &b)| a * b).sum::<E>();
+        let at_zero = dot(&vectors[0], &omegas[0]);
+        round.at_zero += at_zero;
+        round.leading += match (vectors, omegas) {
+            ([v0, v1], [o0, o1]) => {
+                let pairs = v0.par_iter().zip(v1).zip(o0.par_iter().zip(o1)).with_min_len(STRETCH);
+                pairs.map(|((&v0, &v1), (&o0, &o1))| (v1 - v0) * (o1 - o0)).sum()
+            }
+            _ => at_zero,
+        };
+    }
+    round
+}
+
+/// Binds the lowest bit of the vectors' numbers.
+fn pair_up(vectors: Vec<Vec<E>>, challenge: E) -> Vec<Vec<E>> {
+    let mut vectors = vectors.into_iter();
+    let mut bound = vec![];
+    while let Some(mut low) = vectors.next() {
+        match vectors.next() {
+            Some(high) => low.par_iter_mut().zip(high).with_min_len(STRETCH).for_each(|(low, high)| {
+                *low += challenge * (high - *low);
+            }),
+            None => low.par_iter_mut().with_min_len(STRETCH).for_each(|low| *low *= E::ONE - challenge),
+        }
+        bound.push(low);
+    }
+    bound
+}

@@ -10,103 +10,280 @@
 
 use std::collections::BTreeMap;
 
-use ark_ff::AdditiveGroup;
-use assay_sumcheck::field::{E, dot_e, dot_ef};
+use ark_ff::{AdditiveGroup, Field};
+use assay_sumcheck::field::{E, F, dot_e, dot_ef, e_mul_f};
 use assay_sumcheck::multilinear::{eq_at, eq_table, evaluate};
-use assay_sumcheck::product::{Claim, verify as verify_rounds};
+use assay_sumcheck::product::{Claim as Reduced, RoundProof, verify as verify_rounds};
 use assay_sumcheck::transcript::{Reduction, Transcript};
 
 use super::{
-    BilinearClaim, Discharged, Opening, OpeningError, WeightRoot, batch_weights, begin, column_leaf, draw_positions,
-    e_bytes, end, labels,
+    Answers, Claim, Discharged, Opening, OpeningError, Symbol, WeightCommitment, begin, bytes_of, column_leaf,
+    draw_positions, fits, grinding, labels, powers, round_count, sample_point,
 };
+use crate::code::{point, symbol};
 use crate::layout::Layout;
 use crate::merkle::{Hash, MerkleError, verify_indices};
-use crate::params::CodeParams;
-use crate::reed_solomon::{Code, symbol};
+use crate::params::{CodeParams, LevelCode, polynomial_variables};
 
-/// Checks that the claims hold for the committed polynomial.
+/// Checks that the claims hold for the committed polynomials.
 ///
 /// - The caller has absorbed, or derives from what it has absorbed, everything in the claims; this
 ///   function absorbs them again, whole.
-/// - Soundness: [`CodeParams::security`]; parameters are to be checked with
-///   [`CodeParams::is_secure`] when a manifest is read.
-/// - Time: for each position, a pass over the folded row; for each claim, one over its vectors.
+/// - Soundness: [`crate::security`]; parameters are to be checked with [`CodeParams::is_secure`] when a
+///   manifest is read.
+/// - Time: [`CodeParams::verifier_time`], and for each claim a pass over its vectors.
 ///
 /// # Errors
 /// [`OpeningError`]: the first check that fails. Never panics, whatever the opening.
 pub fn verify(
-    root: &WeightRoot,
+    commitments: &[WeightCommitment],
     layout: &Layout,
     params: &CodeParams,
-    claims: &[BilinearClaim],
+    claims: &[Claim],
     opening: &Opening,
     transcript: &mut Transcript<Reduction>,
 ) -> Result<Discharged, OpeningError> {
     if !params.fits(layout) {
         return Err(OpeningError::Params);
     }
-    if !claims.iter().all(|claim| claim.fits(layout)) {
+    if !fits(layout, commitments.len(), claims) {
         return Err(OpeningError::Claims);
     }
-    let Opening { rounds, folded_row, columns, hashes } = opening;
-    if rounds.len() != params.log_size as usize || folded_row.len() != params.columns() {
+    let Opening { rounds, folds, last, base, levels } = opening;
+    let recommitted = params.levels.len().saturating_sub(1);
+    if rounds.len() != round_count(params, commitments.len())
+        || folds.len() != recommitted
+        || levels.len() != recommitted
+        || last.len() != 1 << params.final_log()
+    {
         return Err(OpeningError::Shape);
     }
 
-    let gamma = begin(root, layout, params, claims, transcript);
-    let weights: Vec<E> = batch_weights(gamma, claims.len()).collect();
-    let claim = Claim::new(claims.iter().zip(&weights).map(|(claim, &weight)| weight * claim.value).sum());
-    let (row_rounds, column_rounds) = rounds.split_at_checked(params.row_log as usize).ok_or(OpeningError::Shape)?;
-    let (row_point, claim) = verify_rounds(claim, row_rounds, transcript);
-    transcript.absorb_bulk(labels::FOLDED_ROW, &e_bytes(folded_row));
-    let (column_point, claim) = verify_rounds(claim, column_rounds, transcript);
+    let gamma = begin(commitments, layout, params, claims, transcript);
+    let weights: Vec<E> = powers(gamma).take(commitments.len().saturating_add(claims.len())).collect();
+    let stated = commitments.iter().map(|commitment| commitment.evaluation).chain(claims.iter().map(|c| c.value));
+    let claim = Reduced::new(stated.zip(&weights).map(|(value, &weight)| weight * value).sum());
 
-    let point = [row_point.as_slice(), &column_point].concat();
-    let omega = omega_at(layout, claims, &weights, &point);
-    if claim.into_value() != omega * evaluate(folded_row, &column_point) {
+    let mut rounds = Rounds { rest: rounds, claim: Some(claim) };
+    let base_code = params.base();
+    let row_point = rounds.take(base_code.fold_log, transcript)?;
+    let polynomial_point = rounds.take(polynomial_variables(commitments.len()), transcript)?;
+    let row_weights = eq_table(&row_point);
+    let polynomial_weights = eq_table(&polynomial_point);
+    let fold_base = |columns: &[&[F]]| {
+        let folded = columns.iter().zip(&polynomial_weights).map(|(column, &weight)| weight * dot_ef(&row_weights, column));
+        folded.sum()
+    };
+    let roots: Vec<Hash> = commitments.iter().map(|commitment| commitment.root).collect();
+
+    // The level whose positions are still to be drawn; all later levels have one tree each.
+    let mut waiting = Waiting::Base;
+    let mut column_point = vec![];
+    let mut added = vec![];
+    for ((code, fold), answers) in params.codes().skip(1).zip(folds).zip(levels) {
+        transcript.absorb(labels::LEVEL_ROOT, &fold.root);
+        let sample = transcript.challenge(labels::OUT_OF_DOMAIN);
+        transcript.absorb_e(labels::ANSWER, &[fold.answer]);
+        let queried = match &waiting {
+            Waiting::Base => check(base, &base_code, &roots, fold_base, transcript)?,
+            Waiting::Level(level) => level.check(transcript)?,
+        };
+        let xi = transcript.challenge(labels::BATCH);
+        let values = std::iter::once(fold.answer).chain(queried.iter().map(|(_, value)| *value));
+        rounds.add(values.zip(powers(xi).skip(1)).map(|(value, power)| power * value).sum());
+        let points = queried.into_iter().map(|(point, _)| point).collect();
+        added.push(Added { variables: code.variables, xi, sample, points });
+        let folded = rounds.take(code.fold_log, transcript)?;
+        waiting = Waiting::Level(Level { code, root: fold.root, answers, weights: eq_table(&folded) });
+        column_point.extend(folded);
+    }
+
+    transcript.absorb_bulk(labels::FINAL, &bytes_of(last));
+    let last_point = rounds.take(params.final_log(), transcript)?;
+    column_point.extend(&last_point);
+    let place = Place { rows: &row_point, columns: &column_point, polynomials: &polynomial_weights };
+    let mut omega = place.omega(layout, claims, weights.get(commitments.len()..).unwrap_or_default());
+    for ((commitment, &weight), &polynomial) in commitments.iter().zip(&weights).zip(&polynomial_weights) {
+        let point = [row_point.as_slice(), &column_point].concat();
+        omega += weight * polynomial * power_at(sample_point(&commitment.root, params), &point);
+    }
+    omega += added.iter().map(|added| added.at(&column_point)).sum::<E>();
+    if rounds.claim.map(Reduced::into_value) != Some(omega * evaluate(last, &last_point)) {
         return Err(OpeningError::FinalEvaluation);
     }
 
-    let positions = draw_positions(params, transcript);
-    if columns.len() != positions.len() || columns.iter().any(|column| column.len() != params.rows()) {
-        return Err(OpeningError::Shape);
+    let queried = match &waiting {
+        Waiting::Base => check(base, &base_code, &roots, fold_base, transcript)?,
+        Waiting::Level(level) => level.check(transcript)?,
+    };
+    if queried.iter().all(|(point, value)| symbol(last, *point) == *value) {
+        Ok(Discharged(()))
+    } else {
+        Err(OpeningError::ColumnFold)
     }
-    let code = Code::new(params);
-    let eq = eq_table(&row_point);
-    let agrees =
-        |(&position, column): (&usize, &Vec<_>)| symbol(folded_row, code.point(position as u64)) == dot_ef(&eq, column);
-    if !positions.iter().zip(columns).all(agrees) {
-        return Err(OpeningError::ColumnFold);
-    }
-
-    let leaves: Vec<(usize, Hash)> =
-        positions.iter().zip(columns).map(|(&position, column)| (position, column_leaf(position, column))).collect();
-    verify_indices(&root.0, params.codeword_length(), &leaves, hashes).map_err(|error| match error {
-        MerkleError::Indices | MerkleError::HashCount => OpeningError::Shape,
-        MerkleError::Root => OpeningError::MerklePath,
-    })?;
-    end(columns, hashes, transcript);
-    Ok(Discharged(()))
 }
 
-/// `Omega(z)`: for every claim and tile, whether `z` lies on the tile, times the input part and the
-/// output part there.
-fn omega_at(layout: &Layout, claims: &[BilinearClaim], weights: &[E], point: &[E]) -> E {
-    let mut tables = EqTables { point, tables: BTreeMap::new() };
-    let mut omega = E::ZERO;
-    for (claim, &weight) in claims.iter().zip(weights) {
-        for tile in layout.tiles_of(claim.matrix) {
-            let place = point.get(tile.size_log() as usize..).unwrap_or_default();
-            let input = claim.input.get(tile.input_range()).unwrap_or_default();
-            let output = claim.output.get(tile.output_range()).unwrap_or_default();
-            omega += weight
-                * eq_at(place, tile.offset >> tile.size_log())
-                * dot_ef(tables.get(0, tile.input_log), input)
-                * dot_e(tables.get(tile.input_log, tile.output_log), output);
-        }
+/// The rounds of a proof, taken in stretches.
+struct Rounds<'a> {
+    rest: &'a [RoundProof],
+    /// What the rounds so far leave to be shown; absent only while it is replaced.
+    claim: Option<Reduced>,
+}
+
+impl Rounds<'_> {
+    fn take(&mut self, count: u32, transcript: &mut Transcript<Reduction>) -> Result<Vec<E>, OpeningError> {
+        let (taken, rest) = self.rest.split_at_checked(count as usize).ok_or(OpeningError::Shape)?;
+        let claim = self.claim.take().ok_or(OpeningError::Shape)?;
+        let (point, claim) = verify_rounds(claim, taken, transcript);
+        (self.rest, self.claim) = (rest, Some(claim));
+        Ok(point)
     }
-    omega
+
+    fn add(&mut self, value: E) {
+        self.claim = self.claim.take().map(|claim| claim.plus(value));
+    }
+}
+
+/// Whose positions are to be drawn next.
+enum Waiting<'a> {
+    Base,
+    Level(Level<'a>),
+}
+
+/// A folded vector's codeword.
+struct Level<'a> {
+    code: LevelCode,
+    root: Hash,
+    answers: &'a Answers<E>,
+    /// What folds its rows.
+    weights: Vec<E>,
+}
+
+impl Level<'_> {
+    fn check(&self, transcript: &mut Transcript<Reduction>) -> Result<Vec<(F, E)>, OpeningError> {
+        let fold = |columns: &[&[E]]| columns.iter().map(|column| dot_e(&self.weights, column)).sum();
+        check(self.answers, &self.code, &[self.root], fold, transcript)
+    }
+}
+
+/// Draws the positions of a level, checks the answers against its roots, and folds them: points and values,
+/// by ascending position.
+fn check<T: Symbol>(
+    answers: &Answers<T>,
+    code: &LevelCode,
+    roots: &[Hash],
+    fold: impl Fn(&[&[T]]) -> E,
+    transcript: &mut Transcript<Reduction>,
+) -> Result<Vec<(F, E)>, OpeningError> {
+    grinding::check(code, answers.nonce, transcript)?;
+    let positions = draw_positions(code, transcript);
+    let Answers { columns, hashes, .. } = answers;
+    let is_whole = |tree: &Vec<Vec<T>>| {
+        tree.len() == positions.len() && tree.iter().all(|column| column.len() == code.rows())
+    };
+    if columns.len() != roots.len() || hashes.len() != roots.len() || !columns.iter().all(is_whole) {
+        return Err(OpeningError::Shape);
+    }
+    for ((root, columns), hashes) in roots.iter().zip(columns).zip(hashes) {
+        let leaf = |(&position, column): (&usize, &Vec<T>)| (position, column_leaf(position, column));
+        let leaves: Vec<(usize, Hash)> = positions.iter().zip(columns).map(leaf).collect();
+        verify_indices(root, code.codeword_length(), &leaves, hashes).map_err(|error| match error {
+            MerkleError::Indices | MerkleError::HashCount => OpeningError::Shape,
+            MerkleError::Root => OpeningError::MerklePath,
+        })?;
+    }
+    answers.absorb(transcript);
+    let mut trees: Vec<_> = columns.iter().map(|tree| tree.iter()).collect();
+    let values = positions.iter().map(|&position| {
+        let symbols: Vec<&[T]> = trees.iter_mut().filter_map(|tree| tree.next().map(Vec::as_slice)).collect();
+        (point(code.codeword_log(), position as u64), fold(&symbols))
+    });
+    Ok(values.collect())
+}
+
+/// The weights that the answers to one level's queries, and the sample drawn before them, add on the next vector.
+struct Added {
+    /// Of the vector.
+    variables: u32,
+    xi: E,
+    sample: E,
+    points: Vec<F>,
+}
+
+impl Added {
+    /// All of them together at the point that ends in the vector's coordinates.
+    fn at(&self, point: &[E]) -> E {
+        let start = point.len().saturating_sub(self.variables as usize);
+        let point = point.get(start..).unwrap_or_default();
+        let queried = self.points.iter().map(|&base| power_at_base(base, point));
+        let all = std::iter::once(power_at(self.sample, point)).chain(queried);
+        all.zip(powers(self.xi).skip(1)).map(|(value, power)| power * value).sum()
+    }
+}
+
+/// The multilinear polynomial with the values `base^0, base^1, ...` at a point.
+fn power_at(base: E, point: &[E]) -> E {
+    let mut power = base;
+    let mut value = E::ONE;
+    for &coordinate in point {
+        value *= E::ONE + coordinate * (power - E::ONE);
+        power.square_in_place();
+    }
+    value
+}
+
+/// The same for a base in the base field.
+fn power_at_base(base: F, point: &[E]) -> E {
+    let mut power = base;
+    let mut value = E::ONE;
+    for &coordinate in point {
+        value *= E::ONE + e_mul_f(coordinate, power - F::ONE);
+        power.square_in_place();
+    }
+    value
+}
+
+/// The point at which the last claim stands.
+struct Place<'a> {
+    rows: &'a [E],
+    columns: &'a [E],
+    /// `eq` over the polynomials' numbers.
+    polynomials: &'a [E],
+}
+
+impl Place<'_> {
+    /// `Omega`: for every claim, part and tile, whether the point lies on the tile, times the input part and
+    /// the output part there.
+    fn omega(&self, layout: &Layout, claims: &[Claim], weights: &[E]) -> E {
+        let point = [self.rows, self.columns].concat();
+        let mut tables = EqTables { point: &point, tables: BTreeMap::new() };
+        let mut omega = E::ZERO;
+        for (claim, &weight) in claims.iter().zip(weights) {
+            // Parts on one matrix share the input, and follow one another.
+            let mut known: Option<(usize, Vec<E>)> = None;
+            for part in &claim.parts {
+                if known.as_ref().is_none_or(|(matrix, _)| *matrix != part.matrix) {
+                    let inputs = layout.tiles_of(part.matrix).map(|tile| {
+                        let input = claim.input.get(tile.input_range()).unwrap_or_default();
+                        dot_ef(tables.get(0, tile.input_log), input)
+                    });
+                    known = Some((part.matrix, inputs.collect()));
+                }
+                let inputs = known.as_ref().map_or(&[][..], |(_, inputs)| inputs);
+                let polynomial = self.polynomials.get(part.polynomial).copied().unwrap_or(E::ZERO);
+                for (tile, &input) in layout.tiles_of(part.matrix).zip(inputs) {
+                    let place = point.get(tile.size_log() as usize..).unwrap_or_default();
+                    let output = part.output.get(tile.output_range()).unwrap_or_default();
+                    omega += weight
+                        * polynomial
+                        * eq_at(place, tile.offset >> tile.size_log())
+                        * input
+                        * dot_e(tables.get(tile.input_log, tile.output_log), output);
+                }
+            }
+        }
+        omega
+    }
 }
 
 /// Tables of `eq` over stretches of one point; few tiles differ in their sides.

@@ -1,0 +1,301 @@
+//! The soundness of an opening, term by term.
+//!
+//! Every bound is proved; none rests on a conjecture about codes. Each level of a
+//! [`CodeParams`](crate::params::CodeParams) is a Reed-Solomon code with words over the extension,
+//! interleaved, folded by challenges and queried at random positions. Two regimes say how far from
+//! the code a committed word may be:
+//!
+//! - **Unique decoding.** Within `e = floor((n - C) / 2)` positions a word has one nearest codeword.
+//!   Exceptional challenges of a fold: at most `n` (Ben-Sasson, Carmon, Ishai, Kopparty, Saraf,
+//!   "Proximity gaps for Reed-Solomon codes", eprint 2020/654, theorem 4.1; for interleaved words and
+//!   tensors of challenges Diamond and Gruen, eprint 2024/1351, corollary 3.7).
+//! - **Johnson.** A word agrees with each of a few codewords on a share `sqrt(rho) (1 + 1/m)` of the
+//!   positions, `m =` [`JOHNSON_M`]. There are at most `1 / (2 eta sqrt(rho))` of them, `eta =
+//!   sqrt(rho) / m` (the Johnson bound; it holds over any alphabet, so for interleaved words as well).
+//!   Exceptional challenges of a fold in the sense of mutual correlated agreement: at most
+//!   `((2 (m + 1/2)^5 + 3 (m + 1/2) delta rho) / (3 rho^(3/2))) n + (m + 1/2) / sqrt(rho)`, with the
+//!   reduced rate `rho = (C - 1) / n` (Ben-Sasson, Carmon, Haböck, Kopparty, Saraf, "On proximity gaps
+//!   for Reed-Solomon codes", eprint 2025/2055, theorem 4.6). For interleaved words the same bound
+//!   holds, and a tensor of challenges adds the bounds of its factors (Bordage, Chiesa, Guan, Manzur,
+//!   eprint 2025/2051, lemma 4.4). The older bound `(l^7 / 3) (rho n)^2`, `l = (m' + 1/2) / sqrt(rho)`,
+//!   `m' = m / 2` (Haböck, eprint 2025/2110, theorem 2, by the argument of eprint 2020/654), is weaker
+//!   and suffices too: a test shows it for every size.
+//!
+//! The argument follows WHIR (Arnon, Chiesa, Fenzi, Yogev, eprint 2024/1586, theorem 5.2), with
+//! interleaved words in place of folded domains, as in Ligerito (Novakovic and Angeris, eprint 2025/1187):
+//!
+//! 1. A commitment fixes a list of polynomials; the value at a point drawn after it singles out one.
+//! 2. If no polynomial of the list meets all claims, neither does any meet their combination, nor,
+//!    after the rounds, its fold the folded claim.
+//! 3. The folded vector is committed (or sent), and again one vector is singled out. Either it is the fold of
+//!    a polynomial of the list; or it differs from the fold of the committed word in more positions
+//!    than the regime allows, and every query misses these with the stated probability: otherwise
+//!    a claim that the queries add is false.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::float_arithmetic
+)]
+
+use crate::params::{CodeParams, LevelCode};
+
+/// What the openings of one audit must reach together, in bits.
+pub const SECURITY_BITS: u32 = 100;
+
+/// The logarithm of the number of openings in one audit: one for the layers, one for lm_head.
+const OPENINGS_LOG: u32 = 1;
+
+/// What one opening must reach in total, in bits.
+pub const OPENING_BITS: u32 = SECURITY_BITS + OPENINGS_LOG;
+
+/// The most claims that an opening is dimensioned for, the commitments' own included.
+pub const MAX_CLAIMS: usize = 1 << 22;
+
+/// The most polynomials that an opening is dimensioned for.
+pub const MAX_POLYNOMIALS: usize = 1 << 20;
+
+/// How close to the Johnson bound the analysis goes: `eta = sqrt(rho) / JOHNSON_M`. Closer costs
+/// exceptional challenges, farther costs queries; at 32 a query loses 0.044 bits and the exceptional
+/// challenges stay below 2^-110 by the older bound as well.
+pub const JOHNSON_M: u32 = 32;
+
+/// `floor(log2 |E|)`: `|E| = p^3` falls short of `2^192` by a part in `2^30`.
+const EXTENSION_BITS: u32 = 191;
+
+/// How far from the code a committed word may be in the analysis. The protocol is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regime {
+    /// Half the distance.
+    UniqueDecoding,
+    /// Up to the Johnson bound.
+    Johnson,
+}
+
+impl Regime {
+    /// The bits that one query to a code gives, rounded down. Zero where the regime's theorems do not apply.
+    pub fn bits_per_query(self, code: &LevelCode) -> Bits {
+        match self {
+            // -log2(1 - (e + 1) / n)
+            Self::UniqueDecoding => {
+                let (length, message) = (1_u64 << code.codeword_log().min(32), 1_u64 << code.message_log().min(32));
+                let radius = length.saturating_sub(message) >> 1;
+                Bits::log2_of_ratio(length, length.saturating_sub(radius).saturating_sub(1))
+            }
+            Self::Johnson if code.message_log() == 0 => Bits(0),
+            // -log2(sqrt(rho) (1 + 1/m))
+            Self::Johnson => {
+                let half_rate = u64::from(code.rate_log) << (Bits::FRACTION - 1);
+                let lost = Bits::log2_of_ratio(u64::from(JOHNSON_M) + 1, u64::from(JOHNSON_M)).0;
+                Bits(half_rate.saturating_sub(lost).saturating_sub(1))
+            }
+        }
+    }
+
+    /// The logarithm of the most polynomials that a commitment can stand for.
+    fn list_log(self, code: &LevelCode) -> u32 {
+        match self {
+            Self::UniqueDecoding => 0,
+            // 1 / (2 eta sqrt(rho)) = m / (2 rho)
+            Self::Johnson => (JOHNSON_M / 2).ilog2().saturating_add(code.rate_log),
+        }
+    }
+
+    /// The logarithm of the most challenges of one fold that are exceptional, rounded up.
+    fn exceptional_log(self, code: &LevelCode) -> u32 {
+        match self {
+            Self::UniqueDecoding => code.codeword_log(),
+            // With rho = (C - 1) / n at least half the rate, all of it is below
+            // 2^25 n (rate / 2)^(-3/2): (2 (32 + 1/2)^5 + 98) / 3 < 2^24.6.
+            Self::Johnson => {
+                let rate = code.rate_log.saturating_mul(3).div_ceil(2).saturating_add(2);
+                code.codeword_log().saturating_add(25).saturating_add(rate)
+            }
+        }
+    }
+
+    const fn source_of_folds(self) -> &'static str {
+        match self {
+            Self::UniqueDecoding => "eprint 2020/654, theorem 4.1; eprint 2024/1351, corollary 3.7",
+            Self::Johnson => "eprint 2025/2055, theorem 4.6; eprint 2025/2051, lemma 4.4",
+        }
+    }
+
+    const fn source_of_queries(self) -> &'static str {
+        match self {
+            Self::UniqueDecoding => "eprint 2024/1586, theorem 5.2: share 1 - (e + 1) / n, and grinding",
+            Self::Johnson => "eprint 2024/1586, theorem 5.2: share sqrt(rho) (1 + 1/m), and grinding",
+        }
+    }
+}
+
+/// One way in which an opening of a false claim can pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecurityTerm {
+    /// The level of the code.
+    pub level: usize,
+    /// What goes wrong.
+    pub name: &'static str,
+    /// The bound on its probability.
+    pub formula: &'static str,
+    /// Where the bound is proved.
+    pub source: &'static str,
+    /// Minus its logarithm.
+    pub bits: Bits,
+}
+
+/// The soundness of an opening. Collisions of BLAKE3 (128 bits) and of the sponge (256) are assumed
+/// not to be found and stand outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecurityBudget {
+    /// Every term.
+    pub terms: Vec<SecurityTerm>,
+    /// Of all together.
+    pub total: Bits,
+}
+
+impl CodeParams {
+    /// What each part of an opening contributes, of up to [`MAX_CLAIMS`] claims on up to
+    /// [`MAX_POLYNOMIALS`] polynomials.
+    pub fn security(&self, regime: Regime) -> SecurityBudget {
+        let field = Bits::whole(EXTENSION_BITS);
+        let mut terms = vec![];
+        let mut before: Option<LevelCode> = None;
+        for (level, code) in self.codes().enumerate() {
+            let mut term = |name, formula, source, bits| terms.push(SecurityTerm { level, name, formula, source, bits });
+            let list = regime.list_log(&code);
+            let polynomials = if level == 0 { MAX_POLYNOMIALS } else { 1 };
+            let samples = match regime {
+                Regime::UniqueDecoding => Bits::INFINITE,
+                // Pairs of the list, each agreeing at most at the degree's number of points.
+                Regime::Johnson => {
+                    field.minus(list.saturating_mul(2).saturating_sub(1)).minus(code.variables).less_log2(polynomials)
+                }
+            };
+            term(
+                "out-of-domain sample",
+                "polynomials list^2 2^variables / 2 |E|",
+                "eprint 2024/1586, theorem 5.2 (out)",
+                samples,
+            );
+            let claims = before.map_or(MAX_CLAIMS, |before| (before.queries as usize).saturating_add(1));
+            term(
+                "claim batching",
+                "claims list / |E|",
+                "Schwartz-Zippel: a polynomial of that degree in the batching challenge",
+                field.minus(list).less_log2(claims),
+            );
+            let folds = (code.fold_log as usize).saturating_add(polynomials.ilog2() as usize);
+            let rest = if level.saturating_add(1) == self.levels.len() { self.final_log() as usize } else { 0 };
+            term(
+                "sumcheck",
+                "2 rounds list / |E|",
+                "Lund, Fortnow, Karloff, Nisan, J. ACM 39(4), 1992: degree 2, one round a variable",
+                field.minus(list).less_log2(folds.saturating_add(rest).saturating_mul(2)),
+            );
+            term(
+                "folds",
+                match regime {
+                    Regime::UniqueDecoding => "folds n / |E|",
+                    Regime::Johnson => "folds ((2 (m + 1/2)^5 + 3 (m + 1/2) delta rho) n / 3 rho^(3/2) + ...) / |E|",
+                },
+                regime.source_of_folds(),
+                field.minus(regime.exceptional_log(&code)).less_log2(folds),
+            );
+            term("queries", "share^queries 2^-grinding", regime.source_of_queries(), code.query_bits(regime));
+            before = Some(code);
+        }
+        let total = terms.iter().fold(Bits::INFINITE, |sum, term| sum.plus(term.bits));
+        SecurityBudget { terms, total }
+    }
+
+    /// Whether an opening is sound to [`OPENING_BITS`], and so the openings of an audit together to
+    /// [`SECURITY_BITS`]. The same on every platform: the bounds are computed in integers.
+    pub fn is_secure(&self) -> bool {
+        let enough = |regime| self.security(regime).total >= Bits::whole(OPENING_BITS);
+        self.is_well_formed() && (enough(Regime::Johnson) || enough(Regime::UniqueDecoding))
+    }
+}
+
+impl LevelCode {
+    /// What the queries and the grinding give together.
+    fn query_bits(&self, regime: Regime) -> Bits {
+        if self.opens_all() {
+            return Bits::INFINITE;
+        }
+        let queries = regime.bits_per_query(self).0.saturating_mul(u64::from(self.queries));
+        Bits(queries.saturating_add(Bits::whole(self.grinding).0))
+    }
+}
+
+/// Minus the logarithm of a probability's upper bound, rounded down to a multiple of `2^-16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bits(pub(crate) u64);
+
+impl Bits {
+    const FRACTION: u32 = 16;
+
+    /// An event that cannot happen.
+    pub const INFINITE: Self = Self(u64::MAX);
+
+    /// A whole number of bits.
+    pub const fn whole(bits: u32) -> Self {
+        Self((bits as u64) << Self::FRACTION)
+    }
+
+    /// The number, for display.
+    #[expect(clippy::cast_precision_loss, clippy::float_arithmetic, reason = "exact below 2^36 bits; never compared")]
+    pub fn to_f64(self) -> f64 {
+        if self == Self::INFINITE { f64::INFINITY } else { self.0 as f64 / f64::from(1_u32 << Self::FRACTION) }
+    }
+
+    /// So many bits less.
+    const fn minus(self, bits: u32) -> Self {
+        if self.0 == u64::MAX { self } else { Self(self.0.saturating_sub(Self::whole(bits).0)) }
+    }
+
+    /// The bits that are left of an event when `count` such events are possible; none: infinitely
+    /// many.
+    const fn less_log2(self, count: usize) -> Self {
+        match count.checked_ilog2() {
+            None => Self::INFINITE,
+            // Rounded up to a whole bit unless the count is a power of two.
+            Some(log) => self.minus(if count.is_power_of_two() { log } else { log.saturating_add(1) }),
+        }
+    }
+
+    /// Either event: `-log2(2^-a + 2^-b)`, rounded down.
+    pub const fn plus(self, other: Self) -> Self {
+        let (low, high) = if self.0 <= other.0 { (self.0, other.0) } else { (other.0, self.0) };
+        if high == u64::MAX {
+            return Self(low);
+        }
+        // log2(1 + 2^-d) is at most 1, and at most 2^-d log2(e); d rounded down.
+        const ONE: u64 = 1 << Bits::FRACTION;
+        const LOG2_E: u64 = 94549;
+        let whole = high.saturating_sub(low) >> Self::FRACTION;
+        let lost = if whole >= 64 { 1 } else { (LOG2_E >> whole).saturating_add(1) };
+        Self(low.saturating_sub(if lost < ONE { lost } else { ONE }))
+    }
+
+    /// `log2(numerator / denominator)`, rounded down, for `1 <= denominator <= numerator <= 2^32`;
+    /// the digits come one by one from squaring, each truncation only lowering the result.
+    fn log2_of_ratio(numerator: u64, denominator: u64) -> Self {
+        const POINT: u32 = 62;
+        let scaled = u128::from(numerator) << POINT;
+        let mut ratio = scaled.checked_div(u128::from(denominator)).unwrap_or(0);
+        let Some(whole) = ratio.checked_ilog2().and_then(|log| log.checked_sub(POINT)) else {
+            return Self(0);
+        };
+        ratio >>= whole;
+        let mut bits = u64::from(whole);
+        for _ in 0..Self::FRACTION {
+            ratio = ratio.saturating_mul(ratio) >> POINT;
+            let digit = u64::from(ratio >> POINT >= 2);
+            ratio >>= digit;
+            bits = bits << 1 | digit;
+        }
+        Self(bits)
+    }
+}
