@@ -408,3 +408,20 @@ impl Tails<'_> {
         best
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn show() {
+        for n in [4, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30] {
+            let t = std::time::Instant::now();
+            let p = Search::default().run(n, 10.min(n / 2));
+            let took = t.elapsed();
+            let b = p.security(Regime::Johnson);
+            println!("{n} {:?} {} bytes {} us {:?} total {:.2} secure {}", p.levels.iter().map(|l| (l.fold_log, l.rate_log, l.queries, l.grinding)).collect::<Vec<_>>(), p.max_opening_bytes(1), p.verifier_time() / 1000, took, b.total.to_f64(), p.is_secure());
+            if n == 28 { for t in &b.terms { println!("   {} {} {:.1}", t.level, t.name, t.bits.to_f64()); } }
+        }
+        for n in [12, 20, 30] { for k in 0..4 { let p = Search::default().run(n, k); println!("{n} {k} {:?} {}", p.levels, p.is_secure()); } }
+    }
+}
