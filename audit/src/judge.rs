@@ -320,7 +320,7 @@ mod tests {
     use assay_commitments::params::CodeParams;
     use assay_commitments::rows::Profile;
     use assay_commitments::trace::FinishReason;
-    use assay_commitments::weights::WeightRoot;
+    use assay_commitments::weights::WeightCommitment;
     use assay_commitments::{Epoch, Hotkey, SessionId};
 
     use super::*;
@@ -362,7 +362,8 @@ mod tests {
         let code = |layout: Result<Layout, ArchitectureError>| CodeParams::for_layout(&layout.unwrap());
         let table = EmbeddingTable::new((0..258_u32).map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect());
         let tokenizer = byte_tokenizer_json().to_string().into_bytes();
-        let entry = LayerEntry { root: WeightRoot([1; 32]), exponents: [0; 7], small: [2; 32] };
+        let weights = WeightCommitment { root: [1; 32], evaluation: assay_sumcheck::E::default() };
+        let entry = LayerEntry { weights, exponents: [0; 7], small: [2; 32] };
         let manifest = Manifest {
             profile: Profile::Bf16V1,
             tokenizer: *blake3::hash(&tokenizer).as_bytes(),
@@ -372,7 +373,7 @@ mod tests {
             embeddings: table.root(),
             layers: vec![entry; index(layers)],
             head: HeadEntry {
-                roots: vec![WeightRoot([3; 32]); index(architecture.head_shards().unwrap())],
+                shards: vec![weights; index(architecture.head_shards().unwrap())],
                 exponent: 0,
                 small: [4; 32],
             },

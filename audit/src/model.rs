@@ -137,7 +137,7 @@ impl CommittedModel {
         chat_template: Option<&[u8]>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, CommitError> {
-        let tree = &mut |_, polynomial: &LayerPolynomial, code: &CodeParams| commit(polynomial, code);
+        let tree = &mut |_, polynomial: &LayerPolynomial, code: &CodeParams| commit_in_memory(polynomial, code);
         Self::commit_with(architecture, tensors, profile, tokenizer, chat_template, tree, progress)
     }
 
@@ -200,7 +200,7 @@ impl CommittedModel {
             embeddings: embeddings.root(),
             layers: layers.iter().map(layer_entry).collect(),
             head: HeadEntry {
-                roots: head.iter().map(|shard| shard.tree.root()).collect(),
+                shards: head.iter().map(|shard| shard.tree.commitment()).collect(),
                 exponent,
                 small: small_digest(&[&tensors.final_norm]),
             },
@@ -209,10 +209,18 @@ impl CommittedModel {
     }
 }
 
+/// Commits a polynomial that lies in memory.
+pub fn commit_in_memory(polynomial: &LayerPolynomial, code: &CodeParams) -> WeightTree {
+    match commit(polynomial, code, usize::MAX, &|_| ()) {
+        Ok(tree) => tree,
+        Err(never) => match never {},
+    }
+}
+
 fn layer_entry(layer: &CommittedLayer) -> LayerEntry {
     let mut exponents = [0; 7];
     exponents.copy_from_slice(layer.weights.polynomial.exponents());
-    LayerEntry { root: layer.weights.tree.root(), exponents, small: small_digest(&[&layer.norms[0], &layer.norms[1]]) }
+    LayerEntry { weights: layer.weights.tree.commitment(), exponents, small: small_digest(&[&layer.norms[0], &layer.norms[1]]) }
 }
 
 /// lm_head cut into vocabulary blocks of equal size, the last padded with zeros.

@@ -1,11 +1,9 @@
 //! From products and sign vectors to claims on weights: the part that prover and verifier share.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assay_commitments::LayerIndex;
 use assay_commitments::manifest::Manifest;
-use assay_commitments::weights::BilinearClaim;
+use assay_commitments::weights::{Claim, Part};
 use assay_sumcheck::field::f_from_i64;
 use assay_sumcheck::{E, F};
 
@@ -54,68 +52,48 @@ pub(crate) fn combination(beta: E, signs: usize) -> Vec<E> {
     powers(beta, signs.saturating_add(MAX_CANDIDATES))
 }
 
-/// The claims that each layer's opening must discharge.
+/// The claims that the opening of the layers must discharge; their polynomials are the challenge's
+/// layers in order.
 pub(crate) fn layer_claims(
     challenge: &Challenge,
     cells: &[CellProducts],
     claims: &Claims,
     powers: &[E],
-) -> BTreeMap<LayerIndex, Vec<BilinearClaim>> {
-    let mut by_layer: BTreeMap<LayerIndex, Vec<BilinearClaim>> = BTreeMap::new();
+) -> Vec<Claim> {
+    let layers = challenge.layers();
+    let mut list = vec![];
     for ((cell, products), values) in challenge.cells.iter().zip(cells).zip(&claims.cells) {
-        let list = by_layer.entry(cell.layer).or_default();
+        let polynomial = layers.binary_search(&cell.layer).unwrap_or(layers.len());
         for ((linear, signs), values) in products.products.iter().zip(values) {
-            list.push(BilinearClaim {
-                matrix: linear.matrix.index(),
+            let output = linear.target.output_weights(signs, powers);
+            list.push(Claim {
                 input: field_row(&linear.input),
-                output: linear.target.output_weights(signs, powers),
+                parts: vec![Part { polynomial, matrix: linear.matrix.index(), output }],
                 value: values.value(powers),
             });
         }
     }
-    by_layer
+    list
 }
 
-/// The output weights of every decode, cut by shard.
-pub(crate) fn head_weights(
+/// The claims that the opening of lm_head must discharge, each with a part on every shard.
+pub(crate) fn head_claims(
     manifest: &Manifest,
     decodes: &[HeadProduct],
     signs: &Signs,
+    claims: &[ClaimValues],
     powers: &[E],
-) -> Vec<Vec<Vec<E>>> {
-    let shards = manifest.head.roots.len();
+) -> Vec<Claim> {
+    let shards = manifest.head.shards.len();
     let block = index(manifest.head_layout().shapes().first().map_or(0, |shape| shape.outputs)).max(1);
-    decodes
-        .iter()
-        .map(|decode| {
-            let mut weights = decode.target.output_weights(signs, powers);
-            weights.resize(block.saturating_mul(shards), E::default());
-            weights.chunks(block).map(<[E]>::to_vec).collect()
-        })
-        .collect()
-}
-
-/// The claims that each shard's opening must discharge, by shard.
-pub(crate) fn head_claims(
-    decodes: &[HeadProduct],
-    weights: Vec<Vec<Vec<E>>>,
-    parts: &[Vec<E>],
-) -> Vec<Vec<BilinearClaim>> {
-    let mut by_shard: Vec<Vec<BilinearClaim>> = vec![];
-    for ((decode, weights), parts) in decodes.iter().zip(weights).zip(parts) {
-        let input = field_row(&decode.input);
-        by_shard.resize_with(by_shard.len().max(weights.len()), Vec::new);
-        for ((list, output), value) in by_shard.iter_mut().zip(weights).zip(parts) {
-            list.push(BilinearClaim { matrix: 0, input: input.clone(), output, value: *value });
-        }
-    }
-    by_shard
-}
-
-/// Whether the parts of every decode's claim add up to it.
-pub(crate) fn parts_add_up(claims: &[ClaimValues], parts: &[Vec<E>], powers: &[E]) -> bool {
-    let sums = parts.iter().map(|parts| parts.iter().copied().sum::<E>());
-    claims.len() == parts.len() && claims.iter().zip(sums).all(|(claim, sum)| claim.value(powers) == sum)
+    let claim = |(decode, values): (&HeadProduct, &ClaimValues)| {
+        let mut weights = decode.target.output_weights(signs, powers);
+        weights.resize(block.saturating_mul(shards), E::default());
+        let parts = weights.chunks(block).enumerate();
+        let parts = parts.map(|(polynomial, output)| Part { polynomial, matrix: 0, output: output.to_vec() });
+        Claim { input: field_row(&decode.input), parts: parts.collect(), value: values.value(powers) }
+    };
+    decodes.iter().zip(claims).map(claim).collect()
 }
 
 fn field_row(row: &FixedRow) -> Arc<[F]> {

@@ -6,9 +6,9 @@ use assay_commitments::codec::{Malformed, Reader, Writer};
 use assay_commitments::manifest::{Architecture, Manifest, Matrix};
 use assay_commitments::merkle::range_hash_count;
 use assay_commitments::trace::{TraceShape, TreeId};
-use assay_commitments::weights::{Opening, max_opening_bytes};
-use assay_sumcheck::field::{e_from_bytes, e_to_bytes, f_from_bytes, f_to_bytes};
-use assay_sumcheck::{E, F};
+use assay_commitments::weights::Opening;
+use assay_sumcheck::field::{f_from_bytes, f_to_bytes};
+use assay_sumcheck::F;
 
 use crate::challenge::{Cell, Challenge};
 use crate::decode::MAX_CANDIDATES;
@@ -70,12 +70,10 @@ pub(crate) struct Claims {
 /// The openings of the weights.
 #[derive(Clone, Debug)]
 pub(crate) struct Openings {
-    /// For every decode the share of its claim that each shard of lm_head holds.
-    pub(crate) parts: Vec<Vec<E>>,
-    /// By layer, ascending.
-    pub(crate) layers: Vec<Opening>,
-    /// By shard.
-    pub(crate) shards: Vec<Opening>,
+    /// Of the challenge's layers; none where it has no cells.
+    pub(crate) layers: Option<Opening>,
+    /// Of all shards of lm_head; none where it has no decodes.
+    pub(crate) head: Option<Opening>,
 }
 
 /// A proof, its parts still with the bytes that enter the transcript.
@@ -134,20 +132,19 @@ pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: us
         ];
         sums.into_iter().fold(0, usize::saturating_add)
     });
-    let shards = manifest.head.roots.len();
+    let shards = if challenge.decodes.is_empty() { 0 } else { manifest.head.shards.len() };
     let decode = [
         shape.trace().row_bytes(TreeId::H(shape.end())),
         Supplied::max_bytes(index(architecture.vocab_size)),
         shape.decode_hashes(0).saturating_mul(32),
         claim(MAX_CANDIDATES),
-        shards.saturating_mul(24),
     ];
     [
         layers.saturating_mul(2).saturating_add(1).saturating_mul(vector),
         cells.fold(0, usize::saturating_add),
         decode.into_iter().sum::<usize>().saturating_mul(challenge.decodes.len()),
-        max_opening_bytes(&manifest.layer_code).saturating_mul(layers),
-        max_opening_bytes(&manifest.head_code).saturating_mul(shards),
+        manifest.layer_code.max_opening_bytes(layers),
+        manifest.head_code.max_opening_bytes(shards),
     ]
     .into_iter()
     .fold(0, usize::saturating_add)
@@ -337,26 +334,18 @@ impl Claims {
 
 impl Openings {
     pub(crate) fn write(&self, out: &mut Writer) {
-        self.parts.iter().flatten().for_each(|part| out.raw(&e_to_bytes(*part)));
-        self.layers.iter().chain(&self.shards).for_each(|opening| opening.write(out));
+        self.layers.iter().chain(&self.head).for_each(|opening| opening.write(out));
     }
 
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let shards = shape.manifest.head.roots.len();
-        let mut part = || e_from_bytes(from.array()?).ok_or(Malformed::NotCanonical);
-        let parts = shape
-            .challenge
-            .decodes
-            .iter()
-            .map(|_| (0..shards).map(|_| part()).collect::<Result<_, _>>())
-            .collect::<Result<_, Malformed>>()?;
-        let layers = shape
-            .challenge
-            .layers()
-            .iter()
-            .map(|_| Opening::read(from, &shape.manifest.layer_code))
-            .collect::<Result<_, _>>()?;
-        let shards = (0..shards).map(|_| Opening::read(from, &shape.manifest.head_code)).collect::<Result<_, _>>()?;
-        Ok(Self { parts, layers, shards })
+        let Shape { manifest, challenge, .. } = shape;
+        let mut opening = |code, polynomials, asked| match asked {
+            true => Opening::read(from, code, polynomials).map(Some),
+            false => Ok(None),
+        };
+        Ok(Self {
+            layers: opening(&manifest.layer_code, challenge.layers().len(), !challenge.cells.is_empty())?,
+            head: opening(&manifest.head_code, manifest.head.shards.len(), !challenge.decodes.is_empty())?,
+        })
     }
 }

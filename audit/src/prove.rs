@@ -2,20 +2,21 @@
 
 use assay_commitments::codec::{Malformed, Writer};
 use assay_commitments::manifest::Matrix;
+use assay_commitments::params::CodeParams;
 use assay_commitments::rows::decode_row;
 use assay_commitments::trace::{Trace, TraceCommitment, TraceTrees, TreeId};
-use assay_commitments::weights::{LayerPolynomial, open};
+use assay_commitments::weights::{Claim, LayerPolynomial, Opening, open};
 use assay_commitments::{LayerIndex, Position};
-use assay_sumcheck::E;
+use assay_sumcheck::transcript::{Reduction, Transcript};
 use rayon::prelude::*;
 use thiserror::Error;
 
 use crate::challenge::{Cell, Nonce};
 use crate::decode::{Pick, Scores, head_input};
 use crate::fixed::{FixedRow, Supplied};
-use crate::model::{CommittedLayer, CommittedModel};
+use crate::model::{CommittedLayer, CommittedModel, CommittedPolynomial};
 use crate::num::index;
-use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, head_weights, layer_claims};
+use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
 use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
 use crate::relations::{CellRows, Layer, Linear, SuppliedProducts, decode_cell, layer};
 use crate::request::Request;
@@ -128,49 +129,35 @@ pub fn prove(
 
     let powers = combination(beta, shape.signs);
     let by_layer = layer_claims(&challenge, &products, &claims, &powers);
-    let (heads, logits): (Vec<HeadProduct>, Vec<Vec<i64>>) =
-        decodes.into_iter().map(|decode| (decode.head, decode.products)).unzip();
-    let weights = head_weights(manifest, &heads, &head_signs, &powers);
-    let parts = parts(&logits, &weights);
-    let mut transcript = steps::parts(transcript, &parts.concat());
-    let layers = by_layer
-        .iter()
-        .map(|(layer, claims)| {
-            let weights = &model.layers[index(layer.get())].weights;
-            open(&weights.polynomial, &weights.tree, &manifest.layer_code, claims, &mut transcript)
-        })
-        .collect();
-    let shards = head_claims(&heads, weights, &parts)
-        .iter()
-        .zip(&model.head)
-        .map(|(claims, shard)| open(&shard.polynomial, &shard.tree, &manifest.head_code, claims, &mut transcript))
-        .collect();
+    let heads: Vec<HeadProduct> = decodes.into_iter().map(|decode| decode.head).collect();
+    let mut transcript = transcript.advance();
+    let asked = challenge.layers();
+    let committed = asked.iter().map(|layer| &model.layers[index(layer.get())].weights);
+    let layers = opening(committed, &manifest.layer_code, &by_layer, &mut transcript);
+    let of_head = head_claims(manifest, &heads, &head_signs, &claims.decodes, &powers);
+    let head = opening(model.head.iter(), &manifest.head_code, &of_head, &mut transcript);
     let mut out = Writer::new();
     out.raw(&witness_bytes);
     out.raw(&claims_bytes);
-    Openings { parts, layers, shards }.write(&mut out);
+    Openings { layers, head }.write(&mut out);
     Ok(out.finish())
 }
 
-/// Each shard's share of every decode's claim, from the exact logits.
-fn parts(logits: &[Vec<i64>], weights: &[Vec<Vec<E>>]) -> Vec<Vec<E>> {
-    let share = |weights: &Vec<E>, logits: &[i64]| {
-        let terms = weights
-            .iter()
-            .zip(logits)
-            .map(|(weight, logit)| assay_sumcheck::field::e_mul_f(*weight, assay_sumcheck::field::f_from_i64(*logit)));
-        terms.sum()
-    };
-    logits
-        .iter()
-        .zip(weights)
-        .map(|(logits, shards)| {
-            let block = shards.first().map_or(1, Vec::len).max(1);
-            // A shard past the vocabulary's end holds padding alone.
-            let blocks = logits.chunks(block).chain(std::iter::repeat(&[][..]));
-            shards.iter().zip(blocks).map(|(weights, logits)| share(weights, logits)).collect()
-        })
-        .collect()
+/// Opens claims on polynomials in memory; without claims there is nothing to open.
+fn opening<'a>(
+    committed: impl Iterator<Item = &'a CommittedPolynomial>,
+    code: &CodeParams,
+    claims: &[Claim],
+    transcript: &mut Transcript<Reduction>,
+) -> Option<Opening> {
+    if claims.is_empty() {
+        return None;
+    }
+    let polynomials: Vec<_> = committed.map(|committed| (&committed.polynomial, &committed.tree)).collect();
+    match open(&polynomials, code, claims, transcript) {
+        Ok(opening) => Some(opening),
+        Err(never) => match never {},
+    }
 }
 
 /// Where the prover takes rows and weights from.

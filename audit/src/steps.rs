@@ -43,18 +43,13 @@ step! {
     /// The challenge that combines claims is drawn.
     Combined, "combined", Squeezes
 }
-step! {
-    /// Parts of claims that several polynomials share.
-    Parted, "parted", Absorbs
-}
 
 impl First for Committed {}
 impl Follows<Committed> for Witnessed {}
 impl Follows<Witnessed> for Signed {}
 impl Follows<Signed> for Claimed {}
 impl Follows<Claimed> for Combined {}
-impl Follows<Combined> for Parted {}
-impl Follows<Parted> for Reduction {}
+impl Follows<Combined> for Reduction {}
 
 /// Starts the transcript from what is fixed: version, request, policy, commitment, nonce, model.
 pub(crate) fn start(statement: &Statement<'_>, manifest: &Manifest) -> Transcript<Committed> {
@@ -77,18 +72,11 @@ pub(crate) fn witness(transcript: Transcript<Committed>, bytes: &[u8]) -> (Trans
     (transcript, seed)
 }
 
-/// Absorbs the claims and draws what combines them.
+/// Absorbs the claims and draws what combines them. What follows are the openings.
 pub(crate) fn claims(transcript: Transcript<Signed>, bytes: &[u8]) -> (Transcript<Combined>, E) {
     let mut transcript = transcript.advance::<Claimed>();
     transcript.absorb_bulk("claims", bytes);
     let mut transcript = transcript.advance::<Combined>();
     let beta = transcript.challenge("beta");
     (transcript, beta)
-}
-
-/// Absorbs the parts of shared claims; what follows are the openings.
-pub(crate) fn parts(transcript: Transcript<Combined>, parts: &[E]) -> Transcript<Reduction> {
-    let mut transcript = transcript.advance::<Parted>();
-    transcript.absorb_e("parts", parts);
-    transcript.advance()
 }

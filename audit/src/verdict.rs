@@ -123,14 +123,14 @@ coded! {
         WrongToken = 405 "wrong_token",
         /// The sumcheck does not end in the committed weights
         Sumcheck = 501 "sumcheck",
-        /// The folded row does not agree with a committed column
+        /// The last vector of a weight opening does not agree with a committed column
         ColumnFold = 502 "column_fold",
-        /// A column does not open against the weight root
+        /// A column of a weight opening does not open against its root
         ColumnPath = 503 "column_path",
         /// The weight opening has another shape than the code calls for
         OpeningShape = 504 "opening_shape",
-        /// The parts of a claim do not add up to it
-        ClaimParts = 505 "claim_parts",
+        /// A weight opening does not show the work that its queries cost
+        Grinding = 506 "grinding",
         /// No commitment came
         CommitmentAbsent = 601 "commitment_absent",
         /// The commitment came after its deadline
@@ -250,7 +250,7 @@ impl Reason {
             | Self::ColumnFold
             | Self::ColumnPath
             | Self::OpeningShape
-            | Self::ClaimParts => Evidence::Proven,
+            | Self::Grinding => Evidence::Proven,
         }
     }
 }

@@ -2,21 +2,22 @@
 //! that it has not asked for.
 
 use assay_commitments::codec::Malformed;
+use assay_commitments::layout::Layout;
 use assay_commitments::manifest::{LayerEntry, Manifest, small_digest};
 use assay_commitments::merkle::{range_hash_count, verify_range};
+use assay_commitments::params::CodeParams;
 use assay_commitments::rows::{decode_row, encode_row};
 use assay_commitments::trace::{TraceCommitment, TraceShape, TreeId, leaf, row_digest};
-use assay_commitments::weights::{self, BilinearClaim, Discharged, OpeningError, WeightRoot};
+use assay_commitments::weights::{self, Claim, Discharged, Opening, OpeningError, WeightCommitment};
 use assay_commitments::{LayerIndex, Position};
+use assay_sumcheck::transcript::{Reduction, Transcript};
 use rayon::prelude::*;
 
 use crate::challenge::{Cell, Challenge};
 use crate::decode::{MAX_CANDIDATES, Pick, Scores, head_input};
 use crate::num::{count, index};
-use crate::products::{
-    CellProducts, HeadProduct, combination, head_claims, head_signs, head_weights, layer_claims, parts_add_up,
-};
-use crate::proof::{CellWitness, DecodeWitness, Proof, Shape};
+use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
+use crate::proof::{CellWitness, DecodeWitness, Openings, Proof, Shape};
 use crate::relations::{Elementwise, Layer, Linear, decode_cell, layer};
 use crate::sketch::ClaimValues;
 use crate::statement::Statement;
@@ -109,43 +110,40 @@ pub(crate) fn verify_proof(
     }
 
     let powers = combination(beta, shape.signs);
-    let parts = &proof.openings.parts;
-    if !parts_add_up(&proof.claims.decodes, parts, &powers) {
-        return Err(Failure::at(Reason::ClaimParts, Stage::Opening));
-    }
-    let mut transcript = steps::parts(transcript, &parts.concat());
-    let by_layer = layer_claims(challenge, &products, &proof.claims, &powers);
-    let mut discharge = |root: Option<&WeightRoot>, claims: &[BilinearClaim], opening: &weights::Opening, layer| {
-        let place = Where::opening(layer);
-        let (layout, code) = match layer {
-            Some(_) => (manifest.layer_layout(), &manifest.layer_code),
-            None => (manifest.head_layout(), &manifest.head_code),
-        };
-        let root = root.ok_or(Failure::new(Reason::OpeningShape, place))?;
-        weights::verify(root, &layout, code, claims, opening, &mut transcript)
-            .map_err(|error| Failure::new(reason_of(error), place))
-    };
-    let mut discharged: Vec<Discharged> = vec![];
-    for ((layer, claims), opening) in by_layer.iter().zip(&proof.openings.layers) {
-        let root = manifest.layers.get(index(layer.get())).map(|entry| &entry.root);
-        discharged.push(discharge(root, claims, opening, Some(*layer))?);
-    }
-    let weights = head_weights(manifest, &heads, &signs, &powers);
-    let shards = head_claims(&heads, weights, parts);
-    for ((claims, root), opening) in shards.iter().zip(&manifest.head.roots).zip(&proof.openings.shards) {
-        discharged.push(discharge(Some(root), claims, opening, None)?);
-    }
-    // Every layer and every shard has its receipt, or a claim would stand unproven.
-    if discharged.len() == layers.len().saturating_add(manifest.head.roots.len()) {
-        Ok(())
-    } else {
-        Err(Failure::at(Reason::OpeningShape, Stage::Opening))
+    let mut transcript = transcript.advance();
+    let Openings { layers: of_layers, head: of_head } = &proof.openings;
+    let commitments: Vec<WeightCommitment> =
+        layers.iter().filter_map(|layer| manifest.layers.get(index(layer.get()))).map(|entry| entry.weights).collect();
+    let claims = layer_claims(challenge, &products, &proof.claims, &powers);
+    let layout = manifest.layer_layout();
+    discharge(&commitments, &layout, &manifest.layer_code, &claims, of_layers.as_ref(), &mut transcript)?;
+    let claims = head_claims(manifest, &heads, &signs, &proof.claims.decodes, &powers);
+    let layout = manifest.head_layout();
+    discharge(&manifest.head.shards, &layout, &manifest.head_code, &claims, of_head.as_ref(), &mut transcript)
+}
+
+/// Checks that an opening shows all claims; where nothing is claimed, that there is none.
+fn discharge(
+    commitments: &[WeightCommitment],
+    layout: &Layout,
+    code: &CodeParams,
+    claims: &[Claim],
+    opening: Option<&Opening>,
+    transcript: &mut Transcript<Reduction>,
+) -> Result<(), Failure> {
+    match opening {
+        None if claims.is_empty() => Ok(()),
+        None => Err(Failure::at(Reason::OpeningShape, Stage::Opening)),
+        Some(opening) => weights::verify(commitments, layout, code, claims, opening, transcript)
+            .map(|_receipt: Discharged| ())
+            .map_err(|error| Failure::at(reason_of(error), Stage::Opening)),
     }
 }
 
 const fn reason_of(error: OpeningError) -> Reason {
     match error {
         OpeningError::Params | OpeningError::Claims | OpeningError::Shape => Reason::OpeningShape,
+        OpeningError::Grinding => Reason::Grinding,
         OpeningError::FinalEvaluation => Reason::Sumcheck,
         OpeningError::ColumnFold => Reason::ColumnFold,
         OpeningError::MerklePath => Reason::ColumnPath,
