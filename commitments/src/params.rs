@@ -28,7 +28,7 @@ pub const MAX_QUERIES: u32 = 1024;
 pub const MAX_GRINDING: u32 = 20;
 
 /// The lowest rate is `2^-MAX_RATE_LOG`.
-const MAX_RATE_LOG: u32 = 16;
+const MAX_RATE_LOG: u32 = 14;
 
 /// The most variables folded at once.
 const MAX_FOLD_LOG: u32 = 10;
@@ -128,21 +128,21 @@ impl LevelCode {
     }
 
     /// The most bytes that answers to the queries take, for symbols of `symbol` bytes.
-    const fn max_answer_bytes(&self, symbol: u64) -> u64 {
-        let columns = (self.max_positions() as u64).saturating_mul(symbol << self.fold_log);
+    fn max_answer_bytes(&self, symbol: u64) -> u64 {
+        let columns = (self.max_positions() as u64).saturating_mul(symbol << self.fold_log.min(32));
         columns.saturating_add((self.max_hashes() as u64).saturating_mul(HASH)).saturating_add(2 * LENGTH)
     }
 
     /// A model of the time that a verifier takes for the answers, in nanoseconds on one core: the
     /// hashing of columns and paths, the folds, and the weights that the points add.
-    const fn verifier_time(&self, symbol: u64) -> u64 {
+    fn verifier_time(&self, symbol: u64) -> u64 {
         /// One compression of BLAKE3.
         const COMPRESSION: u64 = 70;
         /// A product of an extension element with a symbol, by the bytes of the symbol.
         const PRODUCT_A_BYTE: u64 = 1;
         /// A factor of a point's weight.
         const FACTOR: u64 = 15;
-        let bytes = symbol << self.fold_log;
+        let bytes = symbol << self.fold_log.min(32);
         let blocks = (bytes.saturating_add(8)).div_ceil(64);
         let a_position = blocks.saturating_mul(COMPRESSION).saturating_add(bytes.saturating_mul(PRODUCT_A_BYTE));
         let weights = FACTOR.saturating_mul(self.message_log() as u64);
@@ -348,7 +348,9 @@ impl Search {
     /// next, and so on.
     fn level(&self, variables: u32, fold_log: u32, rate_log: u32, grinding: u32, level: u32) -> LevelCode {
         let code = LevelCode { variables, fold_log, rate_log, queries: 0, grinding };
-        let wanted = Bits::whole(OPENING_BITS.saturating_add(1).saturating_add(level)).0;
+        // And a sixteenth of a bit for what adding bounds up rounds away.
+        let sixteenth = Bits::whole(1).0 >> 4;
+        let wanted = Bits::whole(OPENING_BITS.saturating_add(1).saturating_add(level)).0.saturating_add(sixteenth);
         let wanted = wanted.saturating_sub(Bits::whole(grinding).0);
         let a_query = self.regime.bits_per_query(&code).0;
         let queries = wanted.checked_div(a_query).map_or(u64::MAX, |_| wanted.div_ceil(a_query));
@@ -410,18 +412,92 @@ impl Tails<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "tests may panic, and compare exact values")]
 mod tests {
     use super::*;
+    use crate::codec::{decode, encode};
+    use crate::layout::MatrixShape;
+
+    fn legal(log_size: u32, max_row_log: u32) -> CodeParams {
+        Search::default().run(log_size, max_row_log)
+    }
+
     #[test]
-    fn show() {
-        for n in [4, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30] {
-            let t = std::time::Instant::now();
-            let p = Search::default().run(n, 10.min(n / 2));
-            let took = t.elapsed();
-            let b = p.security(Regime::Johnson);
-            println!("{n} {:?} {} bytes {} us {:?} total {:.2} secure {}", p.levels.iter().map(|l| (l.fold_log, l.rate_log, l.queries, l.grinding)).collect::<Vec<_>>(), p.max_opening_bytes(1), p.verifier_time() / 1000, took, b.total.to_f64(), p.is_secure());
-            if n == 28 { for t in &b.terms { println!("   {} {} {:.1}", t.level, t.name, t.bits.to_f64()); } }
+    fn every_size_has_a_code_that_a_verifier_has_time_for() {
+        for log_size in 0..=MAX_LOG_SIZE {
+            for max_row_log in 0..=log_size.min(12) {
+                let params = legal(log_size, max_row_log);
+                assert!(params.is_well_formed() && params.base().fold_log <= max_row_log, "{params:?}");
+                assert!(params.verifier_time() <= Search::default().verifier_time, "{params:?}");
+                assert!(params.codes().all(|code| code.queries <= 270 || code.opens_all()), "{params:?}");
+            }
         }
-        for n in [12, 20, 30] { for k in 0..4 { let p = Search::default().run(n, k); println!("{n} {k} {:?} {}", p.levels, p.is_secure()); } }
+    }
+
+    #[test]
+    fn tiny_codewords_are_opened_whole() {
+        let params = legal(4, 2);
+        let base = params.base();
+        assert!(base.opens_all() && base.rate_log == 1 && base.grinding == 0 && params.levels.len() == 1);
+        assert_eq!((base.max_positions(), base.max_hashes()), (base.codeword_length(), 0));
+    }
+
+    #[test]
+    fn what_the_search_may_choose_decides_the_size() {
+        let bytes = |search: Search| search.run(24, 10).max_opening_bytes(1);
+        let default = bytes(Search::default());
+        assert!(bytes(Search { base_rates: (1, 4), ..Search::default() }) < default);
+        assert!(bytes(Search { recommit_share_log: 3, ..Search::default() }) > default);
+        assert!(bytes(Search { grinding: Some(0), ..Search::default() }) > default);
+        assert!(bytes(Search { regime: Regime::UniqueDecoding, ..Search::default() }) > default);
+        let hurried = Search { verifier_time: 1, ..Search::default() };
+        assert!(hurried.run(24, 10).levels.is_empty(), "no code is verified in a nanosecond");
+    }
+
+    #[test]
+    fn malformed_parameters_are_refused_without_a_panic() {
+        let good = legal(20, 8);
+        let base = |change: &dyn Fn(&mut Level)| {
+            let mut params = good.clone();
+            change(&mut params.levels[0]);
+            params
+        };
+        let bad = [
+            CodeParams { log_size: 31, ..good.clone() },
+            CodeParams { log_size: u32::MAX, ..good.clone() },
+            CodeParams { levels: vec![], ..good.clone() },
+            CodeParams { levels: vec![good.levels[0]; 17], ..good.clone() },
+            CodeParams { levels: vec![good.levels[0]], log_size: 20 },
+            CodeParams { levels: [good.levels.as_slice(), &[Level { fold_log: 0, ..good.levels[1] }]].concat(), ..good.clone() },
+            base(&|level| level.fold_log = 21),
+            base(&|level| level.fold_log = u32::MAX),
+            base(&|level| level.rate_log = 0),
+            base(&|level| level.rate_log = MAX_RATE_LOG + 1),
+            base(&|level| level.rate_log = u32::MAX),
+            base(&|level| level.queries = MAX_QUERIES + 1),
+            base(&|level| level.queries = u32::MAX),
+            base(&|level| level.grinding = MAX_GRINDING + 1),
+        ];
+        for params in bad {
+            assert!(!params.is_well_formed() && !params.is_secure(), "{params:?}");
+            assert!(decode::<CodeParams>(&encode(&params)).is_err());
+            // Sizes saturate.
+            let _ = (params.security(Regime::Johnson), params.max_opening_bytes(usize::MAX), params.verifier_time());
+        }
+        assert_eq!(decode(&encode(&good)), Ok(good));
+    }
+
+    #[test]
+    fn rows_are_input_bits_of_every_tile() {
+        let shape = |inputs, outputs| MatrixShape { inputs, outputs };
+        for shapes in [vec![shape(192, 128), shape(128, 512)], vec![shape(5, 7)], vec![shape(1, 1)]] {
+            let layout = Layout::new(&shapes).unwrap();
+            let params = CodeParams::for_layout(&layout);
+            assert!(params.fits(&layout) && params.is_secure(), "{params:?}");
+        }
+        let layout = Layout::new(&[shape(192, 128)]).unwrap();
+        let mut params = CodeParams::for_layout(&layout);
+        params.levels[0].fold_log = 7;
+        assert!(!params.fits(&layout));
     }
 }
