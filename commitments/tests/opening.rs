@@ -222,8 +222,10 @@ mod comparison {
             other.claims[claim].value = draws.element();
             wrong.push(other);
             let mut other = statement.clone();
-            other.claims[claim].parts[0].output[0] = draws.element();
-            wrong.push(other);
+            if let Some(part) = other.claims[claim].parts.first_mut() {
+                part.output[0] = draws.element();
+                wrong.push(other);
+            }
         }
         wrong
     }

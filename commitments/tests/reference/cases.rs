@@ -142,7 +142,7 @@ fn code(draws: &mut Draws, log_size: u32, row_log: u32) -> Code {
     Code { log_size, levels }
 }
 
-/// A claim on matrices of equal inputs.
+/// A claim on matrices of equal inputs, or on none.
 fn claim(draws: &mut Draws, shapes: &[(u32, u32)], polynomials: usize) -> Claim {
     let inputs = shapes[draws.index(shapes.len())].0;
     let input = (0..inputs).map(|_| if draws.between(0, 1) == 0 { draws.between(0, P - 1) } else { P - 3 }).collect();
@@ -152,7 +152,7 @@ fn claim(draws: &mut Draws, shapes: &[(u32, u32)], polynomials: usize) -> Claim 
         let output = (0..shapes[matrix].1).map(|_| draws.element()).collect();
         Part { polynomial: draws.index(polynomials), matrix, output }
     };
-    let parts = (0..draws.between(1, 4)).map(|_| part(draws)).collect();
+    let parts = (0..draws.between(0, 4)).map(|_| part(draws)).collect();
     Claim { input, parts, value: ZERO }
 }
 

@@ -1,5 +1,6 @@
-//! The commitment and the opening of weights once more, from `docs/opening.md` alone: slow, by the definitions, and
-//! without any code of the crates.
+//! The commitment and the opening of weights once more, slow and by the definitions, without any code of the crates:
+//! from `docs/opening.md`, and for where matrices lie and for the sponge's bytes from what is said at the top of
+//! `commitments/src/layout.rs` and `sumcheck/src/transcript.rs`.
 
 pub(crate) mod cases;
 pub(crate) mod code;
