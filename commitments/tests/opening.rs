@@ -2,8 +2,6 @@
 
 mod reference;
 
-// Until the crate has the opening of `docs/opening.md`.
-#[cfg(any())]
 mod comparison {
     use std::convert::Infallible;
     use std::sync::Arc;
