@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use assay_commitments::manifest::{Architecture, Manifest, Matrix};
-use assay_commitments::params::{Bits, CodeParams, MAX_CLAIMS, SecurityBudget};
+use assay_commitments::params::{Bits, CodeParams, MAX_CLAIMS, SecurityBudget, SecurityTerm};
 use assay_commitments::rows::Profile;
 use assay_llm_runtime::Checkpoint;
 use serde_json::{Value, json};
@@ -71,9 +71,9 @@ fn of_manifest(manifest: Manifest) -> Inspected {
     Inspected {
         architecture: manifest.architecture.clone(),
         profile: manifest.profile,
-        layer_code: manifest.layer_code,
-        head_code: manifest.head_code,
-        shards: u32::try_from(manifest.head.roots.len()).unwrap_or(u32::MAX),
+        layer_code: manifest.layer_code.clone(),
+        head_code: manifest.head_code.clone(),
+        shards: u32::try_from(manifest.head.shards.len()).unwrap_or(u32::MAX),
         is_folder: false,
         manifest: Some(manifest),
     }
@@ -85,8 +85,7 @@ impl Inspected {
     }
 
     fn total(&self) -> Bits {
-        let total = |code: &CodeParams| code.security(MAX_CLAIMS).total;
-        total(&self.layer_code).min(total(&self.head_code))
+        self.codes().map(|(_, code)| code.best_security().total).into_iter().min().unwrap_or(Bits::INFINITE)
     }
 
     fn text(&self, paint: Paint) -> String {
@@ -133,61 +132,72 @@ impl Inspected {
         text.push_str(&table(&["matrix", "inputs", "outputs", "weights"], &shapes, paint));
 
         let counts = [u64::from(architecture.layers), u64::from(self.shards)];
-        let codes: Vec<Vec<String>> = self
-            .codes()
-            .iter()
-            .zip(counts)
-            .map(|((name, code), count)| {
-                vec![
-                    (*name).to_owned(),
-                    count.to_string(),
-                    format!("2^{}", code.log_size),
-                    format!("2^{}", code.row_log),
-                    format!("1/{}", 1 << code.rate_log),
-                    if code.opens_all() { "all".to_owned() } else { code.queries.to_string() },
-                    bytes(code.max_opening_bytes() as u64),
-                ]
-            })
-            .collect();
-        text.push('\n');
-        let head = ["commitment", "count", "weights", "rows", "rate", "queries", "opening at most"];
-        text.push_str(&table(&head, &codes, paint));
+        for ((name, code), count) in self.codes().into_iter().zip(counts) {
+            let levels: Vec<Vec<String>> = code
+                .codes()
+                .enumerate()
+                .map(|(level, code)| {
+                    vec![
+                        level.to_string(),
+                        format!("2^{}", code.variables),
+                        format!("2^{}", code.fold_log),
+                        format!("1/{}", 1 << code.rate_log),
+                        if code.opens_all() { "all".to_owned() } else { code.queries.to_string() },
+                        format!("2^{}", code.grinding),
+                    ]
+                })
+                .collect();
+            let size = bytes(code.max_opening_bytes(1) as u64);
+            let title = format!("{name} ({count}; an opening of one has at most {size})");
+            text.push('\n');
+            text.push_str(&table(&[&title, "encodes", "rows", "rate", "queries", "work"], &levels, paint));
 
-        let [layer, head] = self.codes().map(|(_, code)| code.security(MAX_CLAIMS));
-        let row = |name: &str, layer: Bits, head: Bits| vec![name.to_owned(), show_bits(layer), show_bits(head)];
-        let terms = layer
-            .terms
-            .iter()
-            .zip(&head.terms)
-            .map(|(of_layer, of_head)| row(of_layer.name, of_layer.bits, of_head.bits));
-        let rows: Vec<Vec<String>> = terms.chain([row("total", layer.total, head.total)]).collect();
-        let title = format!("a false claim passes, bits ({MAX_CLAIMS} claims)");
-        text.push('\n');
-        text.push_str(&table(&[&title, "layer", "lm_head shard"], &rows, paint));
-        for term in &layer.terms {
+            let SecurityBudget { terms, total } = code.best_security();
+            let [first, rest @ ..] = terms.chunk_by(|a, b| a.level == b.level).collect::<Vec<_>>()[..] else { continue };
+            let row = |(place, term): (usize, &SecurityTerm)| {
+                let others = rest.iter().filter_map(|level| level.get(place));
+                let bits = std::iter::once(term).chain(others).map(|term| show_bits(term.bits));
+                [vec![term.name.to_owned()], bits.collect()].concat()
+            };
+            let mut rows: Vec<Vec<String>> = first.iter().enumerate().map(row).collect();
+            rows.push(vec!["total".to_owned(), show_bits(total)]);
+            let columns: Vec<String> = (0..=rest.len()).map(|level| format!("level {level}")).collect();
+            let head: Vec<&str> = std::iter::once("a false claim passes, bits").chain(columns.iter().map(String::as_str)).collect();
+            text.push('\n');
+            text.push_str(&table(&head, &rows, paint));
+        }
+        for term in self.layer_code.best_security().terms.iter().take_while(|term| term.level == 0) {
             text.push_str(&paint.dim(&format!("{}: {}; {}", term.name, term.formula, term.source)));
             text.push('\n');
         }
+        let bound = format!("for up to {MAX_CLAIMS} claims; the two openings of an audit lose one bit\n");
+        text.push_str(&paint.dim(&bound));
         text
     }
 
     fn json(&self) -> Value {
         let architecture = &self.architecture;
         let code = |code: &CodeParams, count: u64| {
-            let SecurityBudget { terms, total } = code.security(MAX_CLAIMS);
+            let SecurityBudget { terms, total } = code.best_security();
+            let levels = code.codes().map(|level| json!({
+                "variables": level.variables,
+                "fold_log": level.fold_log,
+                "rate_log": level.rate_log,
+                "queries": level.queries,
+                "grinding": level.grinding,
+            }));
             json!({
                 "count": count,
                 "log_size": code.log_size,
-                "row_log": code.row_log,
-                "rate_log": code.rate_log,
-                "queries": code.queries,
-                "max_opening_bytes": code.max_opening_bytes(),
-                "security": terms.map(|term| json!({
+                "levels": levels.collect::<Vec<_>>(),
+                "max_opening_bytes": code.max_opening_bytes(1),
+                "security": terms.iter().map(|term| json!({
+                    "level": term.level,
                     "term": term.name,
                     "bits": finite(term.bits),
                     "formula": term.formula,
                     "source": term.source,
-                })),
+                })).collect::<Vec<_>>(),
                 "security_bits": finite(total),
             })
         };
