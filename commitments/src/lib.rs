@@ -1,6 +1,7 @@
 //! Commitments to model weights and to execution traces.
 #![forbid(unsafe_code)]
 
+mod code;
 pub mod codec;
 mod domains;
 pub mod fixed_point;

@@ -1,0 +1,247 @@
+//! The code of one level, its transforms, and the tree over its columns.
+//!
+//! Layout in memory: a column of `rows` symbols takes `rows.div_ceil(8)` blocks of eight canonical
+//! integers (not in Montgomery form); columns follow each other in the order of positions.
+//!
+//! A codeword is made node by node (see [`transform`]), and a node in two passes, so that memory is
+//! crossed twice: the first takes columns a fixed distance apart into a core's cache and does the upper levels,
+//! the second does the rest on neighbouring columns, which are hashed right there.
+
+use std::convert::Infallible;
+use std::ops::Range;
+
+use assay_sumcheck::field::{E, F, f_from_u64, f_to_u64};
+use rayon::prelude::*;
+
+use crate::merkle::{Hash, MerkleTop, MerkleTree, reduce};
+use crate::polynomial::Coefficients;
+
+mod columns;
+pub(crate) mod hashing;
+mod lanes;
+mod leaves;
+mod residues;
+mod sums;
+mod transform;
+
+pub(crate) use columns::{Opened, columns};
+use lanes::LANES;
+use leaves::{hash_columns, leaf_words};
+pub(crate) use transform::point;
+use transform::{Block, Factors, transform};
+
+/// Levels of the tree over level 0 that are not kept, but computed again when they are opened: one
+/// more halves what is kept of a tree, and doubles the hashes of an opening.
+pub(crate) const DROPPED: u32 = 5;
+
+/// Blocks that a core works on in its own cache: half a megabyte.
+const CACHE: usize = 1 << 13;
+
+/// The code of one level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Code {
+    /// Symbols of a column.
+    pub(crate) rows: usize,
+    /// A message has `2^message_log` columns.
+    pub(crate) message_log: u32,
+    /// A codeword has `2^rate_log` times as many.
+    pub(crate) rate_log: u32,
+}
+
+impl Code {
+    pub(crate) const fn codeword_log(&self) -> u32 {
+        self.message_log + self.rate_log
+    }
+
+    /// Columns of a message.
+    pub(crate) const fn message_length(&self) -> usize {
+        1 << self.message_log
+    }
+
+    /// Columns of a codeword.
+    pub(crate) const fn codeword_length(&self) -> usize {
+        1 << self.codeword_log()
+    }
+
+    /// Blocks of a column.
+    const fn blocks(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+}
+
+/// The leaf of a column.
+pub(crate) fn column_leaf(position: usize, symbols: &[F]) -> Hash {
+    let mut words = vec![0; leaf_words(symbols.len())];
+    words[0] = position as u64;
+    for (word, &symbol) in words[1..].iter_mut().zip(symbols) {
+        *word = f_to_u64(symbol);
+    }
+    let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+    blake3::keyed_hash(crate::domains::CODEWORD_COLUMN, &bytes).into()
+}
+
+/// How a node is transformed.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    blocks: usize,
+    /// Levels of the first and the second pass.
+    upper: u32,
+    lower: u32,
+    /// The first pass takes `2^group` neighbours of every column it needs.
+    group: u32,
+}
+
+impl Plan {
+    /// The plan for a node of `2^log` columns.
+    fn new(blocks: usize, log: u32) -> Self {
+        let fitting = |blocks: usize| (CACHE / blocks).max(1).ilog2();
+        // Some levels are left to the first pass, so that the second has tasks for all cores.
+        let lower = fitting(blocks).min(log - (log / 2).min(4));
+        let upper = log - lower;
+        let group = fitting(blocks << upper).min(lower).min(lower - (lower / 2).min(4));
+        Self { blocks, upper, lower, group }
+    }
+
+    /// Blocks of the node.
+    const fn size(&self) -> usize {
+        self.blocks << (self.upper + self.lower)
+    }
+
+    /// The first pass: `fill` writes the columns of a range of the node's residue, and `symbols` become what
+    /// [`Self::gather`] reads.
+    fn first_pass<X: Send>(
+        &self,
+        number: usize,
+        symbols: &mut [Block],
+        fill: impl Fn(Range<usize>, &mut [Block]) -> Result<(), X> + Sync,
+    ) -> Result<(), X> {
+        let factors = Factors::new(self.upper, number);
+        let width = self.blocks << self.group;
+        symbols.par_chunks_exact_mut(width << self.upper).enumerate().try_for_each(|(task, symbols)| {
+            for (distance, columns) in symbols.chunks_exact_mut(width).enumerate() {
+                let start = (distance << self.lower) + (task << self.group);
+                fill(start..start + (1 << self.group), columns)?;
+            }
+            transform(symbols, &factors);
+            Ok(())
+        })
+    }
+
+    /// The second pass for one of `2^upper` parts: its columns.
+    fn second_pass(&self, number: usize, part: usize, symbols: &[Block], columns: &mut [Block]) {
+        let width = self.blocks << self.group;
+        let groups = symbols.chunks_exact(width << self.upper);
+        for (group, columns) in groups.zip(columns.chunks_exact_mut(width)) {
+            columns.copy_from_slice(&group[part * width..][..width]);
+        }
+        transform(columns, &Factors::new(self.lower, (number << self.upper) + part));
+    }
+}
+
+/// Commits to the coefficients of a source: entry `row + rows * column` of the message is the
+/// coefficient of this index.
+///
+/// - Memory: symbols take at most `memory` bytes, or what the smallest node takes; beside them is the
+///   tree from level `dropped` up.
+/// - The source is read once for every node, that is the more often the less memory there is.
+/// - The root depends on the message alone.
+///
+/// # Errors
+/// When the source cannot be read.
+pub(crate) fn commit<S: Coefficients>(
+    source: &S,
+    code: &Code,
+    dropped: u32,
+    memory: usize,
+    progress: &(dyn Fn(f64) + Sync),
+) -> Result<MerkleTop, S::Error> {
+    let dropped = dropped.min(code.codeword_log());
+    let bytes = |log: u32| (code.blocks() * size_of::<Block>()) << log;
+    // A node is no smaller than what the tree drops.
+    let smallest = code.message_log.min(dropped);
+    let log = (smallest..=code.message_log).rev().find(|&log| bytes(log) <= memory).unwrap_or(smallest);
+    let depth = code.codeword_log() - log;
+    let plan = Plan::new(code.blocks(), log);
+    // The nodes of the tree that a part of the second pass gives.
+    let kept = plan.lower.saturating_sub(dropped);
+    let mut nodes = vec![Hash::default(); 1 << (depth + plan.upper + kept)];
+    let mut symbols = vec![Block::default(); plan.size()];
+    let of_node = nodes.chunks_exact_mut(1 << (plan.upper + kept));
+    let count = of_node.len();
+    for (number, nodes) in of_node.enumerate() {
+        let residue = residues::OfImages::new(code, depth, number);
+        plan.first_pass(number, &mut symbols, |columns, target| residue.fill(source, columns, target))?;
+        nodes.par_chunks_exact_mut(1 << kept).enumerate().for_each_init(
+            || (vec![Block::default(); plan.blocks << plan.lower], vec![Hash::default(); 1 << plan.lower]),
+            |(columns, leaves), (part, nodes)| {
+                plan.second_pass(number, part, &symbols, columns);
+                let first = ((number << plan.upper) + part) << plan.lower;
+                hash_columns(columns, code.rows, first, leaves);
+                reduce(leaves, nodes);
+            },
+        );
+        progress((number + 1) as f64 / count as f64);
+    }
+    Ok(MerkleTop::from_nodes(code.codeword_length(), dropped, nodes).expect("the nodes are a level of the tree"))
+}
+
+/// The codeword of a vector, with its tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Codeword {
+    code: Code,
+    symbols: Vec<Block>,
+    tree: MerkleTree,
+}
+
+impl Codeword {
+    pub(crate) const fn tree(&self) -> &MerkleTree {
+        &self.tree
+    }
+
+    /// The symbols at a position.
+    ///
+    /// # Panics
+    /// If the codeword has no such position.
+    pub(crate) fn column(&self, position: usize) -> Vec<F> {
+        let blocks = self.code.blocks();
+        let column = self.symbols[position * blocks..][..blocks].as_flattened();
+        column[..self.code.rows].iter().map(|&symbol| f_from_u64(symbol)).collect()
+    }
+}
+
+/// Encodes a vector over the extension: column `c` of the message is its entries from
+/// `c * rows / 3` on, three symbols each.
+///
+/// # Panics
+/// If the vector is no message of the code.
+pub(crate) fn encode_vector(vector: &[E], code: &Code) -> Codeword {
+    let entries = code.rows / 3;
+    assert!(3 * entries == code.rows && vector.len() == entries << code.message_log, "the vector is a message");
+    let plan = Plan::new(code.blocks(), code.message_log);
+    let mut node = vec![Block::default(); plan.size()];
+    let mut symbols = vec![Block::default(); plan.size() << code.rate_log];
+    let mut leaves = vec![Hash::default(); code.codeword_length()];
+    let fill = |columns: Range<usize>, target: &mut [Block]| {
+        let columns = vector[entries * columns.start..entries * columns.end].chunks_exact(entries);
+        for (column, target) in columns.zip(target.chunks_exact_mut(plan.blocks)) {
+            let target = target.as_flattened_mut();
+            for (target, entry) in target.as_chunks_mut::<3>().0.iter_mut().zip(column) {
+                *target = [entry.c0, entry.c1, entry.c2].map(f_to_u64);
+            }
+        }
+        Ok::<_, Infallible>(())
+    };
+    let of_node = symbols.chunks_exact_mut(plan.size()).zip(leaves.chunks_exact_mut(code.message_length()));
+    for (number, (symbols, leaves)) in of_node.enumerate() {
+        let Ok(()) = plan.first_pass(number, &mut node, fill);
+        let parts = symbols.par_chunks_exact_mut(plan.blocks << plan.lower);
+        parts.zip(leaves.par_chunks_exact_mut(1 << plan.lower)).enumerate().for_each(|(part, (columns, leaves))| {
+            plan.second_pass(number, part, &node, columns);
+            hash_columns(columns, code.rows, ((number << plan.upper) + part) << plan.lower, leaves);
+        });
+    }
+    Codeword { code: *code, symbols, tree: MerkleTree::from_leaf_hashes(leaves) }
+}
+
+#[cfg(test)]
+mod tests;
