@@ -27,6 +27,8 @@ mod transform;
 pub(crate) use columns::{Opened, columns};
 use lanes::LANES;
 use leaves::{hash_columns, leaf_words};
+use residues::Scratch;
+pub(crate) use sums::{fold_rows, weighted_columns};
 pub(crate) use transform::point;
 use transform::{Block, Factors, transform};
 
@@ -113,18 +115,21 @@ impl Plan {
         &self,
         number: usize,
         symbols: &mut [Block],
-        fill: impl Fn(Range<usize>, &mut [Block]) -> Result<(), X> + Sync,
+        fill: impl Fn(&mut Scratch, Range<usize>, &mut [Block]) -> Result<(), X> + Sync,
     ) -> Result<(), X> {
         let factors = Factors::new(self.upper, number);
         let width = self.blocks << self.group;
-        symbols.par_chunks_exact_mut(width << self.upper).enumerate().try_for_each(|(task, symbols)| {
-            for (distance, columns) in symbols.chunks_exact_mut(width).enumerate() {
-                let start = (distance << self.lower) + (task << self.group);
-                fill(start..start + (1 << self.group), columns)?;
-            }
-            transform(symbols, &factors);
-            Ok(())
-        })
+        symbols.par_chunks_exact_mut(width << self.upper).enumerate().try_for_each_init(
+            Scratch::default,
+            |scratch, (task, symbols)| {
+                for (distance, columns) in symbols.chunks_exact_mut(width).enumerate() {
+                    let start = (distance << self.lower) + (task << self.group);
+                    fill(scratch, start..start + (1 << self.group), columns)?;
+                }
+                transform(symbols, &factors);
+                Ok(())
+            },
+        )
     }
 
     /// The second pass for one of `2^upper` parts: its columns.
@@ -170,7 +175,9 @@ pub(crate) fn commit<S: Coefficients>(
     let count = of_node.len();
     for (number, nodes) in of_node.enumerate() {
         let residue = residues::OfImages::new(code, depth, number);
-        plan.first_pass(number, &mut symbols, |columns, target| residue.fill(source, columns, target))?;
+        plan.first_pass(number, &mut symbols, |scratch, columns, target| {
+            residue.fill(source, scratch, columns, target)
+        })?;
         nodes.par_chunks_exact_mut(1 << kept).enumerate().for_each_init(
             || (vec![Block::default(); plan.blocks << plan.lower], vec![Hash::default(); 1 << plan.lower]),
             |(columns, leaves), (part, nodes)| {
@@ -221,7 +228,7 @@ pub(crate) fn encode_vector(vector: &[E], code: &Code) -> Codeword {
     let mut node = vec![Block::default(); plan.size()];
     let mut symbols = vec![Block::default(); plan.size() << code.rate_log];
     let mut leaves = vec![Hash::default(); code.codeword_length()];
-    let fill = |columns: Range<usize>, target: &mut [Block]| {
+    let fill = |_: &mut Scratch, columns: Range<usize>, target: &mut [Block]| {
         let columns = vector[entries * columns.start..entries * columns.end].chunks_exact(entries);
         for (column, target) in columns.zip(target.chunks_exact_mut(plan.blocks)) {
             let target = target.as_flattened_mut();

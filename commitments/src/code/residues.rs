@@ -52,58 +52,67 @@ impl OfImages {
     pub(super) fn fill<S: Coefficients>(
         &self,
         source: &S,
+        scratch: &mut Scratch,
         columns: Range<usize>,
         target: &mut [Block],
     ) -> Result<(), S::Error> {
         let step = (PIECE / self.blocks).max(1);
-        let mut images = vec![Images::default(); step * self.blocks];
-        let mut sums = vec![Sums::default(); step * self.blocks];
         for (start, target) in columns.step_by(step).zip(target.chunks_mut(step * self.blocks)) {
-            let images = &mut images[..target.len()];
             if let [_] = self.powers.as_slice() {
-                read_columns(source, self.rows, start, images)?;
+                let images = scratch.read(source, self.rows, start, target.len())?;
                 run(Embed { images, target });
                 continue;
             }
             target.fill(Block::default());
             for (block, powers) in self.powers.chunks(MAX_TERMS).enumerate() {
-                let sums = &mut sums[..target.len()];
-                sums.fill(Sums::default());
+                scratch.sums.clear();
+                scratch.sums.resize(target.len(), Sums::default());
                 for (i, &power) in powers.iter().enumerate() {
                     let piece = block * MAX_TERMS + i;
-                    read_columns(source, self.rows, start + piece * self.length, images)?;
-                    run(Accumulate { images, power, sums });
+                    scratch.read(source, self.rows, start + piece * self.length, target.len())?;
+                    run(Accumulate { images: &scratch.images, power, sums: &mut scratch.sums });
                 }
-                run(AddTotals { sums, target });
+                run(AddTotals { sums: &scratch.sums, target });
             }
         }
         Ok(())
     }
 }
 
+/// What a thread needs to fill columns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scratch {
+    images: Vec<Images>,
+    sums: Vec<Sums>,
+}
+
+impl Scratch {
+    /// Reads the coefficients of columns from column `start` on, each filled up to whole blocks.
+    pub(super) fn read<S: Coefficients>(
+        &mut self,
+        source: &S,
+        rows: usize,
+        start: usize,
+        blocks: usize,
+    ) -> Result<&[Images], S::Error> {
+        self.images.resize(blocks, Images::default());
+        let images = self.images.as_flattened_mut();
+        let width = rows.next_multiple_of(LANES);
+        let count = images.len() / width;
+        source.read(start * rows, &mut images[..count * rows])?;
+        if rows < width {
+            for column in (0..count).rev() {
+                images.copy_within(column * rows..(column + 1) * rows, column * width);
+                images[column * width + rows..(column + 1) * width].fill(0);
+            }
+        }
+        Ok(&self.images)
+    }
+}
+
 /// `1, base, base^2, ...`
 pub(super) fn powers(base: F) -> impl Iterator<Item = F> {
     std::iter::successors(Some(F::ONE), move |&power| Some(power * base))
-}
-
-/// Reads the coefficients of columns from column `start` on, each filled up to whole blocks.
-pub(super) fn read_columns<S: Coefficients>(
-    source: &S,
-    rows: usize,
-    start: usize,
-    images: &mut [Images],
-) -> Result<(), S::Error> {
-    let images = images.as_flattened_mut();
-    let width = rows.next_multiple_of(LANES);
-    let count = images.len() / width;
-    source.read(start * rows, &mut images[..count * rows])?;
-    if rows < width {
-        for column in (0..count).rev() {
-            images.copy_within(column * rows..(column + 1) * rows, column * width);
-            images[column * width + rows..(column + 1) * width].fill(0);
-        }
-    }
-    Ok(())
 }
 
 /// Sums for the lower and the upper halves of the elements.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use ark_ff::{AdditiveGroup, Field};
 use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
-use assay_sumcheck::field::f_from_i64;
+use assay_sumcheck::field::{e_from_f, f_from_i64};
 use proptest::prelude::*;
 
 use super::*;
@@ -143,6 +143,26 @@ fn large_codewords_agree_with_the_library() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let root = pool.install(|| commit(&source, &code, 4, usize::MAX, &|_| ()).unwrap().bound_root());
         assert_eq!(root, tree.bound_root());
+    }
+}
+
+#[test]
+fn weighted_sums_agree_with_their_definition() {
+    let element = |i: u64| {
+        let word = |k: u64| f_from_u64((3 * i + k + 1).wrapping_mul(0xd134_2543_de82_ef95));
+        E::new(word(0), word(1), word(2))
+    };
+    for (rows, columns) in [(1, 1), (1, 5), (4, 1), (2, 64), (8, 3), (32, 300), (16, 4000), (512, 40), (1000, 9)] {
+        let source = Made(rows * columns);
+        let entry = |row: usize, column: usize| e_from_f(f_from_i64(i64::from(source.image(row + rows * column))));
+        let eq: Vec<E> = (0..rows as u64).map(element).collect();
+        let folded: Vec<E> = (0..columns).map(|c| (0..rows).map(|r| eq[r] * entry(r, c)).sum()).collect();
+        assert_eq!(fold_rows(&source, &eq, columns), Ok(folded));
+        let weights = |start: usize, out: &mut [E]| {
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = element((start + i) as u64));
+        };
+        let sums: Vec<E> = (0..rows).map(|r| (0..columns).map(|c| element(c as u64) * entry(r, c)).sum()).collect();
+        assert_eq!(weighted_columns(&source, rows, columns, weights), Ok(sums));
     }
 }
 
