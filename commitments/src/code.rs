@@ -1,118 +1,264 @@
-//! Stand-in.
-use std::convert::identity;
+//! The code of one level, its transforms, and the tree over its columns.
+//!
+//! Layout in memory: a column of `rows` symbols takes `rows.div_ceil(8)` blocks of eight canonical
+//! integers (not in Montgomery form); columns follow each other in the order of positions.
+//!
+//! A codeword is made node by node (see [`transform`]), and a node in two passes, so that memory is
+//! crossed twice: the first takes columns a fixed distance apart into a core's cache and does the upper levels,
+//! the second does the rest on neighbouring columns, which are hashed right there.
+
+use std::convert::Infallible;
+use std::ops::Range;
 
 use ark_ff::{AdditiveGroup, Field};
-use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
-use assay_sumcheck::field::{E, F, dot_ef, e_mul_f, f_from_i64};
+use assay_sumcheck::field::{E, F, dot_ef, e_mul_f, f_from_u64, f_to_u64};
 use rayon::prelude::*;
 
-use crate::merkle::{Hash, MerkleTree};
+use crate::merkle::{Hash, MerkleTop, MerkleTree, reduce};
 use crate::params::LevelCode;
 use crate::polynomial::Coefficients;
-use crate::reed_solomon::{BLOCK, powers, transform};
-use crate::weights::column_leaf;
 
-fn root_of_unity(log: u32) -> F {
-    Radix2EvaluationDomain::<F>::new(1 << log).expect("root").group_gen()
+mod columns;
+pub(crate) mod hashing;
+mod lanes;
+mod leaves;
+mod residues;
+mod sums;
+mod transform;
+
+pub(crate) use columns::{Opened, columns};
+use lanes::LANES;
+use leaves::hash_columns;
+use residues::Scratch;
+pub(crate) use sums::{fold_rows, weighted_columns};
+pub(crate) use transform::point;
+use transform::{Block, Factors, transform};
+
+/// Levels of the tree over level 0 that are not kept, but computed again when they are opened: one
+/// more halves what is kept of a tree, and doubles the hashes of an opening.
+pub(crate) const DROPPED: u32 = 5;
+
+/// Blocks that a core works on in its own cache: half a megabyte.
+const CACHE: usize = 1 << 13;
+
+/// The code of one level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Code {
+    /// Symbols of a column.
+    pub(crate) rows: usize,
+    /// A message has `2^message_log` columns.
+    pub(crate) message_log: u32,
+    /// A codeword has `2^rate_log` times as many.
+    pub(crate) rate_log: u32,
 }
 
-pub(crate) fn point(codeword_log: u32, position: u64) -> F {
-    let reversed = if codeword_log == 0 { 0 } else { position.reverse_bits() >> (64 - codeword_log) };
-    root_of_unity(codeword_log).pow([reversed])
+impl Code {
+    /// That of coefficients.
+    pub(crate) const fn of_coefficients(level: &LevelCode) -> Self {
+        Self { rows: level.rows(), message_log: level.message_log(), rate_log: level.rate_log }
+    }
+
+    /// That of a vector over the extension, whose entries are three symbols each.
+    pub(crate) const fn of_vector(level: &LevelCode) -> Self {
+        Self { rows: 3 * level.rows(), ..Self::of_coefficients(level) }
+    }
+
+    pub(crate) const fn codeword_log(&self) -> u32 {
+        self.message_log + self.rate_log
+    }
+
+    /// Columns of a message.
+    pub(crate) const fn message_length(&self) -> usize {
+        1 << self.message_log
+    }
+
+    /// Columns of a codeword.
+    pub(crate) const fn codeword_length(&self) -> usize {
+        1 << self.codeword_log()
+    }
+
+    /// Blocks of a column.
+    const fn blocks(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
 }
 
 /// The symbol at one point of the codeword of a message over the extension.
 pub(crate) fn symbol(message: &[E], point: F) -> E {
-    let baby = powers(point, BLOCK);
-    let giant = point.pow([BLOCK as u64]);
-    message.chunks(BLOCK).rev().fold(E::ZERO, |value, block| e_mul_f(value, giant) + dot_ef(block, &baby))
+    /// Coefficients that are summed unreduced before a step of Horner's rule.
+    const BLOCK: usize = 64;
+    let small: Vec<F> = std::iter::successors(Some(F::ONE), |&power| Some(power * point)).take(BLOCK).collect();
+    let large = point.pow([BLOCK as u64]);
+    message.chunks(BLOCK).rev().fold(E::ZERO, |value, block| e_mul_f(value, large) + dot_ef(block, &small))
 }
 
-/// Codeword by position, `rows` symbols each.
-fn encode(matrix: &[F], rows: usize, rate_log: u32) -> Vec<F> {
-    let columns = matrix.len() / rows;
-    let log = columns.ilog2() + rate_log;
-    let twiddles = powers(root_of_unity(columns.ilog2()), columns >> 1);
-    let mut out = vec![];
-    for coset in 0..1_u64 << rate_log {
-        let mut symbols = matrix.to_vec();
-        let shift = point(log, coset << columns.ilog2());
-        for (column, power) in symbols.chunks_mut(rows).zip(powers(shift, columns)) {
-            column.iter_mut().for_each(|s| *s *= power);
-        }
-        transform(&mut symbols, rows, &twiddles, 1);
-        out.extend(symbols);
+/// How a node is transformed.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    blocks: usize,
+    /// Levels of the first and the second pass.
+    upper: u32,
+    lower: u32,
+    /// The first pass takes `2^group` neighbours of every column it needs.
+    group: u32,
+}
+
+impl Plan {
+    /// The plan for a node of `2^log` columns.
+    fn new(blocks: usize, log: u32) -> Self {
+        let fitting = |blocks: usize| (CACHE / blocks).max(1).ilog2();
+        // Some levels are left to the first pass, so that the second has tasks for all cores.
+        let lower = fitting(blocks).min(log - (log / 2).min(4));
+        let upper = log - lower;
+        let group = fitting(blocks << upper).min(lower).min(lower - (lower / 2).min(4));
+        Self { blocks, upper, lower, group }
     }
-    out
-}
 
-fn all<S: Coefficients>(source: &S, start: usize, count: usize) -> Result<Vec<i32>, S::Error> {
-    let mut out = vec![0; count];
-    source.read(start, &mut out)?;
-    Ok(out)
-}
-
-fn base_codeword<S: Coefficients>(source: &S, code: &LevelCode) -> Result<Vec<F>, S::Error> {
-    let matrix: Vec<F> = all(source, 0, 1 << code.variables)?.into_iter().map(|i| f_from_i64(i64::from(i))).collect();
-    Ok(encode(&matrix, code.rows(), code.rate_log))
-}
-
-pub(crate) fn commit<S: Coefficients>(source: &S, code: &LevelCode) -> Result<MerkleTree, S::Error> {
-    let codeword = base_codeword(source, code)?;
-    let leaves = codeword.par_chunks(code.rows()).enumerate().map(|(p, c)| column_leaf(p, c)).collect();
-    Ok(MerkleTree::from_leaf_hashes(leaves))
-}
-
-pub(crate) fn answer<S: Coefficients>(source: &S, tree: &MerkleTree, code: &LevelCode, positions: &[usize]) -> Result<(Vec<Vec<F>>, Vec<Hash>), S::Error> {
-    let codeword = base_codeword(source, code)?;
-    let columns = positions.iter().map(|&p| codeword[p * code.rows()..][..code.rows()].to_vec()).collect();
-    let hashes = if code.opens_all() { vec![] } else { tree.open_indices(positions) };
-    Ok((columns, hashes))
-}
-
-pub(crate) fn weighted_columns<S: Coefficients>(source: &S, start: usize, rows: usize, weights: &[&[E]]) -> Result<Vec<Vec<E>>, S::Error> {
-    let mut out = vec![vec![E::ZERO; rows]; weights.len()];
-    let count = weights.first().map_or(0, |w| w.len());
-    let images = all(source, start, rows * count)?;
-    for (out, weights) in out.iter_mut().zip(weights) {
-        for (column, &weight) in images.chunks(rows).zip(*weights) {
-            for (out, &image) in out.iter_mut().zip(column) {
-                *out += e_mul_f(weight, f_from_i64(i64::from(image)));
-            }
-        }
+    /// Blocks of the node.
+    const fn size(&self) -> usize {
+        self.blocks << (self.upper + self.lower)
     }
-    Ok(out)
+
+    /// The first pass: `fill` writes the columns of a range of the node's residue, and `symbols` become what
+    /// [`Self::gather`] reads.
+    fn first_pass<X: Send>(
+        &self,
+        number: usize,
+        symbols: &mut [Block],
+        fill: impl Fn(&mut Scratch, Range<usize>, &mut [Block]) -> Result<(), X> + Sync,
+    ) -> Result<(), X> {
+        let factors = Factors::new(self.upper, number);
+        let width = self.blocks << self.group;
+        symbols.par_chunks_exact_mut(width << self.upper).enumerate().try_for_each_init(
+            Scratch::default,
+            |scratch, (task, symbols)| {
+                for (distance, columns) in symbols.chunks_exact_mut(width).enumerate() {
+                    let start = (distance << self.lower) + (task << self.group);
+                    fill(scratch, start..start + (1 << self.group), columns)?;
+                }
+                transform(symbols, &factors);
+                Ok(())
+            },
+        )
+    }
+
+    /// The second pass for one of `2^upper` parts: its columns.
+    fn second_pass(&self, number: usize, part: usize, symbols: &[Block], columns: &mut [Block]) {
+        let width = self.blocks << self.group;
+        let groups = symbols.chunks_exact(width << self.upper);
+        for (group, columns) in groups.zip(columns.chunks_exact_mut(width)) {
+            columns.copy_from_slice(&group[part * width..][..width]);
+        }
+        transform(columns, &Factors::new(self.lower, (number << self.upper) + part));
+    }
 }
 
-pub(crate) fn fold_rows<S: Coefficients>(source: &S, eq: &[E]) -> Result<Vec<E>, S::Error> {
-    let images = all(source, 0, 1 << source.layout().log_size())?;
-    Ok(images.chunks(eq.len()).map(|c| eq.iter().zip(c).map(|(&e, &i)| e_mul_f(e, f_from_i64(i64::from(i)))).sum()).collect())
+/// Commits to the coefficients of a source: entry `row + rows * column` of the message is the
+/// coefficient of this index.
+///
+/// - Memory: symbols take at most `memory` bytes, or what the smallest node takes; beside them is the
+///   tree from level `dropped` up.
+/// - The source is read once for every node, that is the more often the less memory there is.
+/// - The root depends on the message alone.
+///
+/// # Errors
+/// When the source cannot be read.
+pub(crate) fn commit<S: Coefficients>(
+    source: &S,
+    code: &Code,
+    dropped: u32,
+    memory: usize,
+    progress: &(dyn Fn(f64) + Sync),
+) -> Result<MerkleTop, S::Error> {
+    let dropped = dropped.min(code.codeword_log());
+    let bytes = |log: u32| (code.blocks() * size_of::<Block>()) << log;
+    // A node is no smaller than what the tree drops.
+    let smallest = code.message_log.min(dropped);
+    let log = (smallest..=code.message_log).rev().find(|&log| bytes(log) <= memory).unwrap_or(smallest);
+    let depth = code.codeword_log() - log;
+    let plan = Plan::new(code.blocks(), log);
+    // The nodes of the tree that a part of the second pass gives.
+    let kept = plan.lower.saturating_sub(dropped);
+    let mut nodes = vec![Hash::default(); 1 << (depth + plan.upper + kept)];
+    let mut symbols = vec![Block::default(); plan.size()];
+    let of_node = nodes.chunks_exact_mut(1 << (plan.upper + kept));
+    let count = of_node.len();
+    for (number, nodes) in of_node.enumerate() {
+        let residue = residues::OfImages::new(code, depth, number);
+        plan.first_pass(number, &mut symbols, |scratch, columns, target| {
+            residue.fill(source, scratch, columns, target)
+        })?;
+        nodes.par_chunks_exact_mut(1 << kept).enumerate().for_each_init(
+            || (vec![Block::default(); plan.blocks << plan.lower], vec![Hash::default(); 1 << plan.lower]),
+            |(columns, leaves), (part, nodes)| {
+                plan.second_pass(number, part, &symbols, columns);
+                let first = ((number << plan.upper) + part) << plan.lower;
+                hash_columns(columns, code.rows, first, leaves);
+                reduce(leaves, nodes);
+            },
+        );
+        progress((number + 1) as f64 / count as f64);
+    }
+    Ok(MerkleTop::from_nodes(code.codeword_length(), dropped, nodes).expect("the nodes are a level of the tree"))
 }
 
+/// The codeword of a vector, with its tree.
+#[derive(Clone, Debug)]
 pub(crate) struct Codeword {
-    rows: usize,
-    symbols: Vec<F>,
+    code: Code,
+    symbols: Vec<Block>,
     tree: MerkleTree,
 }
 
 impl Codeword {
-    pub(crate) fn of(vector: &[E], code: &LevelCode) -> Self {
-        let rows = code.rows();
-        let matrix: Vec<F> = vector.iter().flat_map(|e| [e.c0, e.c1, e.c2]).collect();
-        let symbols = encode(&matrix, 3 * rows, code.rate_log);
-        let leaves = symbols.par_chunks(3 * rows).enumerate().map(|(p, c)| column_leaf(p, c)).collect();
-        Self { rows, symbols, tree: MerkleTree::from_leaf_hashes(leaves) }
+    pub(crate) const fn tree(&self) -> &MerkleTree {
+        &self.tree
     }
 
-    pub(crate) fn root(&self) -> Hash {
-        self.tree.bound_root()
-    }
-
-    pub(crate) fn answer(&self, positions: &[usize]) -> (Vec<Vec<E>>, Vec<Hash>) {
-        let column = |&p: &usize| self.symbols[3 * self.rows * p..][..3 * self.rows].chunks(3).map(|c| E::new(c[0], c[1], c[2])).collect();
-        let columns = positions.iter().map(column).collect();
-        let hashes = self.tree.open_indices(positions);
-        let _ = identity(0);
-        (columns, hashes)
+    /// The symbols at a position.
+    ///
+    /// # Panics
+    /// If the codeword has no such position.
+    pub(crate) fn column(&self, position: usize) -> Vec<F> {
+        let blocks = self.code.blocks();
+        let column = self.symbols[position * blocks..][..blocks].as_flattened();
+        column[..self.code.rows].iter().map(|&symbol| f_from_u64(symbol)).collect()
     }
 }
+
+/// Encodes a vector over the extension: column `c` of the message is its entries from
+/// `c * rows / 3` on, three symbols each.
+///
+/// # Panics
+/// If the vector is no message of the code.
+pub(crate) fn encode_vector(vector: &[E], code: &Code) -> Codeword {
+    let entries = code.rows / 3;
+    assert!(3 * entries == code.rows && vector.len() == entries << code.message_log, "the vector is a message");
+    let plan = Plan::new(code.blocks(), code.message_log);
+    let mut node = vec![Block::default(); plan.size()];
+    let mut symbols = vec![Block::default(); plan.size() << code.rate_log];
+    let mut leaves = vec![Hash::default(); code.codeword_length()];
+    let fill = |_: &mut Scratch, columns: Range<usize>, target: &mut [Block]| {
+        let columns = vector[entries * columns.start..entries * columns.end].chunks_exact(entries);
+        for (column, target) in columns.zip(target.chunks_exact_mut(plan.blocks)) {
+            let target = target.as_flattened_mut();
+            for (target, entry) in target.as_chunks_mut::<3>().0.iter_mut().zip(column) {
+                *target = [entry.c0, entry.c1, entry.c2].map(f_to_u64);
+            }
+        }
+        Ok::<_, Infallible>(())
+    };
+    let of_node = symbols.chunks_exact_mut(plan.size()).zip(leaves.chunks_exact_mut(code.message_length()));
+    for (number, (symbols, leaves)) in of_node.enumerate() {
+        let Ok(()) = plan.first_pass(number, &mut node, fill);
+        let parts = symbols.par_chunks_exact_mut(plan.blocks << plan.lower);
+        parts.zip(leaves.par_chunks_exact_mut(1 << plan.lower)).enumerate().for_each(|(part, (columns, leaves))| {
+            plan.second_pass(number, part, &node, columns);
+            hash_columns(columns, code.rows, ((number << plan.upper) + part) << plan.lower, leaves);
+        });
+    }
+    Codeword { code: *code, symbols, tree: MerkleTree::from_leaf_hashes(leaves) }
+}
+
+#[cfg(test)]
+mod tests;

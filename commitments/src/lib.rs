@@ -11,10 +11,8 @@ pub mod manifest;
 pub mod merkle;
 pub mod params;
 pub mod polynomial;
-mod reed_solomon;
 pub mod rows;
 pub mod security;
-mod small_sum;
 pub mod trace;
 pub mod weights;
 

@@ -18,6 +18,7 @@
 use rayon::prelude::*;
 use thiserror::Error;
 
+use crate::code::hashing::keyed_hashes;
 use crate::domains;
 
 /// A digest.
@@ -133,10 +134,102 @@ fn parents(level: &[Hash]) -> Vec<Hash> {
     /// Below this many pairs, threads cost more than they save.
     const PARALLEL: usize = 1024;
     let pairs = level.as_chunks::<2>().0;
-    if pairs.len() < PARALLEL {
-        pairs.iter().map(|[left, right]| parent(left, right)).collect()
-    } else {
-        pairs.par_iter().with_min_len(PARALLEL).map(|[left, right]| parent(left, right)).collect()
+    let mut above = vec![Hash::default(); pairs.len()];
+    let tasks = pairs.par_chunks(PARALLEL).zip(above.par_chunks_mut(PARALLEL));
+    tasks.for_each(|(pairs, above)| write_parents(pairs, above));
+    above
+}
+
+/// The parents of neighbours.
+fn write_parents(pairs: &[[Hash; 2]], above: &mut [Hash]) {
+    keyed_hashes(domains::MERKLE_NODE, pairs.as_flattened().as_flattened(), 64, above);
+}
+
+/// Writes the nodes above neighbouring ones, as many levels up as there is room for: the length of
+/// `level` is a power of two times that of `nodes`.
+pub(crate) fn reduce(level: &[Hash], nodes: &mut [Hash]) {
+    let mut level = level.to_vec();
+    while level.len() > nodes.len() {
+        let mut above = vec![Hash::default(); level.len() >> 1];
+        write_parents(level.as_chunks().0, &mut above);
+        level = above;
+    }
+    nodes.copy_from_slice(&level);
+}
+
+/// A tree without its lowest levels, over a power-of-two number of leaves.
+///
+/// Whoever opens leaves brings all leaves of the subtrees that they are in: see
+/// [`Self::open_indices`].
+#[derive(Clone, Debug)]
+pub struct MerkleTop {
+    count: usize,
+    dropped: u32,
+    /// From the lowest that is kept to the single root.
+    levels: Vec<Vec<Hash>>,
+}
+
+impl MerkleTop {
+    /// The tree over `count` leaves, without its `dropped` lowest levels, from all nodes of any level up to that;
+    /// `None` if these numbers do not fit.
+    ///
+    /// Only the root says whose tree it is: the caller compares it with one that is known.
+    pub fn from_nodes(count: usize, dropped: u32, mut nodes: Vec<Hash>) -> Option<Self> {
+        let dropped_to = count.checked_shr(dropped).filter(|&width| width > 0)?;
+        if !count.is_power_of_two() || !nodes.len().is_power_of_two() || !(dropped_to..=count).contains(&nodes.len()) {
+            return None;
+        }
+        while nodes.len() > dropped_to {
+            nodes = parents(&nodes);
+        }
+        let mut levels = vec![nodes];
+        while let Some(level) = levels.last().filter(|level| level.len() > 1) {
+            levels.push(parents(level));
+        }
+        Some(Self { count, dropped, levels })
+    }
+
+    /// The number of leaves.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The number of levels that are not kept.
+    pub const fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
+    /// The nodes of the lowest level that is kept.
+    pub fn nodes(&self) -> &[Hash] {
+        self.levels.first().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The count and the top node in one hash: what is committed to.
+    pub fn bound_root(&self) -> Hash {
+        bind(self.count, &self.levels.last().and_then(|level| level.first()).copied().unwrap_or_default())
+    }
+
+    /// The hashes that go with the leaves at `indices`: those of [`MerkleTree::open_indices`]. `subtrees` are
+    /// the leaves below kept nodes, by index of the node in increasing order, for all nodes that are
+    /// above an opened leaf.
+    ///
+    /// Without those, and for indices that have no opening, the answer does not verify.
+    pub fn open_indices(&self, indices: &[usize], subtrees: &[(usize, Vec<Hash>)]) -> Vec<Hash> {
+        let needed = index_siblings(self.count, indices).unwrap_or_default();
+        let subtrees: Vec<(usize, MerkleTree)> =
+            subtrees.iter().map(|(index, leaves)| (*index, MerkleTree::from_leaf_hashes(leaves.clone()))).collect();
+        let dropped = self.dropped as usize;
+        let node = |place: Place| -> Option<Hash> {
+            if let Some(level) = place.level.checked_sub(dropped) {
+                return self.levels.get(level)?.get(place.index).copied();
+            }
+            let height = dropped.checked_sub(place.level)?;
+            let subtree = place.index >> height;
+            let found = subtrees.binary_search_by_key(&subtree, |(index, _)| *index).ok()?;
+            let first = subtree << height;
+            subtrees.get(found)?.1.levels.get(place.level)?.get(place.index.checked_sub(first)?).copied()
+        };
+        needed.into_iter().filter_map(node).collect()
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use assay_commitments::fixed_point::exponent;
 use assay_commitments::layout::{Layout, MatrixShape};
 use assay_commitments::merkle::{Hash, MerkleTree, verify_indices, verify_range};
-use assay_commitments::params::CodeParams;
-use assay_commitments::weights::{LayerPolynomial, commit};
+use assay_commitments::params::{CodeParams, Level};
+use assay_commitments::weights::{LayerPolynomial, WeightCommitment, commit};
+use assay_sumcheck::field::e_to_bytes;
 use serde_json::{Value, json};
 
 fn vectors(name: &str) -> Value {
@@ -76,14 +77,21 @@ fn kat_weights() {
     assert_eq!(polynomial.exponents()[1], exponent(matrices[1]).expect("an exponent"));
     assert_eq!(vectors["coefficients"], json!(polynomial.coefficients()));
     for commitment in list(&vectors, "commitments") {
-        let params = CodeParams {
-            log_size: layout.log_size(),
-            row_log: integer(&commitment["row_log"]),
-            rate_log: integer(&commitment["rate_log"]),
-            queries: 1,
-        };
-        assert_eq!(commitment["root"], hex(&commit(&polynomial, &params).root().0));
+        let params = CodeParams { log_size: layout.log_size(), levels: levels(commitment) };
+        let tree = commit(&polynomial, &params, 1 << 20, &|_| ()).expect("coefficients in memory");
+        let WeightCommitment { root, evaluation } = tree.commitment();
+        assert_eq!(commitment["root"], hex(&root));
+        assert_eq!(commitment["evaluation"], hex(&e_to_bytes(evaluation)));
     }
+}
+
+/// The levels of a code: four numbers each.
+fn levels(code: &Value) -> Vec<Level> {
+    let level = |level: &Value| {
+        let [fold_log, rate_log, queries, grinding] = [0, 1, 2, 3].map(|place| integer(&level[place]));
+        Level { fold_log, rate_log, queries, grinding }
+    };
+    list(code, "levels").iter().map(level).collect()
 }
 
 #[test]
@@ -93,10 +101,7 @@ fn kat_parameters() {
         let shape = MatrixShape { inputs: 1 << max_row_log, outputs: 1 << (log_size - max_row_log) };
         let layout = Layout::new(&[shape]).expect("a layout");
         let params = CodeParams::for_layout(&layout);
-        assert_eq!(params.log_size, log_size);
-        assert_eq!(params.row_log, integer(&expected["row_log"]));
-        assert_eq!(params.rate_log, integer(&expected["rate_log"]));
-        assert_eq!(params.queries, integer(&expected["queries"]));
-        assert_eq!(expected["max_opening_bytes"], params.max_opening_bytes());
+        assert_eq!(params, CodeParams { log_size, levels: levels(&expected) });
+        assert_eq!(expected["max_opening_bytes"], params.max_opening_bytes(1));
     }
 }

@@ -1,17 +1,18 @@
 //! From coefficients to the commitment.
 
+use ark_ff::Field;
 use assay_sumcheck::field::{E, F};
 
 use super::{Coefficients, WeightCommitment, powers, sample_point};
-use crate::code;
-use crate::merkle::{Hash, MerkleTree};
+use crate::code::{self, Code, DROPPED};
+use crate::merkle::{Hash, MerkleTop};
 use crate::params::{CodeParams, LevelCode};
 
 /// What the prover keeps beside the weights: the upper part of the tree over the codeword's columns, and
 /// what it needs to show the commitment's own evaluation. Columns are computed again when they are opened.
 #[derive(Clone, Debug)]
 pub struct WeightTree {
-    tree: MerkleTree,
+    tree: MerkleTop,
     /// The value of every row, as a polynomial, at the power of the sample point that steps over a column.
     rows: Vec<E>,
     evaluation: E,
@@ -40,11 +41,19 @@ impl WeightTree {
         code: &LevelCode,
         positions: &[usize],
     ) -> Result<(Vec<Vec<F>>, Vec<Hash>), S::Error> {
-        code::answer(source, &self.tree, code, positions)
+        let code = Code::of_coefficients(code);
+        let opened = code::columns(source, &code, positions, self.tree.dropped())?;
+        let hashes = self.tree.open_indices(positions, &opened.subtrees);
+        Ok((opened.columns, hashes))
     }
 }
 
 /// Commits to a polynomial.
+///
+/// - Memory: symbols take at most `memory` bytes, or what the smallest part of the tree takes; beside them is what
+///   is kept of the tree. The source is read the more often the less memory there is.
+/// - The commitment depends on coefficients and parameters alone.
+/// - `progress` is told the share of the work that is done.
 ///
 /// # Errors
 /// When coefficients cannot be read.
@@ -54,16 +63,18 @@ impl WeightTree {
 pub fn commit<S: Coefficients>(
     source: &S,
     params: &CodeParams,
-    _memory: usize,
-    _progress: &(dyn Fn(f64) + Sync),
+    memory: usize,
+    progress: &(dyn Fn(f64) + Sync),
 ) -> Result<WeightTree, S::Error> {
     assert!(params.fits(source.layout()), "the code parameters fit the layout");
     let base = params.base();
-    let tree = code::commit(source, &base)?;
+    let tree = code::commit(source, &Code::of_coefficients(&base), DROPPED, memory, progress)?;
     let point = sample_point(&tree.bound_root(), params);
-    let step = ark_ff::Field::pow(&point, [base.rows() as u64]);
-    let steps: Vec<E> = powers(step).take(1 << base.message_log()).collect();
-    let rows = code::weighted_columns(source, 0, base.rows(), &[&steps])?.swap_remove(0);
+    let step = point.pow([base.rows() as u64]);
+    let rows = code::weighted_columns(source, base.rows(), 0..1 << base.message_log(), |start, weights| {
+        let first = step.pow([start as u64]);
+        weights.iter_mut().zip(powers(step)).for_each(|(weight, power)| *weight = first * power);
+    })?;
     let evaluation = rows.iter().zip(powers(point)).map(|(&row, power)| row * power).sum();
     Ok(WeightTree { tree, rows, evaluation })
 }

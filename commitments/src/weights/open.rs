@@ -18,7 +18,7 @@ use super::{
     Answers, Claim, Coefficients, FoldCommitment, Opening, WeightCommitment, WeightTree, begin, bytes_of,
     draw_positions, fits, grinding, labels, powers,
 };
-use crate::code::{self, Codeword, point};
+use crate::code::{self, Code, Codeword, point};
 use crate::layout::{Layout, Tile};
 use crate::params::{CodeParams, LevelCode, polynomial_variables};
 
@@ -60,10 +60,14 @@ pub fn open<S: Coefficients>(
     }
     for (number, (source, _)) in polynomials.iter().enumerate() {
         for (tile, terms) in terms.get(&number).into_iter().flatten() {
-            let factors: Vec<&[E]> = terms.iter().map(|term| term.output).collect();
-            let sums = code::weighted_columns(*source, tile.offset, tile.inputs(), &factors)?;
-            inputs.extend(terms.iter().flat_map(|term| term.input.iter().map(|&x| e_mul_f(term.weight, x))));
-            outputs.extend(sums.concat());
+            let first = tile.offset >> tile.input_log;
+            for term in terms {
+                let columns = first..first + tile.outputs();
+                outputs.extend(code::weighted_columns(*source, tile.inputs(), columns, |start, weights| {
+                    weights.copy_from_slice(&term.output[start..start + weights.len()]);
+                })?);
+                inputs.extend(term.input.iter().map(|&x| e_mul_f(term.weight, x)));
+            }
         }
     }
     let mut prover = Prover::new(inputs, outputs);
@@ -74,7 +78,7 @@ pub fn open<S: Coefficients>(
 
     // What is left of polynomials and weights, and the bits of the polynomials' numbers.
     let row_weights = eq_table(&row_point);
-    let vectors = polynomials.iter().map(|(source, _)| code::fold_rows(*source, &row_weights));
+    let vectors = polynomials.iter().map(|(source, _)| code::fold_rows(*source, &row_weights, 1 << base.message_log()));
     let mut vectors = vectors.collect::<Result<Vec<_>, _>>()?;
     let (folded_samples, mut rest) = folded_inputs.split_at(samples.len());
     let mut omegas: Vec<Vec<E>> = samples.iter().zip(folded_samples).map(|(sample, &weight)| sample.spread(weight, &base)).collect();
@@ -121,8 +125,8 @@ pub fn open<S: Coefficients>(
     };
     let answer_level = |(code, codeword): &(LevelCode, Codeword), transcript: &mut Transcript<Reduction>| {
         let (nonce, positions) = positions(code, transcript);
-        let (columns, hashes) = codeword.answer(&positions);
-        let answers = Answers { nonce, columns: vec![columns], hashes: vec![hashes] };
+        let columns = positions.iter().map(|&position| extension_column(codeword, position)).collect();
+        let answers = Answers { nonce, columns: vec![columns], hashes: vec![codeword.tree().open_indices(&positions)] };
         answers.absorb(transcript);
         (answers, positions)
     };
@@ -134,12 +138,13 @@ pub fn open<S: Coefficients>(
     let mut fold_weights = row_weights;
     let polynomial_weights = eq_table(&polynomial_point);
     for code in params.codes().skip(1) {
-        let codeword = Codeword::of(&vector, &code);
-        transcript.absorb(labels::LEVEL_ROOT, &codeword.root());
+        let codeword = code::encode_vector(&vector, &Code::of_vector(&code));
+        let root = codeword.tree().bound_root();
+        transcript.absorb(labels::LEVEL_ROOT, &root);
         let sample = transcript.challenge(labels::OUT_OF_DOMAIN);
         let answer = value_at(&vector, sample);
         transcript.absorb_e(labels::ANSWER, &[answer]);
-        folds.push(FoldCommitment { root: codeword.root(), answer });
+        folds.push(FoldCommitment { root, answer });
         let (values, points) = match waiting.take() {
             None => {
                 let (answers, positions) = answer_base(transcript)?;
@@ -183,6 +188,12 @@ pub fn open<S: Coefficients>(
     }
     let base = base_answers.expect("the first level is queried after the second, or at the end");
     Ok(Opening { rounds, folds, last: vector, base, levels })
+}
+
+/// A column of the codeword of a vector over the extension.
+fn extension_column(codeword: &Codeword, position: usize) -> Vec<E> {
+    let symbols = codeword.column(position);
+    symbols.as_chunks().0.iter().map(|&[c0, c1, c2]| E::new(c0, c1, c2)).collect()
 }
 
 /// A claim's part on one tile.
