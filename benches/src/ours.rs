@@ -11,7 +11,7 @@ use assay_sumcheck::field::{E, F, e_mul_f, f_from_i64, f_from_u64};
 use assay_sumcheck::transcript::{First, Follows, Reduction, Step, Transcript};
 
 use crate::random::SplitMix;
-use crate::report::{Measurement, best_of, peak_memory, reset_peak_memory, timed};
+use crate::report::{Best, Measurement, best_of, peak_memory, reset_peak_memory};
 use crate::{Failure, OpeningArgs};
 
 /// The step before an opening.
@@ -47,33 +47,30 @@ pub(crate) fn opening(args: &OpeningArgs) -> Result<Measurement, Failure> {
     let params = CodeParams::for_layout(&layout);
 
     reset_peak_memory();
-    let mut commit_s = f64::INFINITY;
-    let mut open_s = f64::INFINITY;
+    let (mut committing, mut opening) = (Best::default(), Best::default());
     let mut last = None;
     for _ in 0..args.common.repeat.max(1) {
         drop(last.take());
-        let (tree, seconds) = timed(|| commit(&polynomial, &params));
-        commit_s = commit_s.min(seconds);
+        let tree = committing.run(|| commit(&polynomial, &params));
         let claims = std::slice::from_ref(&claim);
-        let (opening, seconds) = timed(|| open(&polynomial, &tree, &params, claims, &mut transcript()));
-        open_s = open_s.min(seconds);
-        last = Some((tree, opening));
+        let opened = opening.run(|| open(&polynomial, &tree, &params, claims, &mut transcript()));
+        last = Some((tree, opened));
     }
     let peak = peak_memory();
-    let (tree, opening) = last.ok_or("no run")?;
+    let (tree, opened) = last.ok_or("no run")?;
 
     let root = tree.root();
-    let check = || verify(&root, &layout, &params, std::slice::from_ref(&claim), &opening, &mut transcript());
+    let check = || verify(&root, &layout, &params, std::slice::from_ref(&claim), &opened, &mut transcript());
     check().map(drop)?;
-    let verify_s = best_of(10, || (), |()| check().is_ok());
+    let verifying = best_of(10, || (), |()| check().is_ok());
     let mut bytes = Writer::new();
-    opening.write(&mut bytes);
+    opened.write(&mut bytes);
 
     let security = params.security(MAX_CLAIMS).total.to_f64();
     let measurement = Measurement::new("ours")
-        .figure("commit_s", commit_s)
-        .figure("open_s", open_s)
-        .figure("verify_ms", 1000.0 * verify_s)
+        .time("commit", "s", 1.0, committing.seconds())
+        .time("open", "s", 1.0, opening.seconds())
+        .figure("verify_ms", 1000.0 * verifying.wall)
         .bytes("proof_bytes", bytes.finish().len());
     Ok(peak
         .into_iter()
@@ -104,17 +101,17 @@ pub(crate) fn ntt(_log_columns: u32, _row_log: u32, _repeat: u32) -> Measurement
 
 /// The tree over leaf hashes, the proof of some leaves and its verification.
 pub(crate) fn merkle(leaves: &[Hash], opened: &[usize], repeat: u32) -> Result<Measurement, Failure> {
-    let build_s = best_of(repeat, || leaves.to_vec(), MerkleTree::from_leaf_hashes);
+    let build = best_of(repeat, || leaves.to_vec(), MerkleTree::from_leaf_hashes);
     let tree = MerkleTree::from_leaf_hashes(leaves.to_vec());
-    let prove_s = best_of(10, || (), |()| tree.open_indices(opened));
+    let prove = best_of(10, || (), |()| tree.open_indices(opened));
     let hashes = tree.open_indices(opened);
     let root = tree.bound_root();
     let shown: Vec<(usize, Hash)> = opened.iter().filter_map(|&i| Some((i, *leaves.get(i)?))).collect();
     let check = || verify_indices(&root, leaves.len(), &shown, &hashes);
     check()?;
     Ok(Measurement::new("ours")
-        .figure("build_ms", 1000.0 * build_s)
-        .figure("prove_us", 1e6 * prove_s)
-        .figure("verify_us", 1e6 * best_of(10, || (), |()| check().is_ok()))
+        .time("build", "ms", 1e3, build)
+        .figure("prove_us", 1e6 * prove.wall)
+        .figure("verify_us", 1e6 * best_of(10, || (), |()| check().is_ok()).wall)
         .bytes("proof_bytes", hashes.as_flattened().len()))
 }

@@ -1,7 +1,7 @@
 //! What was measured, as a table and as JSON.
 
 use std::fmt::{self, Display, Formatter};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -24,6 +24,14 @@ impl Measurement {
     pub(crate) fn figure(mut self, name: impl Into<String>, value: f64) -> Self {
         self.figures.push((name.into(), value));
         self
+    }
+
+    /// With a time on the clock and, as a second figure, on all threads together; in units of which
+    /// `scale` make a second.
+    pub(crate) fn time(self, name: &str, unit: &str, scale: f64, seconds: Seconds) -> Self {
+        let measurement = self.figure(format!("{name}_{unit}"), scale * seconds.wall);
+        let cpu = seconds.cpu.into_iter();
+        cpu.fold(measurement, |measurement, cpu| measurement.figure(format!("{name}_cpu_{unit}"), scale * cpu))
     }
 
     /// With one more figure, in bytes.
@@ -138,20 +146,64 @@ fn target_features() -> Vec<&'static str> {
     candidates.into_iter().filter(|&(_, enabled)| enabled).map(|(name, _)| name).collect()
 }
 
-/// What some work makes, and the seconds it takes.
-pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
-    let start = Instant::now();
-    let made = work();
-    (made, start.elapsed().as_secs_f64())
+/// How long something took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seconds {
+    /// On the clock.
+    pub(crate) wall: f64,
+    /// On all threads, where the system says; other load on the machine lengthens it less.
+    pub(crate) cpu: Option<f64>,
 }
 
-/// The fewest seconds of several runs, each on an input of its own, whose making does not count.
-pub(crate) fn best_of<I, T>(runs: u32, mut input: impl FnMut() -> I, mut work: impl FnMut(I) -> T) -> f64 {
-    let run = |_| {
+impl Seconds {
+    /// Of two runs, the less of each.
+    fn best(self, other: Self) -> Self {
+        let cpu = self.cpu.zip(other.cpu).map(|(one, other)| one.min(other));
+        Self { wall: self.wall.min(other.wall), cpu }
+    }
+}
+
+/// The best of the runs so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Best(Option<Seconds>);
+
+impl Best {
+    /// Runs some work once more.
+    pub(crate) fn run<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let (start, cpu) = (Instant::now(), cpu_seconds());
+        let made = work();
+        let wall = start.elapsed().as_secs_f64();
+        let cpu = cpu_seconds().zip(cpu).map(|(end, start)| end - start);
+        let seconds = Seconds { wall, cpu };
+        self.0 = Some(self.0.map_or(seconds, |best| best.best(seconds)));
+        made
+    }
+
+    /// The best, if there was a run.
+    pub(crate) fn seconds(self) -> Seconds {
+        self.0.unwrap_or(Seconds { wall: f64::INFINITY, cpu: None })
+    }
+}
+
+/// The best of several runs, each on an input of its own, whose making does not count.
+pub(crate) fn best_of<I, T>(runs: u32, mut input: impl FnMut() -> I, mut work: impl FnMut(I) -> T) -> Seconds {
+    let mut best = Best::default();
+    for _ in 0..runs.max(1) {
         let input = input();
-        timed(|| work(input)).1
-    };
-    (0..runs.max(1)).map(run).fold(f64::INFINITY, f64::min)
+        // What was made is dropped after the clock stops.
+        drop(best.run(|| work(input)));
+    }
+    best.seconds()
+}
+
+/// What all threads together have run for.
+fn cpu_seconds() -> Option<f64> {
+    let mut nanoseconds = 0_u64;
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        let counts = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += counts.split(' ').next()?.parse::<u64>().ok()?;
+    }
+    Some(Duration::from_nanos(nanoseconds).as_secs_f64())
 }
 
 /// Forgets the largest memory so far, where the system can.

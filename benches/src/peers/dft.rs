@@ -31,6 +31,6 @@ fn measure(
     drop(dft.dft_batch(matrix.clone()));
     let seconds = best_of(repeat, || matrix.clone(), |matrix| dft.dft_batch(matrix));
     Measurement::new(name)
-        .figure("forward_ms", 1000.0 * seconds)
+        .time("forward", "ms", 1e3, seconds)
         .fact("packing_width", <Goldilocks as Field>::Packing::WIDTH)
 }

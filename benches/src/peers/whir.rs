@@ -19,7 +19,7 @@ use p3_symmetric::{CompressionFunctionFromHasher, SerializingHasher};
 use p3_whir::{FoldingFactor, ProtocolParameters, SecurityAssumption, WhirConfig, WhirProver};
 
 use crate::random::SplitMix;
-use crate::report::{Measurement, best_of, peak_memory, reset_peak_memory, timed};
+use crate::report::{Best, Measurement, best_of, peak_memory, reset_peak_memory};
 use crate::{Failure, OpeningArgs, Regime};
 
 type LeafHash = SerializingHasher<Blake3>;
@@ -91,32 +91,28 @@ where
     let challenger = || Challenger::new(HashChallenger::new(Vec::new(), Blake3));
 
     reset_peak_memory();
-    let mut commit_s = f64::INFINITY;
-    let mut open_s = f64::INFINITY;
+    let (mut committing, mut opening) = (Best::default(), Best::default());
     let mut last = None;
     for _ in 0..args.common.repeat.max(1) {
         drop(last.take());
         let (witness, mut challenger) = (witness.clone(), challenger());
-        let (committed, seconds) = timed(|| MultilinearPcs::<E, _>::commit(&pcs, witness, &mut challenger));
-        let (commitment, data) = committed?;
-        commit_s = commit_s.min(seconds);
-        let (proof, seconds) = timed(|| MultilinearPcs::<E, _>::open(&pcs, data, protocol.clone(), &mut challenger));
-        open_s = open_s.min(seconds);
-        last = Some((commitment, proof?));
+        let (commitment, data) = committing.run(|| MultilinearPcs::<E, _>::commit(&pcs, witness, &mut challenger))?;
+        let proof = opening.run(|| MultilinearPcs::<E, _>::open(&pcs, data, protocol.clone(), &mut challenger))?;
+        last = Some((commitment, proof));
     }
     let peak = peak_memory();
     let (commitment, proof) = last.ok_or("no run")?;
 
     let check = |protocol| MultilinearPcs::<E, _>::verify(&pcs, &commitment, &proof, &mut challenger(), protocol);
     check(protocol.clone())?;
-    let verify_s = best_of(10, || protocol.clone(), |protocol| check(protocol).is_ok());
+    let verify = best_of(10, || protocol.clone(), |protocol| check(protocol).is_ok());
     // Eight bytes an element and 32 a digest: only lengths take a varying number of bytes.
     let proof_bytes = postcard::to_allocvec(&proof)?.len();
 
     let measurement = Measurement::new(name)
-        .figure("commit_s", commit_s)
-        .figure("open_s", open_s)
-        .figure("verify_ms", 1000.0 * verify_s)
+        .time("commit", "s", 1.0, committing.seconds())
+        .time("open", "s", 1.0, opening.seconds())
+        .figure("verify_ms", 1000.0 * verify.wall)
         .bytes("proof_bytes", proof_bytes);
     Ok(peak
         .into_iter()
