@@ -1,0 +1,117 @@
+//! What we measure of our own: the only place that knows our interfaces.
+
+use std::sync::Arc;
+
+use assay_commitments::codec::Writer;
+use assay_commitments::layout::{Layout, MatrixShape};
+use assay_commitments::merkle::{Hash, MerkleTree, verify_indices};
+use assay_commitments::params::{CodeParams, MAX_CLAIMS};
+use assay_commitments::weights::{BilinearClaim, LayerPolynomial, commit, open, verify};
+use assay_sumcheck::field::{E, F, e_mul_f, f_from_i64, f_from_u64};
+use assay_sumcheck::transcript::{First, Follows, Reduction, Step, Transcript};
+
+use crate::random::SplitMix;
+use crate::report::{Best, Measurement, best_of, peak_memory, reset_peak_memory};
+use crate::{Failure, OpeningArgs};
+
+/// The step before an opening.
+#[derive(Debug)]
+enum Before {}
+
+impl Step for Before {
+    const LABEL: &'static str = "bench";
+}
+impl First for Before {}
+impl Follows<Before> for Reduction {}
+
+fn transcript() -> Transcript<Reduction> {
+    Transcript::<Before>::start("bench/opening").advance()
+}
+
+/// One opening of one claim on one matrix, as square as it gets. Regime, rate and grinding are those of
+/// the smallest proof; the arguments for them do not count yet.
+pub(crate) fn opening(args: &OpeningArgs) -> Result<Measurement, Failure> {
+    let output_log = args.log_size / 2;
+    let shape = MatrixShape { inputs: 1 << (args.log_size - output_log), outputs: 1 << output_log };
+    let layout = Arc::new(Layout::new(&[shape])?);
+    let mut draws = SplitMix(3);
+    let polynomial = {
+        let mut weight = || {
+            let [a, b, ..] = draws.next().to_le_bytes();
+            f32::from(i16::from_le_bytes([a, b]))
+        };
+        let weights: Vec<f32> = (0..shape.weights()).map(|_| weight()).collect();
+        LayerPolynomial::from_matrices(layout.clone(), &[&weights])?
+    };
+    let claim = claim(&polynomial, shape, &mut draws);
+    let params = CodeParams::for_layout(&layout);
+
+    reset_peak_memory();
+    let (mut committing, mut opening) = (Best::default(), Best::default());
+    let mut last = None;
+    for _ in 0..args.common.repeat.max(1) {
+        drop(last.take());
+        let tree = committing.run(|| commit(&polynomial, &params));
+        let claims = std::slice::from_ref(&claim);
+        let opened = opening.run(|| open(&polynomial, &tree, &params, claims, &mut transcript()));
+        last = Some((tree, opened));
+    }
+    let peak = peak_memory();
+    let (tree, opened) = last.ok_or("no run")?;
+
+    let root = tree.root();
+    let check = || verify(&root, &layout, &params, std::slice::from_ref(&claim), &opened, &mut transcript());
+    check().map(drop)?;
+    let verifying = best_of(10, || (), |()| check().is_ok());
+    let mut bytes = Writer::new();
+    opened.write(&mut bytes);
+
+    let security = params.security(MAX_CLAIMS).total.to_f64();
+    let measurement = Measurement::new("ours")
+        .time("commit", "s", 1.0, committing.seconds())
+        .time("open", "s", 1.0, opening.seconds())
+        .figure("verify_ms", 1000.0 * verifying.wall)
+        .bytes("proof_bytes", bytes.finish().len());
+    Ok(peak
+        .into_iter()
+        .fold(measurement, |measurement, peak| measurement.figure("peak_mib", peak))
+        .fact("parameters", format!("{params:?}"))
+        .fact("total_bits", security))
+}
+
+/// A true claim at a random point.
+fn claim(polynomial: &LayerPolynomial, shape: MatrixShape, draws: &mut SplitMix) -> BilinearClaim {
+    let input: Arc<[F]> = (0..shape.inputs).map(|_| f_from_u64(draws.next())).collect();
+    let mut extension = || {
+        let [a, b, c] = std::array::from_fn(|_| f_from_u64(draws.next()));
+        E::new(a, b, c)
+    };
+    let output: Vec<E> = (0..shape.outputs).map(|_| extension()).collect();
+    // A power-of-two matrix is one tile: a row of inputs for every output.
+    let rows = polynomial.coefficients().chunks_exact(input.len());
+    let sums = rows.map(|row| row.iter().zip(&*input).map(|(&weight, &x)| f_from_i64(weight.into()) * x).sum::<F>());
+    let value = sums.zip(&output).map(|(sum, &factor)| e_mul_f(factor, sum)).sum();
+    BilinearClaim { matrix: 0, input, output, value }
+}
+
+/// The transform of `2^row_log` rows of `2^log_columns` elements. It has no public name yet.
+pub(crate) fn ntt(_log_columns: u32, _row_log: u32, _repeat: u32) -> Measurement {
+    Measurement::new("ours").fact("missing", "the transform has no public name")
+}
+
+/// The tree over leaf hashes, the proof of some leaves and its verification.
+pub(crate) fn merkle(leaves: &[Hash], opened: &[usize], repeat: u32) -> Result<Measurement, Failure> {
+    let build = best_of(repeat, || leaves.to_vec(), MerkleTree::from_leaf_hashes);
+    let tree = MerkleTree::from_leaf_hashes(leaves.to_vec());
+    let prove = best_of(10, || (), |()| tree.open_indices(opened));
+    let hashes = tree.open_indices(opened);
+    let root = tree.bound_root();
+    let shown: Vec<(usize, Hash)> = opened.iter().filter_map(|&i| Some((i, *leaves.get(i)?))).collect();
+    let check = || verify_indices(&root, leaves.len(), &shown, &hashes);
+    check()?;
+    Ok(Measurement::new("ours")
+        .time("build", "ms", 1e3, build)
+        .figure("prove_us", 1e6 * prove.wall)
+        .figure("verify_us", 1e6 * best_of(10, || (), |()| check().is_ok()).wall)
+        .bytes("proof_bytes", hashes.as_flattened().len()))
+}

@@ -1,0 +1,5 @@
+//! The peers.
+
+pub(crate) mod dft;
+pub(crate) mod rs_merkle;
+pub(crate) mod whir;
