@@ -20,6 +20,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::report::{Measurement, Report};
 
+impl OpeningArgs {
+    /// Bits of grinding of the first level.
+    fn grinding(&self) -> u32 {
+        self.pow_bits.unwrap_or_else(|| self.log_size.saturating_sub(8).min(20))
+    }
+}
+
 /// What ends a run.
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -75,9 +82,13 @@ struct OpeningArgs {
     /// Negative logarithm of the rate of the first code.
     #[arg(long, default_value_t = 2)]
     rate_log: u32,
-    /// Bits of grinding that an opening may ask for: ours, and the peer's first configuration.
-    #[arg(long, default_value_t = 0)]
-    pow_bits: u32,
+    /// Bits of grinding of every level: ours, and the peer's first configuration. By default those that
+    /// our search takes.
+    #[arg(long)]
+    pow_bits: Option<u32>,
+    /// How much less encoding a folded vector may cost than committing did, as an exponent of two.
+    #[arg(long, default_value_t = 1)]
+    share_log: u32,
     /// Bits of grinding of further configurations of the peer.
     #[arg(long, value_delimiter = ',', default_value = "20")]
     peer_pow_bits: Vec<u32>,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use assay_commitments::codec::Writer;
 use assay_commitments::layout::{Layout, MatrixShape};
 use assay_commitments::merkle::{Hash, MerkleTree, verify_indices};
-use assay_commitments::params::{CodeParams, MAX_CLAIMS};
-use assay_commitments::weights::{BilinearClaim, LayerPolynomial, commit, open, verify};
+use assay_commitments::params::{CodeParams, Regime, Search};
+use assay_commitments::weights::{Claim, LayerPolynomial, Part, commit, open, verify};
 use assay_sumcheck::field::{E, F, e_mul_f, f_from_i64, f_from_u64};
 use assay_sumcheck::transcript::{First, Follows, Reduction, Step, Transcript};
 
@@ -28,8 +28,7 @@ fn transcript() -> Transcript<Reduction> {
     Transcript::<Before>::start("bench/opening").advance()
 }
 
-/// One opening of one claim on one matrix, as square as it gets. Regime, rate and grinding are those of
-/// the smallest proof; the arguments for them do not count yet.
+/// One opening of one claim on one matrix, as square as it gets.
 pub(crate) fn opening(args: &OpeningArgs) -> Result<Measurement, Failure> {
     let output_log = args.log_size / 2;
     let shape = MatrixShape { inputs: 1 << (args.log_size - output_log), outputs: 1 << output_log };
@@ -44,29 +43,40 @@ pub(crate) fn opening(args: &OpeningArgs) -> Result<Measurement, Failure> {
         LayerPolynomial::from_matrices(layout.clone(), &[&weights])?
     };
     let claim = claim(&polynomial, shape, &mut draws);
-    let params = CodeParams::for_layout(&layout);
+    let regime = match args.regime {
+        crate::Regime::Unique => Regime::UniqueDecoding,
+        crate::Regime::Johnson => Regime::Johnson,
+    };
+    let search = Search {
+        regime,
+        base_rates: (args.rate_log, args.rate_log),
+        recommit_share_log: args.share_log,
+        grinding: args.pow_bits,
+        ..Search::default()
+    };
+    let params = search.run(layout.log_size(), layout.min_input_log());
 
     reset_peak_memory();
     let (mut committing, mut opening) = (Best::default(), Best::default());
     let mut last = None;
     for _ in 0..args.common.repeat.max(1) {
         drop(last.take());
-        let tree = committing.run(|| commit(&polynomial, &params));
+        let tree = committing.run(|| commit(&polynomial, &params, usize::MAX, &|_| ()))?;
         let claims = std::slice::from_ref(&claim);
-        let opened = opening.run(|| open(&polynomial, &tree, &params, claims, &mut transcript()));
+        let opened = opening.run(|| open(&[(&polynomial, &tree)], &params, claims, &mut transcript()))?;
         last = Some((tree, opened));
     }
     let peak = peak_memory();
     let (tree, opened) = last.ok_or("no run")?;
 
-    let root = tree.root();
-    let check = || verify(&root, &layout, &params, std::slice::from_ref(&claim), &opened, &mut transcript());
+    let commitment = [tree.commitment()];
+    let check = || verify(&commitment, &layout, &params, std::slice::from_ref(&claim), &opened, &mut transcript());
     check().map(drop)?;
     let verifying = best_of(10, || (), |()| check().is_ok());
     let mut bytes = Writer::new();
     opened.write(&mut bytes);
 
-    let security = params.security(MAX_CLAIMS).total.to_f64();
+    let security = params.security(regime).total.to_f64();
     let measurement = Measurement::new("ours")
         .time("commit", "s", 1.0, committing.seconds())
         .time("open", "s", 1.0, opening.seconds())
@@ -75,12 +85,22 @@ pub(crate) fn opening(args: &OpeningArgs) -> Result<Measurement, Failure> {
     Ok(peak
         .into_iter()
         .fold(measurement, |measurement, peak| measurement.figure("peak_mib", peak))
-        .fact("parameters", format!("{params:?}"))
+        .fact("parameters", levels(&params))
         .fact("total_bits", security))
 }
 
+/// The levels of a code, for people.
+fn levels(params: &CodeParams) -> String {
+    let level = |code: assay_commitments::params::LevelCode| {
+        let (queries, work) = (code.queries, code.grinding);
+        format!("fold {} at rate 2^-{}, {queries} queries, pow {work}", code.fold_log, code.rate_log)
+    };
+    let levels: Vec<String> = params.codes().map(level).collect();
+    format!("{}; 2^{} sent", levels.join("; "), params.final_log())
+}
+
 /// A true claim at a random point.
-fn claim(polynomial: &LayerPolynomial, shape: MatrixShape, draws: &mut SplitMix) -> BilinearClaim {
+fn claim(polynomial: &LayerPolynomial, shape: MatrixShape, draws: &mut SplitMix) -> Claim {
     let input: Arc<[F]> = (0..shape.inputs).map(|_| f_from_u64(draws.next())).collect();
     let mut extension = || {
         let [a, b, c] = std::array::from_fn(|_| f_from_u64(draws.next()));
@@ -91,7 +111,7 @@ fn claim(polynomial: &LayerPolynomial, shape: MatrixShape, draws: &mut SplitMix)
     let rows = polynomial.coefficients().chunks_exact(input.len());
     let sums = rows.map(|row| row.iter().zip(&*input).map(|(&weight, &x)| f_from_i64(weight.into()) * x).sum::<F>());
     let value = sums.zip(&output).map(|(sum, &factor)| e_mul_f(factor, sum)).sum();
-    BilinearClaim { matrix: 0, input, output, value }
+    Claim { input, parts: vec![Part { polynomial: 0, matrix: 0, output }], value }
 }
 
 /// The transform of `2^row_log` rows of `2^log_columns` elements. It has no public name yet.

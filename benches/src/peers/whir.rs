@@ -37,8 +37,8 @@ pub(crate) fn all(args: &OpeningArgs) -> Vec<Measurement> {
         ([], Regime::Johnson) => [2, 3, 5].as_slice(),
         (given, _) => given,
     };
-    let mut pows = vec![args.pow_bits];
-    pows.extend(args.peer_pow_bits.iter().filter(|&&bits| bits != args.pow_bits));
+    let mut pows = vec![args.grinding()];
+    pows.extend(args.peer_pow_bits.iter().filter(|&&bits| bits != args.grinding()));
     let configurations = degrees.iter().flat_map(|&degree| pows.iter().map(move |&pow| (degree, pow)));
     configurations
         .map(|(degree, pow)| {
