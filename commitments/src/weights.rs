@@ -277,6 +277,45 @@ impl Opening {
     }
 }
 
+/// Bytes of an opening by what they show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpeningSizes {
+    /// Sumcheck rounds.
+    pub rounds: usize,
+    /// Columns of codewords.
+    pub columns: usize,
+    /// Hashes that lead from columns to roots.
+    pub paths: usize,
+    /// Folded vectors: commitments to them, and the one that is sent.
+    pub vectors: usize,
+}
+
+impl Opening {
+    /// What the bytes of the encoding are spent on, lengths and nonces apart.
+    pub fn sizes(&self) -> OpeningSizes {
+        let elements = |columns: &[Vec<Vec<E>>]| columns.iter().flatten().map(Vec::len).sum::<usize>();
+        let base: usize = self.base.columns.iter().flatten().map(Vec::len).sum();
+        let hashes = self.levels.iter().flat_map(|level| &level.hashes).chain(&self.base.hashes).map(Vec::len);
+        OpeningSizes {
+            rounds: self.rounds.len().saturating_mul(2 * EXTENSION_BYTES),
+            columns: self
+                .levels
+                .iter()
+                .map(|level| elements(&level.columns).saturating_mul(EXTENSION_BYTES))
+                .fold(base.saturating_mul(8), usize::saturating_add),
+            paths: hashes.sum::<usize>().saturating_mul(32),
+            vectors: self
+                .last
+                .len()
+                .saturating_mul(EXTENSION_BYTES)
+                .saturating_add(self.folds.len().saturating_mul(32 + EXTENSION_BYTES)),
+        }
+    }
+}
+
+/// Bytes of an element of the extension.
+const EXTENSION_BYTES: usize = 24;
+
 /// The number of rounds: one a variable of the polynomials, and one a bit of their number.
 fn round_count(params: &CodeParams, polynomials: usize) -> usize {
     params.log_size.saturating_add(crate::params::polynomial_variables(polynomials)) as usize
