@@ -128,20 +128,20 @@ fn answers_are_as_many_as_the_positions() {
     assert_eq!(base(|columns| columns[2].push(vec![F::ONE; 4])), SHAPE);
     assert_eq!(base(|columns| drop(columns.pop())), SHAPE);
     assert_eq!(base(|columns| columns.push(columns[0].clone())), SHAPE);
-    assert_eq!(base(|columns| drop(columns[0][3].pop())), SHAPE);
+    assert_eq!(base(|columns| columns[0][3].truncate(3)), SHAPE);
     assert_eq!(base(|columns| columns[0][3].push(F::ZERO)), SHAPE);
     let whole = |change: fn(&mut Opening)| {
         let mut opening = forger.open(0, |_| ());
         change(&mut opening);
         forger.verify(&opening, 0)
     };
-    assert_eq!(whole(|opening| drop(opening.rounds.pop())), SHAPE);
+    assert_eq!(whole(|opening| opening.rounds.truncate(9)), SHAPE);
     assert_eq!(whole(|opening| opening.rounds.push(opening.rounds[0])), SHAPE);
-    assert_eq!(whole(|opening| drop(opening.folds.pop())), SHAPE);
+    assert_eq!(whole(|opening| opening.folds.truncate(1)), SHAPE);
     assert_eq!(whole(|opening| drop(opening.levels.pop())), SHAPE);
     assert_eq!(whole(|opening| opening.levels.push(opening.levels[1].clone())), SHAPE);
     assert_eq!(whole(|opening| opening.last.push(E::ZERO)), SHAPE);
-    assert_eq!(whole(|opening| drop(opening.last.pop())), SHAPE);
+    assert_eq!(whole(|opening| opening.last.truncate(7)), SHAPE);
 }
 
 /// The vector of a level is another one that meets all claims so far, and is committed honestly: the queries to the
