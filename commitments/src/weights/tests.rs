@@ -10,6 +10,8 @@ use super::*;
 use crate::layout::MatrixShape;
 use crate::params::{Level, Search, polynomial_variables};
 
+mod forgers;
+
 /// The step before an opening; here also the source of random elements.
 struct Claimed;
 impl Step for Claimed {
