@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use assay_commitments::manifest::{Architecture, Manifest};
 use assay_commitments::trace::{TraceShape, TreeId};
+use assay_commitments::weights::MAX_OPENED_CLAIMS;
 use assay_commitments::{Hotkey, KvGroup, LayerIndex, Position};
 use sha3::digest::{ExtendableOutput, Update, XofReader};
 use sha3::{Digest, Sha3_256, Shake256};
@@ -144,9 +145,12 @@ impl Lengths {
 }
 
 /// Most cells that an audit may ask for, a cell of a complete proof counted once for each of its groups.
-/// The list of that many takes 300 MiB at most. The largest draw, 4096 cells and 64 columns of 1024
+/// The list of that many takes 20 MiB at most. The largest draw, 4096 cells and 64 columns of 1024
 /// layers, is 69632 cells.
-pub const MAX_CELLS: u64 = 1 << 22;
+pub const MAX_CELLS: u64 = 1 << 18;
+
+/// One opening shows the seven claims of every cell.
+const _: () = assert!(7 * MAX_CELLS <= MAX_OPENED_CLAIMS as u64);
 
 /// What is asked for, in the order in which a proof answers.
 #[derive(Clone, Debug, PartialEq, Eq)]

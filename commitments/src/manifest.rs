@@ -327,7 +327,7 @@ impl Manifest {
 
     /// Whether the parts agree with each other: the counts, and the code parameters with the layouts.
     /// A layout has one legal code, the one that the search finds: what a manifest could otherwise
-    /// choose (more queries, a lower rate) only makes others work.
+    /// choose (more queries, a lower rate) only makes others work. That code is secure for every layout.
     fn is_consistent(&self) -> bool {
         let architecture = &self.architecture;
         let (Ok(layer), Ok(head), Ok(shards)) =

@@ -16,8 +16,10 @@
 //!   `((2 (m + 1/2)^5 + 3 (m + 1/2) delta rho) / (3 rho^(3/2))) n + (m + 1/2) / sqrt(rho)`, with the
 //!   reduced rate `rho = (C - 1) / n` (Ben-Sasson, Carmon, Haböck, Kopparty, Saraf, "On proximity gaps
 //!   for Reed-Solomon codes", eprint 2025/2055, theorem 4.6). For interleaved words the same bound
-//!   holds, and a tensor of challenges adds the bounds of its factors (Bordage, Chiesa, Guan, Manzur,
-//!   eprint 2025/2051, lemma 4.4). The older bound `(l^7 / 3) (rho n)^2`, `l = (m' + 1/2) / sqrt(rho)`,
+//!   holds: were more challenges exceptional for a pair of interleaved words, each would stay so for a random
+//!   combination of their rows but with probability `1 / |E|`. A tensor of challenges adds the bounds of
+//!   its factors (Bordage, Chiesa, Guan, Manzur, eprint 2025/2051, lemma 4.4). Charging every row
+//!   once more would not move any total below 101 bits. The older bound `(l^7 / 3) (rho n)^2`, `l = (m' + 1/2) / sqrt(rho)`,
 //!   `m' = m / 2` (Haböck, eprint 2025/2110, theorem 2, by the argument of eprint 2020/654), is weaker;
 //!   by it an audit still has 96 bits wherever the first fold is over 32 rows or more, as in every usual
 //!   model: a test shows it.

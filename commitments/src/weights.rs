@@ -138,10 +138,13 @@ impl Claim {
     }
 }
 
+/// The most claims of one opening, the commitments' own apart.
+pub const MAX_OPENED_CLAIMS: usize = MAX_CLAIMS - MAX_POLYNOMIALS;
+
 /// Whether one opening can be about so many polynomials and these claims.
 fn fits(layout: &Layout, polynomials: usize, claims: &[Claim]) -> bool {
     (1..=MAX_POLYNOMIALS).contains(&polynomials)
-        && claims.len() <= MAX_CLAIMS - MAX_POLYNOMIALS
+        && claims.len() <= MAX_OPENED_CLAIMS
         && claims.iter().all(|claim| claim.fits(layout, polynomials))
 }
 
@@ -261,9 +264,12 @@ impl Opening {
     /// Takes an opening of so many polynomials.
     ///
     /// # Errors
-    /// [`Malformed`], for elements that are not canonical and for more columns or hashes than an
-    /// opening can need; fewer than it needs are for [`verify`] to find.
+    /// [`Malformed`], for parameters that are not well-formed, for elements that are not canonical, and for
+    /// more columns or hashes than an opening can need; fewer than it needs are for [`verify`] to find.
     pub fn read(from: &mut Reader<'_>, params: &CodeParams, polynomials: usize) -> Result<Self, Malformed> {
+        if !params.is_well_formed() {
+            return Err(Malformed::NotCanonical);
+        }
         let rounds = (0..round_count(params, polynomials))
             .map(|_| Ok(RoundProof { at_zero: E::read(from)?, leading: E::read(from)? }))
             .collect::<Result<_, Malformed>>()?;

@@ -29,8 +29,8 @@ use crate::params::{CodeParams, LevelCode, polynomial_variables};
 ///
 /// - The caller has absorbed, or derives from what it has absorbed, everything in the claims; this
 ///   function absorbs them again, whole.
-/// - Soundness: [`crate::security`]; parameters are to be checked with [`CodeParams::is_secure`] when a
-///   manifest is read.
+/// - Soundness: [`crate::security`]. A manifest that was read has the one legal code of its layouts, which is
+///   secure; for parameters from elsewhere ask [`CodeParams::is_secure`].
 /// - Time: [`CodeParams::verifier_time`], and for each claim a pass over its vectors.
 ///
 /// # Errors
