@@ -68,7 +68,7 @@ struct Step {
 impl Factors {
     /// The factors of the first `levels` levels below the node of this number.
     pub(crate) fn new(levels: u32, number: usize) -> Self {
-        let first = (levels % STEP > 0).then_some(levels % STEP);
+        let first = (!levels.is_multiple_of(STEP)).then_some(levels % STEP);
         let sizes = first.into_iter().chain((0..levels / STEP).map(|_| STEP));
         let steps = sizes.scan(0, |level, levels| {
             let step = Step::new(levels, (number as u64) << *level, *level);
@@ -94,14 +94,16 @@ impl Step {
     }
 }
 
-/// `1, base, base^2, ...`, as many as there are lanes.
+/// `1, base, base^2, ...`
+pub(super) fn powers(base: F) -> impl Iterator<Item = F> {
+    std::iter::successors(Some(F::ONE), move |&power| Some(power * base))
+}
+
+/// As many powers as there are lanes.
 fn first_powers(base: F) -> Block {
-    let mut power = F::ONE;
-    std::array::from_fn(|_| {
-        let value = power;
-        power *= base;
-        f_to_u64(value)
-    })
+    let mut block = Block::default();
+    block.iter_mut().zip(powers(base)).for_each(|(word, power)| *word = f_to_u64(power));
+    block
 }
 
 /// `products = values * by`, lane by lane.
@@ -166,9 +168,8 @@ where
             for j in 1..N {
                 values[j] = Split::product(l, l.load(&pieces[j][i]), l.factor(powers[j]));
             }
-            let values = values.fourier(l);
-            for j in 0..N {
-                l.store(&mut pieces[j][i], values[j].residue(l));
+            for (piece, value) in pieces.iter_mut().zip(values.fourier(l)) {
+                l.store(&mut piece[i], value.residue(l));
             }
         }
     }
