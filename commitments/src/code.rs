@@ -197,9 +197,15 @@ pub(crate) fn commit<S: Coefficients>(
                 reduce(leaves, nodes);
             },
         );
-        progress((number + 1) as f64 / count as f64);
+        progress(share(number + 1, count));
     }
     Ok(MerkleTop::from_nodes(code.codeword_length(), dropped, nodes).expect("the nodes are a level of the tree"))
+}
+
+/// How much of a whole is done.
+fn share(done: usize, whole: usize) -> f64 {
+    let [done, whole] = [done, whole].map(|count| f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    done / whole
 }
 
 /// The codeword of a vector, with its tree.

@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use super::Code;
 use super::lanes::{Field, Halves, LANES, Lanes, Task, run};
 use super::leaves::hash_columns;
-use super::residues::{Images, MAX_TERMS, powers};
-use super::transform::{Block, Factors, point, transform};
+use super::residues::{Images, MAX_TERMS};
+use super::transform::{Block, Factors, point, powers, transform};
 use crate::merkle::Hash;
 use crate::polynomial::Coefficients;
 
@@ -106,7 +106,7 @@ fn residues<S: Coefficients>(
         for i in 0..batches {
             let start = (task * batches + i) * batch;
             let per_term = length * code.rows;
-            if per_term % LANES == 0 {
+            if per_term.is_multiple_of(LANES) {
                 source.read(start * per_term, images.as_flattened_mut())?;
             } else {
                 for (k, images) in images.chunks_exact_mut(width).enumerate() {

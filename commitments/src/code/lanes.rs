@@ -40,6 +40,7 @@ pub(crate) trait Lanes: Copy {
     fn high_half(self, a: Self::V) -> Self::V;
     /// The low half, where the high one was.
     fn raise(self, a: Self::V) -> Self::V;
+    fn shift_left<const BITS: u32>(self, a: Self::V) -> Self::V;
     /// The low half of `low`, and above it that of `high`.
     fn join(self, low: Self::V, high: Self::V) -> Self::V;
     /// `x + value` where `a < b`, and `x` elsewhere.
@@ -137,6 +138,10 @@ impl Lanes for Portable {
         map(|i| a[i] << 32)
     }
     #[inline(always)]
+    fn shift_left<const BITS: u32>(self, a: Self::V) -> Self::V {
+        map(|i| a[i] << BITS)
+    }
+    #[inline(always)]
     fn join(self, low: Self::V, high: Self::V) -> Self::V {
         map(|i| low[i] & EPSILON | high[i] << 32)
     }
@@ -226,6 +231,10 @@ mod wide {
             self.avx512f._mm512_slli_epi64::<32>(a)
         }
         #[inline(always)]
+        fn shift_left<const BITS: u32>(self, a: __m512i) -> __m512i {
+            self.avx512f._mm512_slli_epi64::<BITS>(a)
+        }
+        #[inline(always)]
         fn join(self, low: __m512i, high: __m512i) -> __m512i {
             // Every second 32-bit half from a copy of `high` with its halves moved up.
             self.avx512f._mm512_mask_shuffle_epi32::<0b10_10_00_00>(low, 0xaaaa, high)
@@ -255,9 +264,10 @@ pub(crate) trait Field: Lanes {
         Factor { low: self.splat(value), high: self.splat(value >> 32) }
     }
 
+    /// A factor for every lane.
     #[inline(always)]
-    fn vector_factor(self, value: Self::V) -> Factor<Self::V> {
-        Factor { low: value, high: self.high_half(value) }
+    fn factors(self, values: Self::V) -> Factor<Self::V> {
+        Factor { low: values, high: self.high_half(values) }
     }
 
     /// The residue below p.
@@ -279,18 +289,22 @@ pub(crate) trait Field: Lanes {
         self.sub_if_less(self.sub(a, b), a, b, self.splat(EPSILON))
     }
 
+    /// The products of halves: both low ones, the high one of `a`, that of `b`, both.
+    #[inline(always)]
+    fn products(self, a: Self::V, b: Factor<Self::V>) -> [Self::V; 4] {
+        let a_high = self.high_half(a);
+        [self.mul(a, b.low), self.mul(a_high, b.low), self.mul(a, b.high), self.mul(a_high, b.high)]
+    }
+
     /// The product, any residue.
     #[inline(always)]
     fn f_mul(self, a: Self::V, b: Factor<Self::V>) -> Self::V {
-        let a_high = self.high_half(a);
-        let low = self.mul(a, b.low);
-        let middle = self.add(self.mul(a_high, b.low), self.high_half(low));
-        let other = self.add(self.mul(a, b.high), self.low_half(middle));
-        let high = self.add(self.mul(a_high, b.high), self.high_half(middle));
-        let high = self.add(high, self.high_half(other));
+        let [low, middle, other, high] = self.products(a, b);
+        let middle = self.add(middle, self.high_half(low));
+        let other = self.add(other, self.low_half(middle));
+        let high = self.add(self.add(high, self.high_half(middle)), self.high_half(other));
         let low = self.join(low, other);
-        // 2^64 = 2^32 - 1 and 2^96 = -1. No correction wraps: what is taken off is below 2^32, and the
-        // product that is added at most (2^32 - 1)^2, which is canonical.
+        // 2^64 = 2^32 - 1 and 2^96 = -1. What is taken off is below 2^32, and what is added canonical.
         let difference = self.f_sub(low, self.high_half(high));
         self.f_add(difference, self.mul(high, self.splat(EPSILON)))
     }

@@ -1,4 +1,8 @@
 //! Leaves of codewords.
+#![expect(
+    clippy::inline_always,
+    reason = "only code that is inlined is compiled for the instructions found at run time"
+)]
 
 use super::hashing::{self, keyed_hashes};
 use super::lanes::{Field, LANES, Lanes, Task, run};

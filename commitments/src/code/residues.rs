@@ -11,12 +11,17 @@ use assay_sumcheck::field::{F, P, f_to_u64};
 
 use super::Code;
 use super::lanes::{Field, Halves, LANES, Lanes, Task, run};
-use super::transform::{Block, point};
+use super::transform::{Block, point, powers};
 use crate::fixed_point::IMAGE_BITS;
 use crate::polynomial::Coefficients;
 
 /// Products of images with halves of elements that fit a signed 64-bit integer.
 pub(super) const MAX_TERMS: usize = 1 << (63 - IMAGE_BITS - 31);
+
+/// Pieces of a message that are summed at once.
+const BATCH: usize = 16;
+
+const _: () = assert!(BATCH <= MAX_TERMS);
 
 /// Blocks that are read from a source at once.
 const PIECE: usize = 1 << 10;
@@ -64,15 +69,11 @@ impl OfImages {
                 continue;
             }
             target.fill(Block::default());
-            for (block, powers) in self.powers.chunks(MAX_TERMS).enumerate() {
-                scratch.sums.clear();
-                scratch.sums.resize(target.len(), Sums::default());
-                for (i, &power) in powers.iter().enumerate() {
-                    let piece = block * MAX_TERMS + i;
-                    scratch.read(source, self.rows, start + piece * self.length, target.len())?;
-                    run(Accumulate { images: &scratch.images, power, sums: &mut scratch.sums });
-                }
-                run(AddTotals { sums: &scratch.sums, target });
+            for (batch, powers) in self.powers.chunks(BATCH).enumerate() {
+                let first = start + batch * BATCH * self.length;
+                let images =
+                    scratch.read_pieces(source, self.rows, (first, self.length), powers.len(), target.len())?;
+                run(AddProducts { images, powers, target });
             }
         }
         Ok(())
@@ -83,7 +84,6 @@ impl OfImages {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch {
     images: Vec<Images>,
-    sums: Vec<Sums>,
 }
 
 impl Scratch {
@@ -95,28 +95,34 @@ impl Scratch {
         start: usize,
         blocks: usize,
     ) -> Result<&[Images], S::Error> {
-        self.images.resize(blocks, Images::default());
-        let images = self.images.as_flattened_mut();
+        self.read_pieces(source, rows, (start, 0), 1, blocks)
+    }
+
+    /// The same for `count` pieces, which begin at `start`, `start + distance` and so on.
+    fn read_pieces<S: Coefficients>(
+        &mut self,
+        source: &S,
+        rows: usize,
+        (start, distance): (usize, usize),
+        count: usize,
+        blocks: usize,
+    ) -> Result<&[Images], S::Error> {
+        self.images.resize(count * blocks, Images::default());
         let width = rows.next_multiple_of(LANES);
-        let count = images.len() / width;
-        source.read(start * rows, &mut images[..count * rows])?;
-        if rows < width {
-            for column in (0..count).rev() {
-                images.copy_within(column * rows..(column + 1) * rows, column * width);
-                images[column * width + rows..(column + 1) * width].fill(0);
+        for (piece, images) in self.images.chunks_exact_mut(blocks).enumerate() {
+            let images = images.as_flattened_mut();
+            let columns = images.len() / width;
+            source.read((start + piece * distance) * rows, &mut images[..columns * rows])?;
+            if rows < width {
+                for column in (0..columns).rev() {
+                    images.copy_within(column * rows..(column + 1) * rows, column * width);
+                    images[column * width + rows..(column + 1) * width].fill(0);
+                }
             }
         }
         Ok(&self.images)
     }
 }
-
-/// `1, base, base^2, ...`
-pub(super) fn powers(base: F) -> impl Iterator<Item = F> {
-    std::iter::successors(Some(F::ONE), move |&power| Some(power * base))
-}
-
-/// Sums for the lower and the upper halves of the elements.
-pub(super) type Sums = [Block; 2];
 
 /// Images as canonical elements.
 struct Embed<'a> {
@@ -136,42 +142,29 @@ impl Task for Embed<'_> {
     }
 }
 
-/// `sums += power * images`.
-struct Accumulate<'a> {
+/// `target += sum_k powers[k] images[k]`, canonical; the images of one power after those of the other.
+struct AddProducts<'a> {
     images: &'a [Images],
-    power: Halves,
-    sums: &'a mut [Sums],
-}
-
-impl Task for Accumulate<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
-        let halves = self.power.words().map(|word| l.splat(word));
-        for (sums, images) in self.sums.iter_mut().zip(self.images) {
-            let value = l.extend(images);
-            for (sum, half) in sums.iter_mut().zip(halves) {
-                l.store(sum, l.add(l.load(sum), l.mul_signed(value, half)));
-            }
-        }
-    }
-}
-
-/// `target += sums`.
-struct AddTotals<'a> {
-    sums: &'a [Sums],
+    powers: &'a [Halves],
     target: &'a mut [Block],
 }
 
-impl Task for AddTotals<'_> {
+impl Task for AddProducts<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        for (target, [low, high]) in self.target.iter_mut().zip(self.sums) {
-            let total = l.canonical(l.total(l.load(low), l.load(high)));
-            l.store(target, l.f_add(l.load(target), total));
+        let distance = self.target.len();
+        for (v, target) in self.target.iter_mut().enumerate() {
+            let mut sums = [l.splat(0); 2];
+            for (images, power) in self.images[v..].iter().step_by(distance).zip(self.powers) {
+                let value = l.extend(images);
+                let [low, high] = power.words();
+                sums[0] = l.add(sums[0], l.mul_signed(value, l.splat(low)));
+                sums[1] = l.add(sums[1], l.mul_signed(value, l.splat(high)));
+            }
+            let sum = l.f_add(l.total(sums[0], sums[1]), l.load(target));
+            l.store(target, l.canonical(sum));
         }
     }
 }

@@ -15,13 +15,13 @@ use crate::merkle::verify_indices;
 struct Made(usize);
 
 impl Made {
-    fn image(&self, i: usize) -> i32 {
+    fn image(i: usize) -> i32 {
         let mixed = ((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 30) % ((1 << 25) - 1);
         i32::try_from(mixed).unwrap() - (1 << 24) + 1
     }
 
-    fn row(&self, code: &Code, row: usize) -> Vec<F> {
-        let entry = |column| f_from_i64(i64::from(self.image(row + code.rows * column)));
+    fn row(code: &Code, row: usize) -> Vec<F> {
+        let entry = |column| f_from_i64(i64::from(Self::image(row + code.rows * column)));
         (0..code.message_length()).map(entry).collect()
     }
 }
@@ -36,7 +36,7 @@ impl Coefficients for Made {
     fn read(&self, start: usize, out: &mut [i32]) -> Result<(), Infallible> {
         assert!(start + out.len() <= self.0);
         for (i, out) in out.iter_mut().enumerate() {
-            *out = self.image(start + i);
+            *out = Self::image(start + i);
         }
         Ok(())
     }
@@ -80,6 +80,70 @@ const CODES: [(usize, u32, u32); 16] = [
     (130, 2, 1),
 ];
 
+/// Whatever instructions this machine has, its results are those of plain arithmetic.
+#[test]
+fn lanes_agree_with_the_field() {
+    struct Operations([u64; LANES], [u64; LANES]);
+
+    impl lanes::Task for Operations {
+        type Output = [[u64; LANES]; 6];
+
+        #[inline(always)]
+        fn run<L: lanes::Lanes>(self, l: L) -> [[u64; LANES]; 6] {
+            use lanes::Field as _;
+            let (a, b) = (l.load(&self.0), l.load(&self.1));
+            let canonical = l.canonical(b);
+            let results = [
+                l.f_add(a, canonical),
+                l.f_sub(a, canonical),
+                l.f_mul(a, l.factors(b)),
+                l.total(a, b),
+                canonical,
+                l.join(a, b),
+            ];
+            let mut words = [[0; LANES]; 6];
+            for i in 0..6 {
+                l.store(&mut words[i], results[i]);
+            }
+            words
+        }
+    }
+
+    use lanes::Task as _;
+    let p = assay_sumcheck::field::P;
+    let edges = [0, 1, 2, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, 1 << 63, p - 1, p, p + 1];
+    let words: Vec<u64> =
+        edges.into_iter().flat_map(|edge| [edge, !edge, edge.wrapping_mul(0x9e37_79b9_7f4a_7c15)]).collect();
+    let signed = |word: u64| f_from_i64(word.cast_signed());
+    for &a in &words {
+        for b in words.chunks_exact(2) {
+            let b: [u64; LANES] = std::array::from_fn(|i| b[i % 2]);
+            let results = lanes::run(Operations([a; LANES], b));
+            assert_eq!(results, Operations([a; LANES], b).run(lanes::Portable));
+            for i in 0..LANES {
+                let [x, y] = [a, b[i]].map(f_from_u64);
+                let total = signed(a) + signed(b[i]) * f_from_u64(1 << 32);
+                let [sum, difference, product, both, canonical, joined] = results.map(|words| words[i]);
+                assert_eq!([sum, difference, product, both].map(f_from_u64), [x + y, x - y, x * y, total]);
+                assert_eq!((canonical, joined), (f_to_u64(y), a & 0xffff_ffff | b[i] << 32));
+            }
+        }
+    }
+}
+
+#[test]
+fn halves_make_up_elements() {
+    let p = assay_sumcheck::field::P;
+    let middle = (1 << 63) - (1 << 31);
+    for integer in
+        [0, 1, (1 << 31) - 1, 1 << 31, middle - 1, middle, middle + 1, p / 2, p / 2 + 1, p - (1 << 31), p - 1]
+    {
+        let lanes::Halves { low, high } = lanes::Halves::of(integer);
+        let [low, high] = [low, high].map(|half| f_from_i64(i64::from(half)));
+        assert_eq!(low + high * f_from_u64(1 << 32), f_from_u64(integer));
+    }
+}
+
 #[test]
 fn points_are_those_of_the_reversed_order() {
     for log in 0..8 {
@@ -96,7 +160,7 @@ fn codewords_are_the_values_of_the_messages() {
     for (rows, message_log, rate_log) in CODES {
         let code = code(rows, message_log, rate_log);
         let source = made(&code);
-        let messages: Vec<Vec<F>> = (0..rows).map(|row| source.row(&code, row)).collect();
+        let messages: Vec<Vec<F>> = (0..rows).map(|row| Made::row(&code, row)).collect();
         let columns: Vec<Vec<F>> = (0..code.codeword_length())
             .map(|position| {
                 let point = slow_point(code.codeword_log(), position);
@@ -130,7 +194,7 @@ fn large_codewords_agree_with_the_library() {
     let code = code(4, 16, 1);
     let source = made(&code);
     let transforms: Vec<Vec<F>> = (0..code.rows)
-        .map(|row| Radix2EvaluationDomain::<F>::new(code.codeword_length()).unwrap().fft(&source.row(&code, row)))
+        .map(|row| Radix2EvaluationDomain::<F>::new(code.codeword_length()).unwrap().fft(&Made::row(&code, row)))
         .collect();
     let leaf = |position: usize| {
         let i = position.reverse_bits() >> (usize::BITS - code.codeword_log());
@@ -155,7 +219,7 @@ fn weighted_sums_agree_with_their_definition() {
     };
     for (rows, columns) in [(1, 1), (1, 5), (4, 1), (2, 64), (8, 3), (32, 300), (16, 4000), (512, 40), (1000, 9)] {
         let source = Made(rows * columns);
-        let entry = |row: usize, column: usize| e_from_f(f_from_i64(i64::from(source.image(row + rows * column))));
+        let entry = |row: usize, column: usize| e_from_f(f_from_i64(i64::from(Made::image(row + rows * column))));
         let eq: Vec<E> = (0..rows as u64).map(element).collect();
         let folded: Vec<E> = (0..columns).map(|c| (0..rows).map(|r| eq[r] * entry(r, c)).sum()).collect();
         assert_eq!(fold_rows(&source, &eq, columns), Ok(folded));
