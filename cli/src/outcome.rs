@@ -94,13 +94,16 @@ impl From<CheckpointError> for Fault {
             | CheckpointError::NoFile { .. }
             | CheckpointError::Io { .. }
             | CheckpointError::Config { .. }
-            | CheckpointError::Dtype { .. } => Outcome::Usage,
+            | CheckpointError::Dtype { .. }
+            | CheckpointError::Changed { .. } => Outcome::Usage,
             // A file of it is broken.
             CheckpointError::Json { .. }
             | CheckpointError::Tokenizer { .. }
             | CheckpointError::Template { .. }
             | CheckpointError::Index { .. }
             | CheckpointError::Weights { .. }
+            | CheckpointError::Repeated { .. }
+            | CheckpointError::Twice { .. }
             | CheckpointError::MissingTensor { .. }
             | CheckpointError::Shape { .. }
             | CheckpointError::NotFinite { .. } => Outcome::Damaged,
