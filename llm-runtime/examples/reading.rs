@@ -39,10 +39,9 @@ where
         const PIECE: usize = 1 << 20;
         let size = 1_usize << polynomial.layout().log_size();
         let begin = Instant::now();
-        (0..size.div_ceil(PIECE)).into_par_iter().try_for_each_init(
-            || vec![0_i32; PIECE],
-            |piece, number| polynomial.read(number * PIECE, piece),
-        )?;
+        (0..size.div_ceil(PIECE))
+            .into_par_iter()
+            .try_for_each_init(|| vec![0_i32; PIECE], |piece, number| polynomial.read(number * PIECE, piece))?;
         let seconds = begin.elapsed().as_secs_f64();
         println!("read {:.0} M weights/s", polynomial.count() as f64 / seconds / 1e6);
         Ok(WeightRoot([0; 32]))
@@ -52,8 +51,15 @@ where
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::temp_dir().join("assay-reading");
     let numbers = Numbers {
-        vocab_size: 4096, hidden: 1024, layers: 3, heads: 16, kv_heads: 4, head_dim: 64, ffn: 2816,
-        max_positions: 128, tied: false,
+        vocab_size: 4096,
+        hidden: 1024,
+        layers: 3,
+        heads: 16,
+        kv_heads: 4,
+        head_dim: 64,
+        ffn: 2816,
+        max_positions: 128,
+        tied: false,
     };
     for numbers in [numbers, Numbers { hidden: 576, head_dim: 36, ffn: 1536, ..numbers }] {
         synthetic::write(&numbers, 1, &folder)?;

@@ -43,14 +43,7 @@ pub struct Checkpoint {
 }
 
 /// Files of a folder that decide what model it is, beside the weights.
-const SMALL_FILES: [&str; 6] = [
-    CONFIG,
-    GENERATION_CONFIG,
-    TOKENIZER,
-    template::CONFIG,
-    template::FILE,
-    weights::INDEX,
-];
+const SMALL_FILES: [&str; 6] = [CONFIG, GENERATION_CONFIG, TOKENIZER, template::CONFIG, template::FILE, weights::INDEX];
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";

@@ -8,6 +8,7 @@ use crate::outcome::CommandResult;
 mod commit;
 mod inspect;
 mod memory;
+mod streaming;
 mod verify;
 
 /// What to do with a model.

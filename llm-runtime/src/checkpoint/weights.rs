@@ -254,7 +254,8 @@ impl WeightFiles {
         }
         let place = |tensor: Tensor| {
             let name = names::of(tensor);
-            let missing = |file: usize| CheckpointError::MissingTensor { path: files[file].path.clone(), name: name.clone() };
+            let missing =
+                |file: usize| CheckpointError::MissingTensor { path: files[file].path.clone(), name: name.clone() };
             let file = match &index {
                 None => 0,
                 Some(index) => *index.get(&name).ok_or_else(|| missing(0))?,
@@ -319,7 +320,8 @@ impl WeightFiles {
         least: usize,
     ) -> Result<&'a [u8], CheckpointError> {
         // The kernel maps whole pages and memmap2 sees to that; nothing is lost by any start.
-        let covers = window.as_ref().and_then(|window| window.bytes(file, at)).is_some_and(|bytes| bytes.len() >= least);
+        let covers =
+            window.as_ref().and_then(|window| window.bytes(file, at)).is_some_and(|bytes| bytes.len() >= least);
         if !covers {
             // The old one goes first: there are never two.
             *window = None;
