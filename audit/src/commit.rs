@@ -227,7 +227,9 @@ impl<W: ModelWeights + ?Sized> PolynomialWeights<'_, W> {
             let first = (tile.first_output + row) * row_length + tile.first_input + column;
             let there = part.length.saturating_sub(first).min(values.len());
             let (values, padding) = values.split_at_mut(there);
-            self.weights.read(part.tensor, part.first + first, values)?;
+            if !values.is_empty() {
+                self.weights.read(part.tensor, part.first + first, values)?;
+            }
             padding.fill(0.0);
             for (image, value) in run.iter_mut().zip(&buffer) {
                 *image = scale.image(*value);

@@ -259,10 +259,9 @@ impl Partial {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.file.write_all(bytes).and_then(|()| self.file.sync_data()).map_err(|error| {
-            let (path, done) = (self.path.display(), self.done.len());
+            let path = self.path.display();
             Fault::usage(format!(
-                "{path}: cannot be written: {error}: make room and run this again, which goes on after the {done} \
-                polynomials that are done"
+                "{path}: cannot be written: {error}: make room and run this again, it goes on from here"
             ))
         })
     }
