@@ -14,6 +14,12 @@
 
 pub mod assets;
 pub mod challenge;
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "the prover works on what its owner gave it"
+)]
+pub mod commit;
 mod decode;
 mod domains;
 pub mod finish;

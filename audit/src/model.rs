@@ -1,18 +1,13 @@
 //! A model on the prover's side: its weights, their commitments, and the manifest made of them.
 
-use std::sync::Arc;
-
-use assay_commitments::fixed_point::ImageError;
-use assay_commitments::manifest::{
-    Architecture, ArchitectureError, HeadEntry, LayerEntry, Manifest, Matrix, small_digest,
-};
+use assay_commitments::manifest::{Architecture, ArchitectureError, Manifest};
 use assay_commitments::params::CodeParams;
-use assay_commitments::rows::{Profile, encode_row};
-use assay_commitments::trace::row_digest;
-use assay_commitments::weights::{LayerPolynomial, WeightTree, commit};
+use assay_commitments::rows::Profile;
+use assay_commitments::weights::{LayerPolynomial, WeightCommitment, WeightTree, commit};
 use thiserror::Error;
 
 use crate::assets::EmbeddingTable;
+use crate::commit::{Committer, ModelWeights, PolynomialWeights, Polynomials, Surroundings, Tensor, manifest};
 
 /// The weights of a decoder layer as f32.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,53 +38,117 @@ impl ModelTensors {
     pub fn head(&self) -> &[f32] {
         self.head.as_deref().unwrap_or(&self.embeddings)
     }
+
+    /// The weights of a tensor, row by row, if there is such a tensor.
+    pub fn values(&self, tensor: Tensor) -> Option<&[f32]> {
+        let layer = |number: usize| self.layers.get(number);
+        match tensor {
+            Tensor::Embeddings => Some(&self.embeddings),
+            Tensor::InputNorm(number) => layer(number).map(|layer| layer.input_norm.as_slice()),
+            Tensor::PostNorm(number) => layer(number).map(|layer| layer.post_norm.as_slice()),
+            Tensor::Matrix(number, matrix) => layer(number)?.matrices.get(matrix.index()).map(Vec::as_slice),
+            Tensor::FinalNorm => Some(&self.final_norm),
+            Tensor::Head => self.head.as_deref(),
+        }
+    }
 }
 
-/// Why weights cannot be committed.
+/// Why weights in memory cannot be committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CommitError {
     /// A number of the architecture is out of range.
     #[error(transparent)]
     Architecture(#[from] ArchitectureError),
     /// A tensor has another size than the architecture says.
-    #[error("a tensor of the {0} has another size than the architecture says")]
-    Size(&'static str),
-    /// A weight of a norm is no number.
-    #[error("the {0} holds a weight that is NaN or infinite")]
-    Norm(NormPlace),
+    #[error("the {0} has another size than the architecture says")]
+    Size(Tensor),
+    /// Another number of decoder layers than the architecture says.
+    #[error("there are {found} decoder layers where the architecture says {expected}")]
+    Layers {
+        /// Layers there are.
+        found: usize,
+        /// Layers there should be.
+        expected: u32,
+    },
     /// A weight is no number.
-    #[error("the {place} holds a weight that is NaN or infinite ({error})")]
-    Weight {
-        /// Which part of the model.
-        place: &'static str,
-        /// Which weight.
-        error: ImageError,
+    #[error("the {tensor} holds a weight that is NaN or infinite, at index {index}")]
+    NotFinite {
+        /// Where it is.
+        tensor: Tensor,
+        /// Which it is, counted row by row.
+        index: usize,
     },
 }
 
-/// A norm of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormPlace {
-    /// The norm before attention of the layer with that number.
-    Input(usize),
-    /// The norm before the MLP of the layer with that number.
-    Post(usize),
-    /// The last norm.
-    Final,
+/// A model in memory, as something that is read piece by piece.
+struct InMemory<'a> {
+    architecture: &'a Architecture,
+    tensors: &'a ModelTensors,
 }
 
-impl std::fmt::Display for NormPlace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Input(layer) => write!(f, "input norm of layer {layer}"),
-            Self::Post(layer) => write!(f, "post-attention norm of layer {layer}"),
-            Self::Final => f.write_str("final norm"),
+impl<'a> InMemory<'a> {
+    /// Checks the sizes of all tensors.
+    fn new(architecture: &'a Architecture, tensors: &'a ModelTensors) -> Result<Self, CommitError> {
+        let (found, expected) = (tensors.layers.len(), architecture.layers);
+        if found as u64 != u64::from(expected) {
+            return Err(CommitError::Layers { found, expected });
         }
+        for tensor in Tensor::all(architecture) {
+            if tensors.values(tensor).is_none_or(|values| values.len() != tensor.length(architecture)) {
+                return Err(CommitError::Size(tensor));
+            }
+        }
+        Ok(Self { architecture, tensors })
     }
 }
 
-/// Gives the tree of a polynomial, known by its number, under its code.
-pub type TreeSource<'a> = dyn FnMut(usize, &LayerPolynomial, &CodeParams) -> WeightTree + 'a;
+impl ModelWeights for InMemory<'_> {
+    type Error = CommitError;
+
+    fn architecture(&self) -> &Architecture {
+        self.architecture
+    }
+
+    fn read(&self, tensor: Tensor, start: usize, out: &mut [f32]) -> Result<(), CommitError> {
+        let values = self.tensors.values(tensor).and_then(|values| values.get(start..)?.get(..out.len()));
+        let values = values.ok_or(CommitError::Size(tensor))?;
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            return Err(CommitError::NotFinite { tensor, index: start + index });
+        }
+        out.copy_from_slice(values);
+        Ok(())
+    }
+}
+
+/// Gives the tree of a polynomial, known by its number and the digests of its matrices, under its code.
+pub type TreeSource<'a> = dyn FnMut(usize, &[[u8; 32]], &LayerPolynomial, &CodeParams) -> WeightTree + 'a;
+
+/// Keeps polynomials and trees.
+struct Keeper<'a, 'b> {
+    tree: &'a mut TreeSource<'b>,
+    /// How many polynomials there are.
+    total: usize,
+    progress: &'a mut dyn FnMut(usize, usize),
+    done: Vec<CommittedPolynomial>,
+}
+
+impl Committer<InMemory<'_>> for Keeper<'_, '_> {
+    type Error = CommitError;
+
+    fn commit(
+        &mut self,
+        number: usize,
+        weights: &PolynomialWeights<'_, InMemory<'_>>,
+        code: &CodeParams,
+    ) -> Result<WeightCommitment, CommitError> {
+        let polynomial = LayerPolynomial::load(weights, weights.exponents().to_vec())?;
+        let tree = (self.tree)(number, weights.digests(), &polynomial, code);
+        let commitment = tree.commitment();
+        self.done.push(CommittedPolynomial { polynomial, tree });
+        (self.progress)(self.done.len(), self.total);
+        Ok(commitment)
+    }
+}
 
 /// A polynomial and the tree over its codeword.
 #[derive(Debug)]
@@ -137,7 +196,9 @@ impl CommittedModel {
         chat_template: Option<&[u8]>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, CommitError> {
-        let tree = &mut |_, polynomial: &LayerPolynomial, code: &CodeParams| commit_in_memory(polynomial, code);
+        let tree = &mut |_, _: &[[u8; 32]], polynomial: &LayerPolynomial, code: &CodeParams| {
+            commit_in_memory(polynomial, code)
+        };
         Self::commit_with(architecture, tensors, profile, tokenizer, chat_template, tree, progress)
     }
 
@@ -157,59 +218,23 @@ impl CommittedModel {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, CommitError> {
         architecture.check()?;
-        check_sizes(architecture, tensors)?;
-        check_norms(tensors)?;
-        let layer_layout = Arc::new(architecture.layer_layout()?);
-        let head_layout = Arc::new(architecture.head_layout()?);
-        let layer_code = CodeParams::for_layout(&layer_layout);
-        let head_code = CodeParams::for_layout(&head_layout);
-        let shards = head_blocks(architecture, tensors.head())?;
-        let total = tensors.layers.len() + shards.len();
-
-        let mut commit_polynomial =
-            |number, polynomial, code| CommittedPolynomial { tree: tree(number, &polynomial, code), polynomial };
-
-        let mut layers = Vec::with_capacity(tensors.layers.len());
-        for layer in &tensors.layers {
-            let matrices: Vec<&[f32]> = layer.matrices.iter().map(Vec::as_slice).collect();
-            let polynomial = LayerPolynomial::from_matrices(layer_layout.clone(), &matrices)
-                .map_err(|error| CommitError::Weight { place: "decoder layers", error })?;
-            layers.push(CommittedLayer {
-                weights: commit_polynomial(layers.len(), polynomial, &layer_code),
-                norms: [layer.input_norm.clone(), layer.post_norm.clone()],
-            });
-            progress(layers.len(), total);
-        }
-        let exponent = assay_commitments::fixed_point::exponent(tensors.head())
-            .map_err(|error| CommitError::Weight { place: "lm_head", error })?;
-        let mut head = Vec::with_capacity(shards.len());
-        for shard in &shards {
-            let polynomial = LayerPolynomial::with_exponents(head_layout.clone(), &[shard], &[exponent])
-                .map_err(|error| CommitError::Weight { place: "lm_head", error })?;
-            head.push(commit_polynomial(layers.len() + head.len(), polynomial, &head_code));
-            progress(layers.len() + head.len(), total);
-        }
-        let embeddings = EmbeddingTable::new(embedding_digests(architecture, profile, &tensors.embeddings));
-        let manifest = Manifest {
-            architecture: architecture.clone(),
-            profile,
-            tokenizer: *blake3::hash(tokenizer).as_bytes(),
-            chat_template: chat_template.map(|template| *blake3::hash(template).as_bytes()),
-            layer_code,
-            head_code,
-            embeddings: embeddings.root(),
-            layers: layers.iter().map(layer_entry).collect(),
-            head: HeadEntry {
-                shards: head.iter().map(|shard| shard.tree.commitment()).collect(),
-                exponent,
-                small: small_digest(&[&tensors.final_norm]),
-            },
-        };
-        Ok(Self { manifest, layers, head, final_norm: tensors.final_norm.clone(), embeddings })
+        let weights = InMemory::new(architecture, tensors)?;
+        let total = Polynomials::new(architecture)?.count();
+        let mut keeper = Keeper { tree, total, progress, done: Vec::with_capacity(total) };
+        let surroundings = Surroundings { profile, tokenizer, chat_template };
+        let (manifest, embeddings) = manifest(&weights, surroundings, &mut keeper)?;
+        let mut done = keeper.done.into_iter();
+        let layers = tensors.layers.iter().zip(done.by_ref());
+        let layers = layers.map(|(tensors, weights)| CommittedLayer {
+            weights,
+            norms: [tensors.input_norm.clone(), tensors.post_norm.clone()],
+        });
+        let layers = layers.collect();
+        Ok(Self { manifest, layers, head: done.collect(), final_norm: tensors.final_norm.clone(), embeddings })
     }
 }
 
-/// Commits a polynomial that lies in memory.
+/// Commits to a polynomial that lies in memory.
 pub fn commit_in_memory(polynomial: &LayerPolynomial, code: &CodeParams) -> WeightTree {
     match commit(polynomial, code, usize::MAX, &|_| ()) {
         Ok(tree) => tree,
@@ -217,70 +242,10 @@ pub fn commit_in_memory(polynomial: &LayerPolynomial, code: &CodeParams) -> Weig
     }
 }
 
-fn layer_entry(layer: &CommittedLayer) -> LayerEntry {
-    let mut exponents = [0; 7];
-    exponents.copy_from_slice(layer.weights.polynomial.exponents());
-    LayerEntry { weights: layer.weights.tree.commitment(), exponents, small: small_digest(&[&layer.norms[0], &layer.norms[1]]) }
-}
-
-/// lm_head cut into vocabulary blocks of equal size, the last padded with zeros.
-fn head_blocks(architecture: &Architecture, head: &[f32]) -> Result<Vec<Vec<f32>>, CommitError> {
-    let block = architecture.head_block()? as usize * architecture.hidden as usize;
-    Ok(head
-        .chunks(block)
-        .map(|chunk| {
-            let mut shard = chunk.to_vec();
-            shard.resize(block, 0.0);
-            shard
-        })
-        .collect())
-}
-
-fn embedding_digests(architecture: &Architecture, profile: Profile, embeddings: &[f32]) -> Vec<[u8; 32]> {
-    embeddings
-        .chunks(architecture.hidden as usize)
-        .map(|row| {
-            let mut bytes = Vec::with_capacity(row.len() * profile.element_bytes());
-            encode_row(profile, row, &mut bytes);
-            row_digest(&bytes)
-        })
-        .collect()
-}
-
-fn check_sizes(architecture: &Architecture, tensors: &ModelTensors) -> Result<(), CommitError> {
-    let same = |part, length: usize, expected: u64| {
-        if length as u64 == expected { Ok(()) } else { Err(CommitError::Size(part)) }
-    };
-    let hidden = u64::from(architecture.hidden);
-    let table = u64::from(architecture.vocab_size) * hidden;
-    same("embedding table", tensors.embeddings.len(), table)?;
-    same("lm_head", tensors.head().len(), table)?;
-    same("final norm", tensors.final_norm.len(), hidden)?;
-    same("decoder layers", tensors.layers.len(), u64::from(architecture.layers))?;
-    for layer in &tensors.layers {
-        same("decoder layers", layer.input_norm.len(), hidden)?;
-        same("decoder layers", layer.post_norm.len(), hidden)?;
-        for (matrix, values) in Matrix::ALL.iter().zip(&layer.matrices) {
-            let shape = architecture.shape(*matrix);
-            same("decoder layers", values.len(), u64::from(shape.inputs) * u64::from(shape.outputs))?;
-        }
-    }
-    Ok(())
-}
-
-/// Norm weights stand in a manifest by digest only, so nothing else looks at their values: with one that
-/// is no number, every proof under the manifest would fail in a place that names the miner.
-fn check_norms(tensors: &ModelTensors) -> Result<(), CommitError> {
-    let layers = tensors.layers.iter().enumerate().flat_map(|(number, layer)| {
-        [(NormPlace::Input(number), &layer.input_norm), (NormPlace::Post(number), &layer.post_norm)]
-    });
-    let mut norms = layers.chain([(NormPlace::Final, &tensors.final_norm)]);
-    let bad = norms.find(|(_, norm)| !norm.iter().all(|weight| weight.is_finite()));
-    bad.map_or(Ok(()), |(place, _)| Err(CommitError::Norm(place)))
-}
-
 #[cfg(test)]
 mod tests {
+    use assay_commitments::manifest::Matrix;
+
     use super::*;
 
     fn model() -> (Architecture, ModelTensors) {
@@ -313,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn norm_weights_that_are_no_numbers_are_refused_with_their_place() {
+    fn weights_that_are_no_numbers_are_refused_with_their_place() {
         let commit = |change: &dyn Fn(&mut ModelTensors)| {
             let (architecture, mut tensors) = model();
             change(&mut tensors);
@@ -322,15 +287,31 @@ mod tests {
         assert_eq!(commit(&|_| ()), Ok(()));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let places = [
-                (commit(&|t| t.layers[1].input_norm[3] = bad), NormPlace::Input(1)),
-                (commit(&|t| t.layers[0].post_norm[7] = bad), NormPlace::Post(0)),
-                (commit(&|t| t.final_norm[0] = bad), NormPlace::Final),
+                (commit(&|t| t.layers[1].input_norm[3] = bad), Tensor::InputNorm(1), 3),
+                (commit(&|t| t.layers[0].post_norm[7] = bad), Tensor::PostNorm(0), 7),
+                (commit(&|t| t.final_norm[0] = bad), Tensor::FinalNorm, 0),
+                (commit(&|t| t.embeddings[63] = bad), Tensor::Embeddings, 63),
+                (commit(&|t| t.layers[1].matrices[4][5] = bad), Tensor::Matrix(1, Matrix::Gate), 5),
             ];
-            for (result, place) in places {
-                assert_eq!(result, Err(CommitError::Norm(place)));
+            for (result, tensor, index) in places {
+                assert_eq!(result, Err(CommitError::NotFinite { tensor, index }));
             }
         }
-        let text = CommitError::Norm(NormPlace::Post(0)).to_string();
-        assert_eq!(text, "the post-attention norm of layer 0 holds a weight that is NaN or infinite");
+        let text = CommitError::NotFinite { tensor: Tensor::PostNorm(0), index: 1 }.to_string();
+        assert_eq!(text, "the post-attention norm of layer 0 holds a weight that is NaN or infinite, at index 1");
+    }
+
+    #[test]
+    fn tensors_of_another_size_are_refused_by_name() {
+        let commit = |change: &dyn Fn(&mut ModelTensors)| {
+            let (architecture, mut tensors) = model();
+            change(&mut tensors);
+            CommittedModel::commit(&architecture, &tensors, Profile::Bf16V1, b"{}", None, &mut |_, _| ()).map(|_| ())
+        };
+        let missing = commit(&|tensors| tensors.layers.truncate(1));
+        assert_eq!(missing, Err(CommitError::Layers { found: 1, expected: 2 }));
+        let long = commit(&|tensors| tensors.layers[1].matrices[6].push(0.0));
+        assert_eq!(long, Err(CommitError::Size(Tensor::Matrix(1, Matrix::Down))));
+        assert_eq!(commit(&|tensors| tensors.final_norm.clear()), Err(CommitError::Size(Tensor::FinalNorm)));
     }
 }

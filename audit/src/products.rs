@@ -54,12 +54,7 @@ pub(crate) fn combination(beta: E, signs: usize) -> Vec<E> {
 
 /// The claims that the opening of the layers must discharge; their polynomials are the challenge's
 /// layers in order.
-pub(crate) fn layer_claims(
-    challenge: &Challenge,
-    cells: &[CellProducts],
-    claims: &Claims,
-    powers: &[E],
-) -> Vec<Claim> {
+pub(crate) fn layer_claims(challenge: &Challenge, cells: &[CellProducts], claims: &Claims, powers: &[E]) -> Vec<Claim> {
     let layers = challenge.layers();
     let mut list = vec![];
     for ((cell, products), values) in challenge.cells.iter().zip(cells).zip(&claims.cells) {

@@ -7,8 +7,8 @@ use assay_commitments::manifest::{Architecture, Manifest, Matrix};
 use assay_commitments::merkle::range_hash_count;
 use assay_commitments::trace::{TraceShape, TreeId};
 use assay_commitments::weights::Opening;
-use assay_sumcheck::field::{f_from_bytes, f_to_bytes};
 use assay_sumcheck::F;
+use assay_sumcheck::field::{f_from_bytes, f_to_bytes};
 
 use crate::challenge::{Cell, Challenge};
 use crate::decode::MAX_CANDIDATES;

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{audit, calibrate, generate, model};
+use crate::commands::{audit, bench, calibrate, generate, model};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{complain, is_colour_wanted};
 
@@ -34,6 +34,8 @@ enum Command {
     Audit(audit::Command),
     /// Measure how far honest runs and cheats are from the thresholds of the profile
     Calibrate(calibrate::Args),
+    /// Measure one of the hot loops on random weights
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -41,7 +43,7 @@ impl Command {
     const fn default_log(&self) -> &'static str {
         match self {
             Self::Demo(_) => "off",
-            Self::Model(_) | Self::Generate(_) | Self::Audit(_) | Self::Calibrate(_) => "warn",
+            Self::Model(_) | Self::Generate(_) | Self::Audit(_) | Self::Calibrate(_) | Self::Bench(_) => "warn",
         }
     }
 
@@ -52,6 +54,7 @@ impl Command {
             Self::Generate(args) => generate::run(args),
             Self::Audit(command) => audit::run(command),
             Self::Calibrate(args) => calibrate::run(args),
+            Self::Bench(args) => bench::run(args),
         }
     }
 }

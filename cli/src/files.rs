@@ -18,6 +18,13 @@ pub(crate) fn tree_path(manifest: &Path) -> PathBuf {
     manifest.with_extension("tree")
 }
 
+/// Where the tree file grows until it is whole: beside the manifest, with another name than anybody gives.
+pub(crate) fn partial_path(manifest: &Path) -> PathBuf {
+    let mut name = manifest.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    manifest.with_file_name(name)
+}
+
 /// Reads a file that was named as an argument.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     fs::read(path).map_err(|error| match error.kind() {

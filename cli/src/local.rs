@@ -1,22 +1,23 @@
 //! A model folder made ready to serve, commit and prove in this process.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use assay_audit::assets::ModelAssets;
-use assay_audit::model::{CommitError, CommittedModel};
+use assay_audit::model::{CommitError, CommittedModel, commit_in_memory};
 use assay_audit::verdict::OwnFault;
 use assay_commitments::codec;
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::Profile;
-use assay_commitments::weights::{self, LayerPolynomial};
+use assay_commitments::weights::LayerPolynomial;
 use assay_llm_runtime::{Checkpoint, CheckpointError, Model, Numerics, RunError};
 use assay_miner::HonestBackend;
 use thiserror::Error;
 
 use crate::files::{MANIFEST_NAME, tree_path};
-use crate::tree_file::{KnownTrees, TreeFile};
+use crate::tree_file::{KnownTrees, Records};
 
 /// Why a model folder cannot be made ready.
 #[derive(Debug, Error)]
@@ -92,14 +93,14 @@ impl LocalModel {
 }
 
 /// Commits weights, with the trees that are known.
-pub(crate) fn commit(
+fn commit(
     checkpoint: &Checkpoint,
     known: Option<&KnownTrees>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<CommittedModel, CommitError> {
-    let tree = &mut |number, polynomial: &LayerPolynomial, code: &CodeParams| {
-        let known = known.and_then(|known| known.tree(number, polynomial, code));
-        known.unwrap_or_else(|| weights::commit(polynomial, code))
+    let tree = &mut |number, matrices: &[[u8; 32]], polynomial: &LayerPolynomial, code: &CodeParams| {
+        let known = known.and_then(|known| known.tree(number, matrices, code));
+        known.unwrap_or_else(|| commit_in_memory(polynomial, code))
     };
     CommittedModel::commit_with(
         &checkpoint.architecture,
@@ -114,16 +115,18 @@ pub(crate) fn commit(
 
 /// The trees beside a manifest file. Without a usable pair there are none and everything is committed
 /// again, which costs nothing but time.
-pub(crate) fn known_trees(manifest_path: &Path) -> Option<KnownTrees> {
+fn known_trees(manifest_path: &Path) -> Option<KnownTrees> {
     let trees_path = tree_path(manifest_path);
-    let trees = fs::read(&trees_path).ok()?;
-    let trees = TreeFile::decode(&trees)
-        .inspect_err(|error| tracing::warn!("{}: not used, {error}: commit again", trees_path.display()))
-        .ok()?;
+    if !trees_path.exists() {
+        return None;
+    }
+    let unused = |why: &dyn Display| tracing::warn!("{}: not used, {why}: commit again", trees_path.display());
+    let records = Records::open(&trees_path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let records = records.inspect_err(|error| unused(error)).ok()?;
     let manifest = codec::decode(&fs::read(manifest_path).ok()?).ok()?;
-    let known = trees.for_manifest(&manifest);
+    let known = KnownTrees::of_manifest(records, &manifest);
     if known.is_none() {
-        tracing::warn!("{}: not used, it belongs to another manifest: commit again", trees_path.display());
+        unused(&"it belongs to another manifest");
     }
     known
 }

@@ -6,6 +6,7 @@ use assay_audit::model::CommitError;
 use assay_audit::prompt::PromptError;
 use assay_audit::transcript_file::FileError;
 use assay_audit::verdict::Verdict;
+use assay_commitments::manifest::ArchitectureError;
 use assay_llm_runtime::{CheckpointError, RunError};
 use assay_miner::ServeError;
 use thiserror::Error;
@@ -94,13 +95,16 @@ impl From<CheckpointError> for Fault {
             | CheckpointError::NoFile { .. }
             | CheckpointError::Io { .. }
             | CheckpointError::Config { .. }
-            | CheckpointError::Dtype { .. } => Outcome::Usage,
+            | CheckpointError::Dtype { .. }
+            | CheckpointError::Changed { .. } => Outcome::Usage,
             // A file of it is broken.
             CheckpointError::Json { .. }
             | CheckpointError::Tokenizer { .. }
             | CheckpointError::Template { .. }
             | CheckpointError::Index { .. }
             | CheckpointError::Weights { .. }
+            | CheckpointError::Repeated { .. }
+            | CheckpointError::Twice { .. }
             | CheckpointError::MissingTensor { .. }
             | CheckpointError::Shape { .. }
             | CheckpointError::NotFinite { .. } => Outcome::Damaged,
@@ -133,6 +137,12 @@ impl From<LocalError> for Fault {
             LocalError::Commit(error) => error.into(),
             LocalError::Assets(_) => Self::damaged(error.to_string()),
         }
+    }
+}
+
+impl From<ArchitectureError> for Fault {
+    fn from(error: ArchitectureError) -> Self {
+        Self::usage(error.to_string())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -92,52 +93,81 @@ pub(crate) fn is_colour_wanted() -> bool {
 #[derive(Debug)]
 pub(crate) struct Progress {
     label: &'static str,
+    /// What is counted.
+    unit: Unit,
     begin: Instant,
-    bar: Option<ProgressBar>,
+    /// What was done before this began.
+    before: u64,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Steps,
+    Weights,
 }
 
 /// Work below this is over before a bar would be read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Progress {
+    /// Of a few steps.
     pub(crate) fn new(label: &'static str) -> Self {
-        Self { label, begin: Instant::now(), bar: None }
+        Self::of(label, Unit::Steps, 0)
     }
 
-    /// Takes note that `done` of `total` steps are done.
-    pub(crate) fn tell(&mut self, done: usize, total: usize) {
+    /// Of weights, some of which an earlier run has done.
+    pub(crate) fn of_weights(label: &'static str, before: u64) -> Self {
+        Self::of(label, Unit::Weights, before)
+    }
+
+    fn of(label: &'static str, unit: Unit, before: u64) -> Self {
+        Self { label, unit, begin: Instant::now(), before, bar: Mutex::new(None) }
+    }
+
+    /// Takes note that `done` of `total` are done, whatever thread tells it.
+    pub(crate) fn tell(&self, done: u64, total: u64) {
         let elapsed = self.begin.elapsed();
-        if self.bar.is_none() && is_watched() && elapsed > PATIENCE {
-            self.bar = Some(self.start_bar(total));
+        // A bar is as good after a panic as before it.
+        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        if bar.is_none() && is_watched() && elapsed > PATIENCE {
+            *bar = Some(self.start_bar(total));
         }
-        if let Some(bar) = &self.bar {
-            // indicatif's own estimate takes the steps before the bar was shown for instant ones.
-            let left = elapsed.as_secs_f64() / share(done, total) - elapsed.as_secs_f64();
-            bar.set_position(done as u64);
-            bar.set_message(seconds(left));
+        if let Some(bar) = bar.as_ref() {
+            // indicatif's own estimate takes what was done before the bar was shown for instant.
+            bar.set_position(done);
+            bar.set_message(self.message(done, total, elapsed.as_secs_f64()));
             if done >= total {
                 bar.finish_and_clear();
             }
         }
     }
 
-    fn start_bar(&self, total: usize) -> ProgressBar {
-        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}, {msg} left");
-        ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr())
+    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+    fn message(&self, done: u64, total: u64, elapsed: f64) -> String {
+        let by_this_run = done.saturating_sub(self.before).max(1) as f64;
+        let rate = by_this_run / elapsed.max(1e-3);
+        let left = seconds(total.saturating_sub(done) as f64 / rate);
+        match self.unit {
+            Unit::Steps => format!("{done}/{total}, {left} left"),
+            Unit::Weights => {
+                let [done, total] = [done, total].map(|count| count as f64 / 1e9);
+                format!("{done:.2}/{total:.2} G weights, {:.1} M/s, {left} left", rate / 1e6)
+            }
+        }
+    }
+
+    fn start_bar(&self, total: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template("{prefix} {wide_bar} {msg}");
+        ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
             .with_prefix(self.label)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
 }
 
-/// The share that is done; never 0, so that it can be divided by.
-#[expect(clippy::cast_precision_loss, reason = "a share")]
-fn share(done: usize, total: usize) -> f64 {
-    done.max(1) as f64 / total.max(1) as f64
-}
-
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.get_mut().unwrap_or_else(PoisonError::into_inner) {
             bar.finish_and_clear();
         }
     }
@@ -241,6 +271,14 @@ mod tests {
         assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([12, 4_096, 2_500_000].map(bytes), ["12 B", "4.1 KB", "2.5 MB"]);
         assert_eq!([0.0124, 0.5, 3.21, 125.0].map(seconds), ["12.4 ms", "500 ms", "3.2 s", "2 min 05 s"]);
+    }
+
+    #[test]
+    fn progress_tells_the_rate_and_what_is_left() {
+        let weights = Progress::of_weights("", 10_000_000_000);
+        let told = weights.message(11_000_000_000, 70_000_000_000, 50.0);
+        assert_eq!(told, "11.00/70.00 G weights, 20.0 M/s, 49 min 10 s left");
+        assert_eq!(Progress::new("").message(1, 4, 10.0), "1/4, 30.0 s left");
     }
 
     #[test]

@@ -570,3 +570,155 @@ fn a_reader_that_leaves_is_no_error() {
         assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
     }
 }
+
+/// A model that takes a few seconds to commit, in layers.
+const LARGER: Numbers = Numbers { hidden: 256, layers: 10, head_dim: 64, kv_heads: 4, ffn: 640, ..Numbers::TINY };
+
+/// A workshop with a larger model in `larger`.
+fn workshop_with_larger() -> Workshop {
+    let workshop = Workshop::new();
+    synthetic::write(&LARGER, 2, &workshop.path("larger")).expect("a model is written");
+    workshop
+}
+
+/// Starts to commit the larger model, and waits until some of it is done.
+fn begin_to_commit(workshop: &Workshop) -> std::process::Child {
+    let partial = workshop.path("larger/manifest.assay.partial");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_assay"))
+        .args(["model", "commit", &workshop.text("larger")])
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    // After a head of 42 bytes stand records: a length, so many bytes, a checksum.
+    let is_one_done = || {
+        let bytes = fs::read(&partial).unwrap_or_default();
+        let length = bytes.get(42..).and_then(|rest| rest.first_chunk()).map(|length| u64::from_le_bytes(*length));
+        length.is_some_and(|length| bytes.len() as u64 >= 42 + 8 + length + 32)
+    };
+    while !is_one_done() {
+        assert!(child.try_wait().expect("a child is asked").is_none(), "it is stopped before its end");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child
+}
+
+#[test]
+fn a_killed_commit_goes_on_where_it_was() {
+    let workshop = workshop_with_larger();
+    let model = workshop.text("larger");
+    let mut child = begin_to_commit(&workshop);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let names = ["larger/manifest.assay.partial", "larger/manifest.assay", "larger/manifest.tree"];
+    let exist = || names.map(|name| workshop.path(name).exists());
+    assert_eq!(exist(), [true, false, false]);
+
+    // What the file says of other weights is not believed.
+    let other = workshop.text("other.assay");
+    fs::copy(workshop.path(names[0]), workshop.path("other.assay.partial")).unwrap();
+    let run = assay(&["model", "commit", &workshop.model(), "--out", &other]);
+    assert!(run.code == 0 && run.stderr.contains("other.assay.partial: not used, it is of another model"), "{run:?}");
+
+    let resumed = Command::new(env!("CARGO_BIN_EXE_assay"))
+        .args(["model", "commit", &model, "--json"])
+        .env("RUST_LOG", "info")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(resumed.stderr).unwrap();
+    assert!(stderr.contains("polynomials were committed by an earlier run"), "{stderr}");
+    assert_eq!(exist(), [false, true, true]);
+    let fresh = workshop.text("fresh.assay");
+    prints(&["model", "commit", &model, "--out", &fresh]);
+    let read = |path: &str| fs::read(workshop.path(path)).unwrap();
+    assert_eq!(read("larger/manifest.assay"), read("fresh.assay"));
+    assert_eq!(read("larger/manifest.tree"), read("fresh.tree"));
+}
+
+#[test]
+fn a_folder_that_changes_while_it_is_committed_gives_no_manifest() {
+    let workshop = workshop_with_larger();
+    let child = begin_to_commit(&workshop);
+    let file = fs::File::options().append(true).open(workshop.path("larger/model.safetensors")).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(9)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("model.safetensors: changed while it was read"), "{stderr}");
+    assert!(!workshop.path("larger/manifest.assay").exists());
+}
+
+#[test]
+fn the_manifest_is_the_same_on_any_number_of_threads_and_in_any_memory() {
+    let workshop = workshop_with_larger();
+    let model = workshop.text("larger");
+    let mut manifests = vec![];
+    for (threads, memory) in [("1", "2G"), ("2", "80M"), ("5", "200M")] {
+        let out = workshop.text(&format!("{threads}.assay"));
+        let run = Command::new(env!("CARGO_BIN_EXE_assay"))
+            .args(["model", "commit", &model, "--out", &out, "--memory", memory])
+            .env("RAYON_NUM_THREADS", threads)
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{run:?}");
+        manifests.push((fs::read(&out).unwrap(), fs::read(workshop.path(&format!("{threads}.tree"))).unwrap()));
+    }
+    assert!(manifests.windows(2).all(|pair| pair[0] == pair[1]));
+    // The same as of the weights in memory, which an audit of oneself commits.
+    let transcript = workshop.text("transcript");
+    prints(&["audit", "self", &model, "--prompt", "hello", "--max-tokens", "2", "--out", &transcript]);
+    let id = prints_json(&["audit", "verify", &transcript, "--json"])[0]["manifest_id"].clone();
+    assert_eq!(prints_json(&["model", "inspect", &workshop.text("5.assay"), "--json"])["manifest_id"], id);
+}
+
+/// Stores bf16 weights as f32, which are the same numbers in twice the bytes.
+fn widen(path: &Path) {
+    let bytes = fs::read(path).expect("the weights are there");
+    let (length, rest) = bytes.split_first_chunk::<8>().expect("a safetensors file");
+    let (header, weights) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).expect("a small header"));
+    let mut header: Value = serde_json::from_slice(header).expect("the header is JSON");
+    for tensor in header.as_object_mut().expect("an object").values_mut() {
+        tensor["dtype"] = "F32".into();
+        for offset in tensor["data_offsets"].as_array_mut().expect("two offsets") {
+            *offset = (2 * offset.as_u64().expect("a number")).into();
+        }
+    }
+    let header = header.to_string();
+    let mut wide = (header.len() as u64).to_le_bytes().to_vec();
+    wide.extend_from_slice(header.as_bytes());
+    wide.extend(weights.as_chunks::<2>().0.iter().flat_map(|[low, high]| [0, 0, *low, *high]));
+    fs::write(path, wide).expect("the weights are written");
+}
+
+#[test]
+fn a_model_larger_than_the_budget_is_committed_within_it() {
+    const BUDGET: u64 = 80 << 20;
+    let workshop = Workshop::new();
+    let numbers = Numbers { vocab_size: 16_000, layers: 18, ..LARGER };
+    synthetic::write(&numbers, 2, &workshop.path("large")).expect("a model is written");
+    let weights = workshop.path("large/model.safetensors");
+    widen(&weights);
+    assert!(fs::metadata(weights).unwrap().len() > BUDGET);
+    let (model, budget) = (workshop.text("large"), BUDGET.to_string());
+    let committed = prints_json(&["model", "commit", &model, "--memory", &budget, "--json"]);
+    let peak = committed["peak_rss_bytes"].as_u64().unwrap();
+    assert!(peak < BUDGET, "{peak} of {BUDGET} bytes");
+}
+
+/// A file size limit stands for a full disk: both fail writes in the middle.
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing_wrong() {
+    let workshop = Workshop::new();
+    let model = workshop.model();
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" model commit \"$1\"";
+    let run = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_assay"), &model]).output().unwrap();
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("manifest.assay.partial: cannot be written") && stderr.contains("make room"), "{stderr}");
+    let mut left: Vec<_> =
+        fs::read_dir(workshop.path("model")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+    prints(&["model", "commit", &model]);
+}

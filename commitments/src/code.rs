@@ -20,13 +20,15 @@ use crate::polynomial::Coefficients;
 
 mod columns;
 pub(crate) mod hashing;
+mod kernels;
 mod lanes;
 mod leaves;
 mod residues;
 mod sums;
 mod transform;
 
-pub(crate) use columns::{Opened, columns};
+pub(crate) use columns::columns;
+pub use kernels::Kernels;
 use lanes::LANES;
 use leaves::hash_columns;
 use residues::Scratch;

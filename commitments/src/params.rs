@@ -202,9 +202,7 @@ impl CodeParams {
 
     /// Whether the parameters can be used with a layout.
     pub fn fits(&self, layout: &Layout) -> bool {
-        self.is_well_formed()
-            && self.log_size == layout.log_size()
-            && self.base().fold_log <= layout.min_input_log()
+        self.is_well_formed() && self.log_size == layout.log_size() && self.base().fold_log <= layout.min_input_log()
     }
 
     /// The largest encoding of an opening of so many polynomials.
@@ -384,8 +382,7 @@ impl Tails<'_> {
             return known.clone();
         }
         // To send the vector is always possible while it is short.
-        let sent = (variables <= MAX_FINAL_LOG)
-            .then(|| Tail { bytes: EXTENSION << variables, levels: vec![] });
+        let sent = (variables <= MAX_FINAL_LOG).then(|| Tail { bytes: EXTENSION << variables, levels: vec![] });
         let mut best = sent;
         if (level as usize) < MAX_LEVELS {
             for fold_log in 1..=variables.saturating_sub(1).min(MAX_FOLD_LOG) {
@@ -412,7 +409,11 @@ impl Tails<'_> {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "tests may panic, and compare exact values")]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "tests may panic, and compare exact values"
+)]
 mod tests {
     use super::*;
     use crate::codec::{decode, encode};
@@ -468,7 +469,10 @@ mod tests {
             CodeParams { levels: vec![], ..good.clone() },
             CodeParams { levels: vec![good.levels[0]; 17], ..good.clone() },
             CodeParams { levels: vec![good.levels[0]], log_size: 20 },
-            CodeParams { levels: [good.levels.as_slice(), &[Level { fold_log: 0, ..good.levels[1] }]].concat(), ..good.clone() },
+            CodeParams {
+                levels: [good.levels.as_slice(), &[Level { fold_log: 0, ..good.levels[1] }]].concat(),
+                ..good.clone()
+            },
             base(&|level| level.fold_log = 21),
             base(&|level| level.fold_log = u32::MAX),
             base(&|level| level.rate_log = 0),

@@ -71,6 +71,19 @@ impl LayerPolynomial {
         Ok(Self::place(layout, matrices, exponents.to_vec()))
     }
 
+    /// Takes all coefficients of a source, whose matrices have these exponents.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn load<S: Coefficients>(source: &S, exponents: Vec<i16>) -> Result<Self, S::Error> {
+        const PIECE: usize = 1 << 18;
+        let layout = Arc::clone(source.layout());
+        let mut coefficients = vec![0; 1 << layout.log_size()];
+        let pieces = coefficients.par_chunks_mut(PIECE).enumerate();
+        pieces.try_for_each(|(number, piece)| source.read(number * PIECE, piece))?;
+        Ok(Self { layout, coefficients, exponents })
+    }
+
     /// Writes the images of checked matrices to their places.
     fn place(layout: Arc<Layout>, matrices: &[&[f32]], exponents: Vec<i16>) -> Self {
         let mut coefficients = vec![0; 1 << layout.log_size()];

@@ -55,15 +55,14 @@ impl Canonical for Profile {
 #[inline]
 pub fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
-    let top = |bits: u32| u16::try_from(bits >> 16).unwrap_or(u16::MAX);
-    if !value.is_finite() {
-        // A NaN whose payload sits in the low half alone must not become an infinity.
-        return if value.is_nan() { 0x7fc0 } else { top(bits) };
-    }
-    // A carry out of the significand is the next exponent, as it should be.
+    // A carry out of the significand is the next exponent, as it should be. Written without branches,
+    // so that loops over it become vector code.
     let odd = (bits >> 16) & 1;
-    let rounded = top(bits.saturating_add(0x7fff).saturating_add(odd));
-    if rounded & 0x7f80 == 0 { 0 } else { rounded }
+    let rounded = bits.wrapping_add(0x7fff).wrapping_add(odd);
+    let canonical = if rounded & 0x7f80_0000 == 0 { 0 } else { rounded };
+    // A NaN whose payload sits in the low half alone must not become an infinity.
+    let canonical = if value.is_nan() { 0x7fc0_0000 } else { canonical };
+    u16::try_from(canonical >> 16).unwrap_or(u16::MAX)
 }
 
 /// The number that bf16 bits stand for.

@@ -165,7 +165,8 @@ impl CodeParams {
         let mut terms = vec![];
         let mut before: Option<LevelCode> = None;
         for (level, code) in self.codes().enumerate() {
-            let mut term = |name, formula, source, bits| terms.push(SecurityTerm { level, name, formula, source, bits });
+            let mut term =
+                |name, formula, source, bits| terms.push(SecurityTerm { level, name, formula, source, bits });
             let list = regime.list_log(&code);
             let polynomials = if level == 0 { MAX_POLYNOMIALS } else { 1 };
             let samples = match regime {
@@ -319,7 +320,13 @@ impl Bits {
 }
 
 #[cfg(test)]
-#[expect(clippy::cast_precision_loss, clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::float_arithmetic, reason = "tests may panic, and compare within bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::float_arithmetic,
+    reason = "tests may panic, and compare within bits"
+)]
 mod tests {
     use assay_sumcheck::field::P;
 
@@ -360,7 +367,11 @@ mod tests {
             let list = if regime == Regime::Johnson { 1.0 / (2.0 * eta * rate.sqrt()) } else { 1.0 };
             let polynomials = if level == 0 { MAX_POLYNOMIALS as f64 } else { 1.0 };
             let length = (code.variables as f64).exp2();
-            all.push(if regime == Regime::Johnson { polynomials * list * list / 2.0 * (length - 1.0) / field } else { 0.0 });
+            all.push(if regime == Regime::Johnson {
+                polynomials * list * list / 2.0 * (length - 1.0) / field
+            } else {
+                0.0
+            });
             let claims = if level == 0 { MAX_CLAIMS as f64 } else { f64::from(codes[level - 1].queries) + 1.0 };
             all.push(claims * list / field);
             let folds = f64::from(code.fold_log) + polynomials.log2();

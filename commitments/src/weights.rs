@@ -35,6 +35,7 @@ mod open;
 mod tests;
 mod verify;
 
+pub use crate::code::Kernels;
 pub use commit::{WeightTree, commit};
 pub use open::open;
 pub use verify::verify;
@@ -86,10 +87,8 @@ impl Canonical for WeightCommitment {
 
 /// The point at which a commitment states the polynomial's value.
 fn sample_point(root: &Hash, params: &CodeParams) -> E {
-    let mut output = blake3::Hasher::new_keyed(crate::domains::WEIGHT_SAMPLE)
-        .update(root)
-        .update(&encode(params))
-        .finalize_xof();
+    let mut output =
+        blake3::Hasher::new_keyed(crate::domains::WEIGHT_SAMPLE).update(root).update(&encode(params)).finalize_xof();
     let mut coordinate = || {
         loop {
             let mut bytes = [0; 8];

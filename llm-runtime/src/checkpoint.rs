@@ -13,16 +13,18 @@ mod weights;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use assay_audit::model::ModelTensors;
+use assay_audit::commit::{ModelWeights, Tensor};
+use assay_audit::model::{LayerTensors, ModelTensors};
 use assay_audit::prompt::Tokenizer;
-use assay_commitments::manifest::Architecture;
+use assay_commitments::manifest::{Architecture, Matrix};
 use serde_json::Value;
 
 pub(crate) use config::inverse_frequencies;
 pub use error::{CheckpointError, ConfigProblem, ConfigProblems};
 pub use names::{NamedTensor, named_tensors};
+pub use weights::WeightFiles;
 
 use crate::numerics::Numerics;
 
@@ -40,21 +42,135 @@ pub struct Checkpoint {
     pub chat_template: Option<String>,
 }
 
-impl Checkpoint {
-    /// Reads a model folder. Weights are brought to the precision of `numerics`: a bf16 checkpoint
-    /// is served as it is, an f16 or f32 one is rounded to bf16 under [`Numerics::Bf16V1`].
+/// Files of a folder that decide what model it is, beside the weights.
+const SMALL_FILES: [&str; 6] = [CONFIG, GENERATION_CONFIG, TOKENIZER, template::CONFIG, template::FILE, weights::INDEX];
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// A folder that was opened and checked, and whose weights stay where they are: they are read from there
+/// piece by piece.
+#[derive(Debug)]
+pub struct ModelFolder {
+    folder: PathBuf,
+    /// The bytes of `tokenizer.json`.
+    pub tokenizer: Vec<u8>,
+    /// The chat template, as [`Checkpoint::chat_template`].
+    pub chat_template: Option<String>,
+    /// The weights, with the architecture that they have.
+    pub weights: WeightFiles,
+    /// All that was there when the folder was opened.
+    contents: Contents,
+}
+
+impl ModelFolder {
+    /// Opens a model folder and checks all of it but the values of weights. Weights are brought to the
+    /// precision of `numerics`: a bf16 checkpoint is served as it is, an f16 or f32 one is rounded to bf16
+    /// under [`Numerics::Bf16V1`]. Every thread maps at most `window_bytes` of the files at a time.
     ///
     /// # Errors
     /// The first thing found missing, damaged, contradictory or not supported; of `config.json`, all
     /// of them.
-    pub fn load(folder: &Path, numerics: Numerics) -> Result<Self, CheckpointError> {
-        let architecture = Self::read_architecture(folder)?;
-        let tokenizer_path = folder.join("tokenizer.json");
+    pub fn open(folder: &Path, numerics: Numerics, window_bytes: usize) -> Result<Self, CheckpointError> {
+        let architecture = Checkpoint::read_architecture(folder)?;
+        let tokenizer_path = folder.join(TOKENIZER);
         let tokenizer = required(&tokenizer_path)?;
         check_tokenizer(&tokenizer_path, &tokenizer, &architecture)?;
         let chat_template = template::read(folder)?;
-        let tensors = weights::read(folder, &architecture, numerics)?;
-        Ok(Self { architecture, tensors, tokenizer, chat_template })
+        let weights = WeightFiles::open(folder, &architecture, numerics, window_bytes)?;
+        let contents = Contents::of(folder, &weights)?;
+        let opened = Self { folder: folder.to_owned(), tokenizer, chat_template, weights, contents };
+        // What was read above is what the digests are of.
+        opened.check_unchanged()?;
+        Ok(opened)
+    }
+
+    /// Shapes and constants.
+    pub fn architecture(&self) -> &Architecture {
+        self.weights.architecture()
+    }
+
+    /// A digest that changes when a file of the model does: of all small files, and of name, length, time
+    /// of the last change and header of the weight files.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.contents.fingerprint()
+    }
+
+    /// Checks that the folder is still as it was when it was opened.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Changed`] with the first file that is not, or a file that cannot be read.
+    pub fn check_unchanged(&self) -> Result<(), CheckpointError> {
+        let weights = self.weights.reopen()?;
+        let now = Contents::of(&self.folder, &weights)?;
+        match self.contents.first_difference(&now) {
+            None => Ok(()),
+            Some(path) => Err(CheckpointError::Changed { path }),
+        }
+    }
+}
+
+/// Digests of the files of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Contents {
+    /// `None` for a file that is not there.
+    files: Vec<(PathBuf, Option<[u8; 32]>)>,
+}
+
+impl Contents {
+    fn of(folder: &Path, weights: &WeightFiles) -> Result<Self, CheckpointError> {
+        let small = SMALL_FILES.map(|name| {
+            let path = folder.join(name);
+            let digest = optional(&path)?.map(|bytes| blake3::hash(&bytes).into());
+            Ok((path, digest))
+        });
+        let mut files = small.into_iter().collect::<Result<Vec<_>, CheckpointError>>()?;
+        files.extend(weights.digests().map(|(path, digest)| (path.to_owned(), Some(digest))));
+        Ok(Self { files })
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = blake3::Hasher::new_derive_key("assay/folder-fingerprint/v1");
+        for (path, digest) in &self.files {
+            // A folder may be moved.
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            hash.update(&(name.len() as u64).to_le_bytes()).update(name);
+            hash.update(&[u8::from(digest.is_some())]).update(&digest.unwrap_or_default());
+        }
+        hash.finalize().into()
+    }
+
+    fn first_difference(&self, other: &Self) -> Option<PathBuf> {
+        let different = self.files.iter().zip(&other.files).find(|(one, other)| one != other);
+        different.map(|(file, _)| file.0.clone())
+    }
+}
+
+impl Checkpoint {
+    /// Reads a model folder into memory.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`], or a weight that is no number.
+    pub fn load(folder: &Path, numerics: Numerics) -> Result<Self, CheckpointError> {
+        const WINDOW: usize = 8 << 20;
+        let opened = ModelFolder::open(folder, numerics, WINDOW)?;
+        let (architecture, weights) = (opened.architecture().clone(), &opened.weights);
+        let layer = |layer: usize| {
+            let [q, k, v, o, gate, up, down] = Matrix::ALL.map(|matrix| weights.tensor(Tensor::Matrix(layer, matrix)));
+            Ok(LayerTensors {
+                input_norm: weights.tensor(Tensor::InputNorm(layer))?,
+                post_norm: weights.tensor(Tensor::PostNorm(layer))?,
+                matrices: [q?, k?, v?, o?, gate?, up?, down?],
+            })
+        };
+        let tensors = ModelTensors {
+            embeddings: weights.tensor(Tensor::Embeddings)?,
+            layers: (0..architecture.layers as usize).map(layer).collect::<Result<_, CheckpointError>>()?,
+            final_norm: weights.tensor(Tensor::FinalNorm)?,
+            head: if architecture.tied { None } else { Some(weights.tensor(Tensor::Head)?) },
+        };
+        opened.check_unchanged()?;
+        Ok(Self { architecture, tensors, tokenizer: opened.tokenizer, chat_template: opened.chat_template })
     }
 
     /// Reads the shapes and constants of a model folder, and none of its weights.
@@ -65,9 +181,9 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(CheckpointError::NoFolder { folder: folder.to_owned() });
         }
-        let config_path = folder.join("config.json");
+        let config_path = folder.join(CONFIG);
         let config = required(&config_path).and_then(|bytes| json(&config_path, &bytes))?;
-        let generation = optional_json(&folder.join("generation_config.json"))?;
+        let generation = optional_json(&folder.join(GENERATION_CONFIG))?;
         config::architecture(&config, generation.as_ref())
             .map_err(|problems| CheckpointError::Config { path: config_path, problems })
     }

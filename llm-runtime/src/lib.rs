@@ -48,7 +48,7 @@ mod random;
 pub mod session;
 pub mod synthetic;
 
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checkpoint, CheckpointError, ModelFolder};
 pub use error::RunError;
 pub use generation::{Generate, Generation, generate};
 pub use model::Model;

@@ -99,18 +99,18 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         return Err(Fault::usage("this build of assay runs models on the CPU only: use --device cpu"));
     }
     let begin = Instant::now();
-    let mut progress = Progress::new("committing");
-    let model = LocalModel::load(&args.folder, &mut |done, total| progress.tell(done, total))?;
+    let progress = Progress::new("committing");
+    let model = LocalModel::load(&args.folder, &mut |done, total| progress.tell(done as u64, total as u64))?;
     drop(progress);
 
     let sequences = sequences(&model, args.tokens)?;
     let selections = selections();
     let total = sequences.len() * Mode::ALL.len() + Format::ALL.len() * selections.len();
-    let mut progress = Progress::new("measuring");
+    let progress = Progress::new("measuring");
     let mut done = 0;
     let mut step = || {
         done += 1;
-        progress.tell(done, total);
+        progress.tell(done, total as u64);
     };
 
     let mut honest = Honest::default();

@@ -8,6 +8,7 @@ use crate::outcome::CommandResult;
 mod commit;
 mod inspect;
 mod memory;
+mod streaming;
 mod verify;
 
 /// What to do with a model.
@@ -28,6 +29,8 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         Command::Verify(args) => verify::run(args),
     }
 }
+
+pub(super) use memory::peak as peak_memory;
 
 /// Weights of a model, a tied lm_head counted once.
 fn parameters(architecture: &Architecture) -> u64 {

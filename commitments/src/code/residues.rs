@@ -6,8 +6,7 @@
 
 use std::ops::Range;
 
-use ark_ff::Field as _;
-use assay_sumcheck::field::{F, P, f_to_u64};
+use assay_sumcheck::field::{P, f_to_u64};
 
 use super::Code;
 use super::lanes::{Field, Halves, LANES, Lanes, Task, run};

@@ -7,9 +7,9 @@ use assay_sumcheck::field::{e_from_f, f_from_i64};
 use proptest::prelude::*;
 
 use super::*;
-use crate::weights::column_leaf;
 use crate::layout::Layout;
 use crate::merkle::verify_indices;
+use crate::weights::column_leaf;
 
 /// Coefficients of both signs that fill their 24 bits.
 struct Made(usize);

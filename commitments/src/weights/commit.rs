@@ -24,13 +24,35 @@ impl WeightTree {
         WeightCommitment { root: self.tree.bound_root(), evaluation: self.evaluation }
     }
 
+    /// The tree of which [`Self::nodes`] and [`Self::sampled_rows`] tell, which spares making it again; `None` if they
+    /// are not of the sizes that the parameters give.
+    ///
+    /// Only the commitment says whose tree it is: the caller compares it with one that is known.
+    pub fn from_parts(params: &CodeParams, nodes: Vec<Hash>, rows: Vec<E>) -> Option<Self> {
+        let base = params.base();
+        let length = base.codeword_length();
+        let tree = MerkleTop::from_nodes(length, DROPPED.min(base.codeword_log()), nodes)?;
+        (rows.len() == base.rows()).then(|| Self::new(tree, rows, params))
+    }
+
+    fn new(tree: MerkleTop, rows: Vec<E>, params: &CodeParams) -> Self {
+        let point = sample_point(&tree.bound_root(), params);
+        let evaluation = rows.iter().zip(powers(point)).map(|(&row, power)| row * power).sum();
+        Self { tree, rows, evaluation }
+    }
+
+    /// The nodes of the lowest level of the tree that is kept.
+    pub fn nodes(&self) -> &[Hash] {
+        self.tree.nodes()
+    }
+
     /// The point of the commitment's evaluation.
     pub(super) fn sample_point(&self, params: &CodeParams) -> E {
         sample_point(&self.tree.bound_root(), params)
     }
 
-    /// What the rows give at that point.
-    pub(super) fn sampled_rows(&self) -> &[E] {
+    /// The values of the rows, from which the commitment's evaluation is made.
+    pub fn sampled_rows(&self) -> &[E] {
         &self.rows
     }
 
@@ -75,6 +97,5 @@ pub fn commit<S: Coefficients>(
         let first = step.pow([start as u64]);
         weights.iter_mut().zip(powers(step)).for_each(|(weight, power)| *weight = first * power);
     })?;
-    let evaluation = rows.iter().zip(powers(point)).map(|(&row, power)| row * power).sum();
-    Ok(WeightTree { tree, rows, evaluation })
+    Ok(WeightTree::new(tree, rows, params))
 }

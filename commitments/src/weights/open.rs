@@ -51,7 +51,8 @@ pub fn open<S: Coefficients>(
 
     // The rows of all polynomials.
     let base = params.base();
-    let samples: Vec<Sample> = polynomials.iter().zip(sampled).map(|((_, tree), weight)| Sample::new(tree, params, weight)).collect();
+    let samples: Vec<Sample> =
+        polynomials.iter().zip(sampled).map(|((_, tree), weight)| Sample::new(tree, params, weight)).collect();
     let mut inputs = vec![];
     let mut outputs = vec![];
     for sample in &samples {
@@ -81,18 +82,21 @@ pub fn open<S: Coefficients>(
     let vectors = polynomials.iter().map(|(source, _)| code::fold_rows(*source, &row_weights, 1 << base.message_log()));
     let mut vectors = vectors.collect::<Result<Vec<_>, _>>()?;
     let (folded_samples, mut rest) = folded_inputs.split_at(samples.len());
-    let mut omegas: Vec<Vec<E>> = samples.iter().zip(folded_samples).map(|(sample, &weight)| sample.spread(weight, &base)).collect();
+    let mut omegas: Vec<Vec<E>> =
+        samples.iter().zip(folded_samples).map(|(sample, &weight)| sample.spread(weight, &base)).collect();
     for (number, omega) in omegas.iter_mut().enumerate() {
         for (tile, terms) in terms.get(&number).into_iter().flatten() {
             for term in terms {
                 let (inputs, after) = rest.split_at(tile.inputs() >> base.fold_log);
                 rest = after;
                 let place = &mut omega[tile.offset >> base.fold_log..][..inputs.len() * term.output.len()];
-                place.par_chunks_exact_mut(inputs.len()).zip(term.output).with_min_len(64).for_each(|(place, &output)| {
-                    for (weight, &input) in place.iter_mut().zip(inputs) {
-                        *weight += input * output;
-                    }
-                });
+                place.par_chunks_exact_mut(inputs.len()).zip(term.output).with_min_len(64).for_each(
+                    |(place, &output)| {
+                        for (weight, &input) in place.iter_mut().zip(inputs) {
+                            *weight += input * output;
+                        }
+                    },
+                );
             }
         }
     }

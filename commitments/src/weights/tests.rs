@@ -51,7 +51,13 @@ struct Case {
 
 impl Case {
     /// `claimed` has, for every claim, its parts: polynomial and matrix; all matrices of a claim are alike.
-    fn new(shapes: &[(u32, u32)], count: usize, claimed: &[Vec<(usize, usize)>], seed: u64, params: impl Fn(&Layout) -> CodeParams) -> Self {
+    fn new(
+        shapes: &[(u32, u32)],
+        count: usize,
+        claimed: &[Vec<(usize, usize)>],
+        seed: u64,
+        params: impl Fn(&Layout) -> CodeParams,
+    ) -> Self {
         let mut draws = Transcript::<Claimed>::start("test/draws");
         draws.absorb("seed", &seed.to_le_bytes());
         let shapes: Vec<MatrixShape> =
@@ -65,13 +71,16 @@ impl Case {
             .map(|_| {
                 let matrices: Vec<Vec<f32>> = shapes
                     .iter()
-                    .map(|shape| signed(usize::try_from(shape.weights()).unwrap(), 24).into_iter().map(weight).collect())
+                    .map(|shape| {
+                        signed(usize::try_from(shape.weights()).unwrap(), 24).into_iter().map(weight).collect()
+                    })
                     .collect();
                 let matrices: Vec<&[f32]> = matrices.iter().map(Vec::as_slice).collect();
                 LayerPolynomial::from_matrices(layout.clone(), &matrices).unwrap()
             })
             .collect();
-        let inputs: Vec<Vec<i64>> = claimed.iter().map(|parts| signed(shapes[parts[0].1].inputs as usize, 16)).collect();
+        let inputs: Vec<Vec<i64>> =
+            claimed.iter().map(|parts| signed(shapes[parts[0].1].inputs as usize, 16)).collect();
         let claims = claimed.iter().zip(inputs).map(|(parts, x)| {
             let mut value = E::ZERO;
             let parts = parts.iter().map(|&(polynomial, matrix)| {

@@ -71,7 +71,8 @@ pub fn verify(
     let row_weights = eq_table(&row_point);
     let polynomial_weights = eq_table(&polynomial_point);
     let fold_base = |columns: &[&[F]]| {
-        let folded = columns.iter().zip(&polynomial_weights).map(|(column, &weight)| weight * dot_ef(&row_weights, column));
+        let folded =
+            columns.iter().zip(&polynomial_weights).map(|(column, &weight)| weight * dot_ef(&row_weights, column));
         folded.sum()
     };
     let roots: Vec<Hash> = commitments.iter().map(|commitment| commitment.root).collect();
@@ -178,9 +179,8 @@ fn check<T: Symbol>(
     grinding::check(code, answers.nonce, transcript)?;
     let positions = draw_positions(code, transcript);
     let Answers { columns, hashes, .. } = answers;
-    let is_whole = |tree: &Vec<Vec<T>>| {
-        tree.len() == positions.len() && tree.iter().all(|column| column.len() == code.rows())
-    };
+    let is_whole =
+        |tree: &Vec<Vec<T>>| tree.len() == positions.len() && tree.iter().all(|column| column.len() == code.rows());
     if columns.len() != roots.len() || hashes.len() != roots.len() || !columns.iter().all(is_whole) {
         return Err(OpeningError::Shape);
     }

@@ -76,6 +76,30 @@ pub enum CheckpointError {
         /// What the parser says.
         source: safetensors::SafeTensorError,
     },
+    /// A header names a tensor more than once.
+    #[error("{}: tensor {name} stands in the header more than once: download it again", path.display())]
+    Repeated {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// Two files hold a tensor.
+    #[error("{}: tensor {name} is also in {}: keep the files that the index belongs to", path.display(), other.display())]
+    Twice {
+        /// The second file.
+        path: PathBuf,
+        /// The first file.
+        other: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A file was written to while the folder was read.
+    #[error("{}: changed while it was read: let nothing write to the folder and run this again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A tensor is not there.
     #[error("{}: tensor {name} is missing: download the whole model again", path.display())]
     MissingTensor {

@@ -8,14 +8,17 @@ use serde_json::Value;
 use super::error::CheckpointError;
 use super::{optional, optional_json};
 
+pub(super) const CONFIG: &str = "tokenizer_config.json";
+pub(super) const FILE: &str = "chat_template.jinja";
+
 /// Template variables that `tokenizer_config.json` defines and models' templates use.
 const SPECIAL_TOKENS: [&str; 2] = ["bos_token", "eos_token"];
 
 /// The template in `chat_template.jinja`, else the one in `tokenizer_config.json`, if there is any.
 pub(super) fn read(folder: &Path) -> Result<Option<String>, CheckpointError> {
-    let config_path = folder.join("tokenizer_config.json");
+    let config_path = folder.join(CONFIG);
     let config = optional_json(&config_path)?.unwrap_or(Value::Null);
-    let file_path = folder.join("chat_template.jinja");
+    let file_path = folder.join(FILE);
     let source = match optional(&file_path)? {
         Some(bytes) => Some(String::from_utf8(bytes).map_err(|_| CheckpointError::Template { path: file_path })?),
         None => from_config(&config).map_err(|()| CheckpointError::Template { path: config_path })?,

@@ -1,14 +1,22 @@
-//! Safetensors files to f32 tensors.
+//! The weights of a folder, read piece by piece through mapped windows of its safetensors files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
-use assay_audit::model::{LayerTensors, ModelTensors};
-use assay_commitments::manifest::{Architecture, Matrix};
+use assay_audit::commit::{ModelWeights, Tensor};
+use assay_commitments::manifest::Architecture;
+use assay_commitments::rows::bf16_value;
 use half::f16;
-use memmap2::Mmap;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use memmap2::{Mmap, MmapOptions};
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::error::CheckpointError;
@@ -16,48 +24,380 @@ use super::{names, optional};
 use crate::numerics::Numerics;
 
 const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// All tensors of a folder, in the precision of `numerics`.
-pub(super) fn read(
-    folder: &Path,
-    architecture: &Architecture,
-    numerics: Numerics,
-) -> Result<ModelTensors, CheckpointError> {
-    let Files { paths, places } = Files::find(folder)?;
-    let maps = paths.iter().map(|path| map(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut files = Vec::with_capacity(maps.len());
-    for (path, map) in paths.iter().zip(&maps) {
-        let tensors =
-            SafeTensors::deserialize(map).map_err(|source| CheckpointError::Weights { path: path.clone(), source })?;
-        files.push((path.as_path(), tensors));
-    }
-    let weights = Weights { files, places, numerics };
+/// Weights that are decoded at a time: few enough to stay in a core's nearest cache.
+const BATCH: usize = 1 << 10;
 
-    let hidden = architecture.hidden as usize;
-    let table = [architecture.vocab_size as usize, hidden];
-    let layers = (0..architecture.layers as usize).map(|layer| weights.layer(architecture, layer));
-    Ok(ModelTensors {
-        embeddings: weights.tensor(names::EMBEDDINGS, &table)?,
-        layers: layers.collect::<Result<_, _>>()?,
-        final_norm: weights.tensor(names::FINAL_NORM, &[hidden])?,
-        head: if architecture.tied { None } else { Some(weights.tensor(names::HEAD, &table)?) },
-    })
+/// A type in which weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    F32,
+    F16,
+    Bf16,
 }
 
-/// The weight files of a folder.
-struct Files {
+impl Stored {
+    const fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F32 => Some(Self::F32),
+            Dtype::F16 => Some(Self::F16),
+            Dtype::BF16 => Some(Self::Bf16),
+            _ => None,
+        }
+    }
+
+    const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// Widens up to [`BATCH`] stored weights, exactly.
+    fn widen(self, bytes: &[u8], out: &mut [f32]) {
+        let mut bits = [0_u16; BATCH];
+        let bits = &mut bits[..out.len()];
+        if self != Self::F32 {
+            for (bits, bytes) in bits.iter_mut().zip(bytes.as_chunks().0) {
+                *bits = u16::from_le_bytes(*bytes);
+            }
+        }
+        match self {
+            Self::F32 => {
+                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *out = f32::from_le_bytes(*bytes);
+                }
+            }
+            Self::F16 => bits.reinterpret_cast::<f16>().convert_to_f32_slice(out),
+            Self::Bf16 => {
+                for (out, bits) in out.iter_mut().zip(bits.iter()) {
+                    *out = bf16_value(*bits);
+                }
+            }
+        }
+    }
+}
+
+/// Whether all values are finite, without a branch a value.
+fn are_finite(values: &[f32]) -> bool {
+    const ONE: u32 = 1 << 23;
+    const MAGNITUDE: u32 = 0x7fff_ffff;
+    // One more than an exponent of ones runs into the sign's place.
+    let most = values.iter().fold(0, |all, value| all | ((value.to_bits() & MAGNITUDE) + ONE));
+    most <= MAGNITUDE
+}
+
+/// What tells a file from the same file after it was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { length: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+/// An open weight file.
+#[derive(Debug)]
+struct WeightFile {
+    path: PathBuf,
+    file: File,
+    stamp: Stamp,
+}
+
+impl WeightFile {
+    fn open(path: PathBuf) -> Result<Self, CheckpointError> {
+        let opened = File::open(&path).and_then(|file| Ok((Stamp::of(&file)?, file)));
+        match opened {
+            Ok((stamp, file)) => Ok(Self { path, file, stamp }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(CheckpointError::NoFile { path }),
+            Err(source) => Err(CheckpointError::Io { path, source }),
+        }
+    }
+
+    /// Maps a part of the file, which is checked to be as it was when it was opened.
+    fn map(&self, start: u64, length: usize) -> Result<Mmap, CheckpointError> {
+        let unreadable = |source| CheckpointError::Io { path: self.path.clone(), source };
+        if Stamp::of(&self.file).map_err(unreadable)? != self.stamp {
+            return Err(CheckpointError::Changed { path: self.path.clone() });
+        }
+        let mut options = MmapOptions::new();
+        options.offset(start).len(length);
+        #[expect(unsafe_code, reason = "mapped files are read without a copy, and let go when memory is short")]
+        // SAFETY: the mapping is read-only, lies within the file as it was a moment ago, and lives as
+        // long as one window is read. Should another process change the file just then, weights would be
+        // wrong, which the next look at the file's stamp finds; should it cut the file, the process would
+        // end by a signal, as with every loader that maps, before anything is made of the weights.
+        let mapped = unsafe { options.map(&self.file) };
+        mapped.map_err(unreadable)
+    }
+
+    /// Reads and checks the header.
+    fn header(&self) -> Result<Header, CheckpointError> {
+        let damaged = |source| CheckpointError::Weights { path: self.path.clone(), source };
+        if self.stamp.length == 0 {
+            return Err(damaged(safetensors::SafeTensorError::HeaderTooSmall));
+        }
+        // The whole file is mapped, so that it is checked to be as long as the header says, but only the
+        // pages of the header are looked at.
+        let map = self.map(0, usize::try_from(self.stamp.length).unwrap_or(usize::MAX))?;
+        let length = map.first_chunk().and_then(|length| usize::try_from(u64::from_le_bytes(*length)).ok());
+        let bytes = length.and_then(|length| map.get(8..)?.get(..length)).unwrap_or_default();
+        if let Some(name) = repeated_name(bytes) {
+            return Err(CheckpointError::Repeated { path: self.path.clone(), name });
+        }
+        let (length, metadata) = SafeTensors::read_metadata(&map).map_err(damaged)?;
+        Ok(Header { end: 8 + length as u64, digest: blake3::hash(bytes).into(), metadata })
+    }
+}
+
+/// The header of a weight file.
+struct Header {
+    /// Where the weights begin.
+    end: u64,
+    digest: [u8; 32],
+    metadata: Metadata,
+}
+
+/// A name that stands more than once in a header. Most parsers take the last of them and say nothing,
+/// so that two programs may see two models in one file.
+fn repeated_name(header: &[u8]) -> Option<String> {
+    struct Names;
+
+    impl<'de> Visitor<'de> for Names {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a safetensors header")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Option<String>, M::Error> {
+            let (mut seen, mut repeated) = (HashSet::new(), None);
+            while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                if !seen.insert(name.clone()) {
+                    repeated.get_or_insert(name);
+                }
+            }
+            Ok(repeated)
+        }
+    }
+    // What is no JSON object is refused by the parser that reads the header.
+    serde_json::Deserializer::from_slice(header).deserialize_map(Names).unwrap_or(None)
+}
+
+/// Where a tensor lies.
+#[derive(Clone, Debug)]
+struct Place {
+    file: usize,
+    name: String,
+    /// Of its first byte in the file.
+    offset: u64,
+    stored: Stored,
+    /// Weights that it has.
+    length: usize,
+}
+
+/// A mapped part of a file.
+#[derive(Debug)]
+struct Window {
+    file: usize,
+    start: u64,
+    map: Mmap,
+}
+
+impl Window {
+    /// The bytes from `at` of a file on, as far as the window goes.
+    fn bytes(&self, file: usize, at: u64) -> Option<&[u8]> {
+        let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
+        if self.file == file { self.map.get(from..) } else { None }
+    }
+}
+
+/// The weights of a folder.
+///
+/// Pages of a mapped file count as memory of the process from when they are read until they are unmapped.
+/// So every thread of the pool has one window of bounded size, which moves on with what the thread reads.
+#[derive(Debug)]
+pub struct WeightFiles {
+    folder: PathBuf,
+    architecture: Architecture,
+    numerics: Numerics,
+    files: Vec<WeightFile>,
+    digests: Vec<[u8; 32]>,
+    places: HashMap<Tensor, Place>,
+    window_bytes: usize,
+    /// One a thread of the pool, and one for all other threads.
+    windows: Vec<Mutex<Option<Window>>>,
+}
+
+impl WeightFiles {
+    /// Opens the weight files of a folder and finds all tensors of the architecture in them.
+    pub(super) fn open(
+        folder: &Path,
+        architecture: &Architecture,
+        numerics: Numerics,
+        window_bytes: usize,
+    ) -> Result<Self, CheckpointError> {
+        let Listed { paths, index } = Listed::read(folder)?;
+        let files = paths.into_iter().map(WeightFile::open).collect::<Result<Vec<_>, _>>()?;
+        let headers = files.iter().map(WeightFile::header).collect::<Result<Vec<_>, _>>()?;
+        let holders = holders(&files, &headers)?;
+        for (name, place) in index.iter().flatten() {
+            if holders.get(name) != Some(place) {
+                return Err(CheckpointError::MissingTensor { path: files[*place].path.clone(), name: name.clone() });
+            }
+        }
+        let place = |tensor: Tensor| {
+            let name = names::of(tensor);
+            let missing =
+                |file: usize| CheckpointError::MissingTensor { path: files[file].path.clone(), name: name.clone() };
+            let file = match &index {
+                None => 0,
+                Some(index) => *index.get(&name).ok_or_else(|| missing(0))?,
+            };
+            let path = || files[file].path.clone();
+            let info = headers[file].metadata.info(&name).ok_or_else(|| missing(file))?;
+            let expected = tensor.shape(architecture);
+            if info.shape != expected {
+                return Err(CheckpointError::Shape { path: path(), name, found: info.shape.clone(), expected });
+            }
+            let Some(stored) = Stored::of(info.dtype) else {
+                return Err(CheckpointError::Dtype { path: path(), name, found: format!("{:?}", info.dtype) });
+            };
+            let offset = headers[file].end + info.data_offsets.0 as u64;
+            Ok((tensor, Place { file, name, offset, stored, length: tensor.length(architecture) }))
+        };
+        let places = Tensor::all(architecture).into_iter().map(place).collect::<Result<_, _>>()?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            architecture: architecture.clone(),
+            numerics,
+            digests: headers.iter().map(|header| header.digest).collect(),
+            files,
+            places,
+            window_bytes,
+            windows: (0..=rayon::current_num_threads()).map(|_| Mutex::new(None)).collect(),
+        })
+    }
+
+    /// The same, opened anew.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Changed`] for a file that was replaced or written to, and as [`Self::open`].
+    pub(super) fn reopen(&self) -> Result<Self, CheckpointError> {
+        for WeightFile { path, stamp, .. } in &self.files {
+            if !File::open(path).and_then(|file| Stamp::of(&file)).is_ok_and(|now| now == *stamp) {
+                return Err(CheckpointError::Changed { path: path.clone() });
+            }
+        }
+        Self::open(&self.folder, &self.architecture, self.numerics, self.window_bytes)
+    }
+
+    /// Name and digest of every weight file: of its length, the time when it was last written to, and
+    /// its header.
+    pub(super) fn digests(&self) -> impl Iterator<Item = (&Path, [u8; 32])> {
+        self.files.iter().zip(&self.digests).map(|(file, header)| {
+            let since = file.stamp.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            let mut hash = blake3::Hasher::new();
+            hash.update(&file.stamp.length.to_le_bytes());
+            hash.update(&since.map_or(0, |since| since.as_nanos()).to_le_bytes());
+            hash.update(header);
+            (file.path.as_path(), hash.finalize().into())
+        })
+    }
+
+    /// Gives the bytes from `at` of a file on, at least `least` and at most as many as a window has.
+    fn bytes<'a>(
+        &self,
+        window: &'a mut Option<Window>,
+        file: usize,
+        at: u64,
+        least: usize,
+    ) -> Result<&'a [u8], CheckpointError> {
+        // The kernel maps whole pages and memmap2 sees to that; nothing is lost by any start.
+        let covers =
+            window.as_ref().and_then(|window| window.bytes(file, at)).is_some_and(|bytes| bytes.len() >= least);
+        if !covers {
+            // The old one goes first: there are never two.
+            *window = None;
+            let left = self.files[file].stamp.length.saturating_sub(at);
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.window_bytes.max(least));
+            let map = self.files[file].map(at, length)?;
+            *window = Some(Window { file, start: at, map });
+        }
+        Ok(window.as_ref().and_then(|window| window.bytes(file, at)).unwrap_or_default())
+    }
+}
+
+impl ModelWeights for WeightFiles {
+    type Error = CheckpointError;
+
+    fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    fn read(&self, tensor: Tensor, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+        let place = &self.places[&tensor];
+        assert!(start + out.len() <= place.length, "what is read lies in the tensor");
+        let width = place.stored.bytes();
+        let last = self.windows.len() - 1;
+        let slot = rayon::current_thread_index().map_or(last, |thread| thread.min(last));
+        // A window is as good after a panic as before it.
+        let mut window = self.windows[slot].lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut at, mut rest) = (start, out);
+        while !rest.is_empty() {
+            let offset = place.offset + (at * width) as u64;
+            let bytes = self.bytes(&mut window, place.file, offset, width)?;
+            let (piece, after) = rest.split_at_mut(rest.len().min(bytes.len() / width));
+            for (values, bytes) in piece.chunks_mut(BATCH).zip(bytes.chunks(BATCH * width)) {
+                place.stored.widen(bytes, values);
+                self.numerics.round(values);
+                if !are_finite(values) {
+                    let within = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+                    let (path, name) = (self.files[place.file].path.clone(), place.name.clone());
+                    return Err(CheckpointError::NotFinite { path, name, index: at + within, value: values[within] });
+                }
+                at += values.len();
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+/// Which file holds a tensor.
+fn holders(files: &[WeightFile], headers: &[Header]) -> Result<HashMap<String, usize>, CheckpointError> {
+    let mut holders: HashMap<String, usize> = HashMap::new();
+    for (file, header) in headers.iter().enumerate() {
+        for name in header.metadata.offset_keys() {
+            if let Some(first) = holders.get(&name) {
+                let (path, other) = (files[file].path.clone(), files[*first].path.clone());
+                return Err(CheckpointError::Twice { path, other, name });
+            }
+            holders.insert(name, file);
+        }
+    }
+    Ok(holders)
+}
+
+/// The weight files of a folder by its own account.
+struct Listed {
     paths: Vec<PathBuf>,
     /// Which file holds a tensor; `None` when there is but one.
-    places: Option<HashMap<String, usize>>,
+    index: Option<HashMap<String, usize>>,
 }
 
-impl Files {
+impl Listed {
     /// The one file of weights, or else those that the index names.
-    fn find(folder: &Path) -> Result<Self, CheckpointError> {
+    fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let single = folder.join(SINGLE);
         if single.exists() {
-            return Ok(Self { paths: vec![single], places: None });
+            return Ok(Self { paths: vec![single], index: None });
         }
         let index_path = folder.join(INDEX);
         let Some(bytes) = optional(&index_path)? else {
@@ -86,75 +426,7 @@ impl Files {
         if names.is_empty() {
             return Err("\"weight_map\" names no file");
         }
-        Ok(Self { paths: names.into_iter().map(|name| folder.join(name)).collect(), places: Some(places) })
-    }
-}
-
-fn map(path: &Path) -> Result<Mmap, CheckpointError> {
-    let file = File::open(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => CheckpointError::NoFile { path: path.to_owned() },
-        _ => CheckpointError::Io { path: path.to_owned(), source },
-    })?;
-    #[expect(unsafe_code, reason = "a copy of the file would double the memory that loading takes")]
-    // SAFETY: the mapping is read-only and lives as long as the loading takes. Should another
-    // process change or cut the file meanwhile, weights would be wrong or the process would end by a
-    // signal; model folders are not written to while they are served, as with every loader that maps.
-    let mapped = unsafe { Mmap::map(&file) };
-    mapped.map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
-}
-
-struct Weights<'a> {
-    files: Vec<(&'a Path, SafeTensors<'a>)>,
-    places: Option<HashMap<String, usize>>,
-    numerics: Numerics,
-}
-
-impl Weights<'_> {
-    fn layer(&self, architecture: &Architecture, layer: usize) -> Result<LayerTensors, CheckpointError> {
-        let hidden = [architecture.hidden as usize];
-        let [q, k, v, o, gate, up, down] = Matrix::ALL.map(|matrix| {
-            self.tensor(&names::of_layer(layer, names::part(matrix)), &names::shape(architecture, matrix))
-        });
-        Ok(LayerTensors {
-            input_norm: self.tensor(&names::of_layer(layer, names::INPUT_NORM), &hidden)?,
-            post_norm: self.tensor(&names::of_layer(layer, names::POST_NORM), &hidden)?,
-            matrices: [q?, k?, v?, o?, gate?, up?, down?],
-        })
-    }
-
-    /// A tensor of `shape`, row by row.
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        let place = self.places.as_ref().map_or(Some(0), |places| places.get(name).copied());
-        let (path, tensors) = &self.files[place.unwrap_or(0)];
-        let path = || (*path).to_owned();
-        let missing = || CheckpointError::MissingTensor { path: path(), name: name.to_owned() };
-        let view = place.and_then(|_| tensors.tensor(name).ok()).ok_or_else(missing)?;
-        if view.shape() != shape {
-            let (found, expected) = (view.shape().to_vec(), shape.to_vec());
-            return Err(CheckpointError::Shape { path: path(), name: name.to_owned(), found, expected });
-        }
-        let mut values = decode(view.dtype(), view.data()).ok_or_else(|| CheckpointError::Dtype {
-            path: path(),
-            name: name.to_owned(),
-            found: format!("{:?}", view.dtype()),
-        })?;
-        self.numerics.round(&mut values);
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(index) => {
-                Err(CheckpointError::NotFinite { path: path(), name: name.to_owned(), index, value: values[index] })
-            }
-        }
-    }
-}
-
-fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let halves = || bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
-    match dtype {
-        Dtype::F32 => Some(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
-        Dtype::F16 => Some(halves().map(|bits| f16::from_bits(bits).to_f32()).collect()),
-        Dtype::BF16 => Some(halves().map(assay_commitments::rows::bf16_value).collect()),
-        _ => None,
+        Ok(Self { paths: names.into_iter().map(|name| folder.join(name)).collect(), index: Some(places) })
     }
 }
 
@@ -169,8 +441,24 @@ mod tests {
             (Dtype::F16, f16::from_f32(-1.5).to_le_bytes().to_vec()),
             (Dtype::BF16, half::bf16::from_f32(-1.5).to_le_bytes().to_vec()),
         ] {
-            assert_eq!(decode(dtype, &bytes), Some(vec![-1.5]), "{dtype:?}");
+            let mut value = [0.0];
+            Stored::of(dtype).unwrap().widen(&bytes, &mut value);
+            assert_eq!(value, [-1.5], "{dtype:?}");
         }
-        assert_eq!(decode(Dtype::I8, &[1]), None);
+        assert_eq!(Stored::of(Dtype::I8), None);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_seen_among_the_largest_numbers() {
+        assert!(are_finite(&[f32::MAX, -f32::MAX, 0.0, f32::MIN_POSITIVE]));
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!are_finite(&[1.0, bad, f32::MAX]), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_found() {
+        assert_eq!(repeated_name(br#"{"a":{"x":[1]},"b":{"x":[1]}}  "#), None);
+        assert_eq!(repeated_name(br#"{"a":1,"b":2,"\u0061":3}"#), Some("a".to_owned()));
     }
 }

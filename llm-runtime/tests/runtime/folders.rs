@@ -3,10 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use assay_audit::commit::{Committer, ModelWeights, PolynomialWeights, Surroundings, Tensor, manifest};
 use assay_audit::prompt::{ChatTemplate, Message};
-use assay_llm_runtime::checkpoint::{CheckpointError, named_tensors};
+use assay_commitments::manifest::ArchitectureError;
+use assay_commitments::params::CodeParams;
+use assay_commitments::polynomial::{Coefficients, LayerPolynomial};
+use assay_commitments::rows::Profile;
+use assay_commitments::weights::WeightRoot;
+use assay_llm_runtime::checkpoint::{CheckpointError, WeightFiles, named_tensors};
 use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Checkpoint, Numerics};
+use assay_llm_runtime::{Checkpoint, ModelFolder, Numerics};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -304,4 +310,194 @@ fn a_template_file_goes_before_the_one_in_the_configuration() {
     fs::write(folder.path().join("tokenizer_config.json"), "{\"chat_template\": 1}").unwrap();
     let text = load(folder.path()).unwrap_err().to_string();
     assert!(text.contains("tokenizer_config.json: \"chat_template\" is neither"), "{text}");
+}
+
+/// Writes a weight file with any header before the bytes.
+fn write_header(path: &Path, header: &str, bytes: &[u8]) {
+    fs::write(path, [&(header.len() as u64).to_le_bytes(), header.as_bytes(), bytes].concat()).unwrap();
+}
+
+#[test]
+fn headers_that_can_be_read_in_two_ways_are_refused() {
+    let tensor = |from: usize, to: usize| {
+        format!("{{\"dtype\":\"BF16\",\"shape\":[{}],\"data_offsets\":[{from},{to}]}}", (to - from) / 2)
+    };
+    let (name, other) = ("model.norm.weight", "model.other.weight");
+    let twice = format!("{{\"{name}\":{},\"{name}\":{}}}", tensor(0, 64), tensor(64, 128));
+    let same = format!("{{\"{name}\":{},\"{name}\":{}}}", tensor(0, 128), tensor(0, 128));
+    for header in [twice, same] {
+        let damage = |folder: &Path| write_header(&folder.join("model.safetensors"), &header, &[0; 128]);
+        assert_refused(damage, &["model.safetensors: tensor model.norm.weight stands in the header more than once"]);
+    }
+    let overlapping = format!("{{\"{name}\":{},\"{other}\":{}}}", tensor(0, 64), tensor(32, 96));
+    let gap = format!("{{\"{name}\":{},\"{other}\":{}}}", tensor(0, 64), tensor(66, 96));
+    for (header, length) in [(overlapping, 96), (gap, 96)] {
+        let damage = |folder: &Path| write_header(&folder.join("model.safetensors"), &header, &vec![0; length]);
+        assert_refused(damage, &["model.safetensors: truncated or damaged", other, "download it again"]);
+    }
+}
+
+#[test]
+fn a_tensor_without_weights_is_refused() {
+    let empty = |folder: &Path| {
+        change_weights(folder, |tensors| {
+            *find(tensors, "model.norm.weight") = ("model.norm.weight".to_owned(), Dtype::F32, vec![0], vec![]);
+        });
+    };
+    assert_refused(empty, &["model.norm.weight has shape [0], config.json says [32]"]);
+}
+
+#[test]
+fn shards_that_contradict_their_index_are_refused() {
+    let sharded = |then: &dyn Fn(&Path)| {
+        refusal(|folder| {
+            shard(folder, &load(folder).unwrap());
+            then(folder);
+        })
+    };
+    let name = "model.embed_tokens.weight";
+    let text = sharded(&|folder| {
+        change_json(&folder.join("model.safetensors.index.json"), |index| {
+            index["weight_map"][name] = json!("model-1.safetensors");
+        });
+    });
+    assert!(text.contains("model-1.safetensors: tensor model.embed_tokens.weight is missing"), "{text}");
+    let text = sharded(&|folder| {
+        change_json(&folder.join("model.safetensors.index.json"), |index| {
+            index["weight_map"]["model.more.weight"] = json!("model-0.safetensors");
+        });
+    });
+    assert!(text.contains("model-0.safetensors: tensor model.more.weight is missing"), "{text}");
+    let text = sharded(&|folder| {
+        fs::copy(folder.join("model-0.safetensors"), folder.join("model-1.safetensors")).unwrap();
+        change_json(&folder.join("model.safetensors.index.json"), |index| {
+            let map = index["weight_map"].as_object_mut().unwrap();
+            map.retain(|_, file| file == "model-0.safetensors");
+            map.insert("model.more.weight".to_owned(), json!("model-1.safetensors"));
+        });
+    });
+    assert!(text.contains("is also in") && text.contains("keep the files that the index belongs to"), "{text}");
+    let text = sharded(&|folder| {
+        let path = folder.join("model-1.safetensors");
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 2]).unwrap();
+    });
+    assert!(text.contains("model-1.safetensors: truncated or damaged"), "{text}");
+}
+
+#[test]
+fn a_folder_that_changes_is_noticed() {
+    let open = |folder: &Path| ModelFolder::open(folder, Numerics::Bf16V1, 1 << 12).unwrap();
+    let later = |path: &Path| {
+        let file = fs::File::options().append(true).open(path).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(modified + std::time::Duration::from_secs(1)).unwrap();
+    };
+    for change in ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"] {
+        let (folder, _) = folder();
+        let path = folder.path().join(change);
+        let opened = open(folder.path());
+        opened.check_unchanged().unwrap();
+        assert_eq!(opened.fingerprint(), open(folder.path()).fingerprint());
+        if change == "model.safetensors" {
+            later(&path);
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, format!("{text} ")).unwrap();
+        }
+        let text = opened.check_unchanged().unwrap_err().to_string();
+        assert!(text.contains(change) && text.contains("changed while it was read"), "{text}");
+        assert_ne!(opened.fingerprint(), open(folder.path()).fingerprint());
+    }
+
+    // Reading notices it too, before it looks at pages that may no longer be there.
+    let (folder, _) = self::folder();
+    let opened = open(folder.path());
+    fs::OpenOptions::new().write(true).open(folder.path().join("model.safetensors")).unwrap().set_len(100).unwrap();
+    let error = opened.weights.tensor(Tensor::FinalNorm).unwrap_err();
+    assert!(matches!(error, CheckpointError::Changed { .. }), "{error}");
+    // A file that was put in another's place is another file.
+    let (folder, _) = self::folder();
+    let opened = open(folder.path());
+    let path = folder.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(matches!(opened.check_unchanged(), Err(CheckpointError::Changed { .. })));
+}
+
+/// Compares what is read piece by piece with polynomials made of tensors in memory.
+struct Comparing<'a> {
+    checkpoint: &'a Checkpoint,
+    pieces: Vec<(usize, usize)>,
+    compared: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Never {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Architecture(#[from] ArchitectureError),
+}
+
+impl Committer<WeightFiles> for Comparing<'_> {
+    type Error = Never;
+
+    fn commit(
+        &mut self,
+        number: usize,
+        weights: &PolynomialWeights<'_, WeightFiles>,
+        _: &CodeParams,
+    ) -> Result<WeightRoot, Never> {
+        let Checkpoint { architecture, tensors, .. } = self.checkpoint;
+        let layout = weights.layout();
+        let expected = if let Some(layer) = tensors.layers.get(number) {
+            let matrices = layer.matrices.each_ref().map(Vec::as_slice);
+            LayerPolynomial::from_matrices(layout.clone(), &matrices).unwrap()
+        } else {
+            let block = (architecture.head_block().unwrap() * architecture.hidden) as usize;
+            let shard = tensors.head().chunks(block).nth(number - tensors.layers.len()).unwrap();
+            let mut shard = shard.to_vec();
+            shard.resize(block, 0.0);
+            let exponent = assay_commitments::fixed_point::exponent(tensors.head()).unwrap();
+            LayerPolynomial::with_exponents(layout.clone(), &[&shard], &[exponent]).unwrap()
+        };
+        assert_eq!(weights.exponents(), expected.exponents());
+        let expected = expected.coefficients();
+        for (start, length) in self.pieces.iter().copied().chain([(0, expected.len())]) {
+            let start = start % expected.len();
+            let end = (start + length).min(expected.len());
+            let mut read = vec![-1; end - start];
+            weights.read(start, &mut read)?;
+            assert_eq!(read, expected[start..end], "polynomial {number} from {start} to {end}");
+        }
+        self.compared += 1;
+        Ok(WeightRoot([0; 32]))
+    }
+}
+
+#[test]
+fn coefficients_read_from_files_are_those_of_the_tensors() {
+    // No side is a power of two, and lm_head has a shard that is cut short.
+    let numbers = Numbers { vocab_size: 1500, hidden: 24, heads: 6, head_dim: 4, ffn: 56, ..NUMBERS };
+    let folder = TempDir::new().unwrap();
+    let checkpoint = synthetic::write(&numbers, 3, folder.path()).unwrap();
+    let path = folder.path().join("model.safetensors");
+    let pieces = vec![(0, 1), (5, 3), (37, 1000), (4095, 4097), (9000, 123), (16_383, 1)];
+    for stored in [
+        stored(&checkpoint, Dtype::F32, f32::to_le_bytes),
+        stored(&checkpoint, Dtype::BF16, |x| half::bf16::from_f32(x).to_le_bytes()),
+        stored(&checkpoint, Dtype::F16, |x| half::f16::from_f32(x).to_le_bytes()),
+    ] {
+        write_weights(&path, &stored);
+        let checkpoint = load(folder.path()).unwrap();
+        for window_bytes in [3, 1 << 10, 1 << 20] {
+            let opened = ModelFolder::open(folder.path(), Numerics::Bf16V1, window_bytes).unwrap();
+            let surroundings = Surroundings { profile: Profile::Bf16V1, tokenizer: b"", chat_template: None };
+            let mut comparing = Comparing { checkpoint: &checkpoint, pieces: pieces.clone(), compared: 0 };
+            manifest(&opened.weights, surroundings, &mut comparing).unwrap();
+            assert!(comparing.compared > numbers.layers as usize + 1, "there are several shards");
+        }
+    }
 }

@@ -88,8 +88,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         entropy: entropy(args.sampling.seed)?,
     };
     check_writable(&args.out)?;
-    let mut progress = Progress::new("committing");
-    let model = LocalModel::load(&args.folder, &mut |done, total| progress.tell(done, total))?;
+    let progress = Progress::new("committing");
+    let model = LocalModel::load(&args.folder, &mut |done, total| progress.tell(done as u64, total as u64))?;
     let file = session.run(&model, &model.backend())?;
     let encoded = file.encode();
     write_atomically(&args.out, &encoded)?;

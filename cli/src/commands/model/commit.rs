@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use assay_commitments::codec;
 use assay_commitments::manifest::Manifest;
-use assay_commitments::params::{Bits, CodeParams, MAX_CLAIMS};
 use assay_commitments::rows::Profile;
-use assay_llm_runtime::{Checkpoint, Numerics};
+use assay_llm_runtime::{ModelFolder, Numerics};
 use serde_json::json;
 
+use super::memory::Plan;
+use super::streaming::{count, fingerprint, stream};
 use super::{memory, parameters};
-use crate::files::{MANIFEST_NAME, check_writable, tree_path, write_atomically};
-use crate::local;
+use crate::files::{MANIFEST_NAME, check_writable, partial_path, tree_path, write_atomically};
 use crate::outcome::{CommandResult, Fault, Outcome};
-use crate::terminal::{Listing, Paint, Progress, bytes, print, print_json, seconds, thousands};
-use crate::tree_file::TreeFile;
+use crate::terminal::{Listing, Paint, bytes, print, print_json, seconds, thousands};
+use crate::tree_file::Partial;
 
 /// What to commit.
 #[derive(Debug, clap::Args)]
@@ -24,15 +24,16 @@ pub(crate) struct Args {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// The manifest to write, manifest.assay in the folder if not given; the tree goes beside it with
-    /// the extension .tree. Later runs on the folder use what lies in it
+    /// the extension .tree. Later runs on the folder use what lies in it; until the end of this one, what
+    /// is done lies in FILE.partial, and a run that was stopped goes on from there
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// How the runtime rounds
     #[arg(long, value_name = "P", default_value = Profile::Bf16V1.name(), value_parser = parse_profile)]
     profile: Profile,
-    /// Refuse to begin if more memory is needed; K, M and G are understood
-    #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes)]
-    memory: Option<u64>,
+    /// Most memory to use, mapped files included; K, M and G are understood
+    #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes, default_value = memory::DEFAULT)]
+    memory: u64,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -47,17 +48,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         Profile::Bf16V1 => Numerics::Bf16V1,
     };
     let begin = Instant::now();
-    let architecture = Checkpoint::read_architecture(&args.folder)?;
-    if let Some(budget) = args.memory {
-        let need = memory::committing(&architecture).map_err(|error| Fault::usage(error.to_string()))?;
-        if need > budget {
-            return Err(Fault::usage(format!(
-                "committing this model takes {} of memory ({need} bytes) and --memory allows {}: allow more",
-                bytes(need),
-                bytes(budget),
-            )));
-        }
-    }
+    let plan = Plan::of_folder(args.memory, &args.folder)?;
     let manifest_path = args.out.clone().unwrap_or_else(|| args.folder.join(MANIFEST_NAME));
     let trees_path = tree_path(&manifest_path);
     if trees_path == manifest_path {
@@ -68,15 +59,20 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     check_writable(&manifest_path)?;
 
-    let checkpoint = Checkpoint::load(&args.folder, numerics)?;
-    let mut progress = Progress::new("committing");
-    let committed = local::commit(&checkpoint, None, &mut |done, total| progress.tell(done, total))?;
-    let manifest = &committed.manifest;
-    let (content, trees) = (codec::encode(manifest), TreeFile::of(&committed).encode());
-    // The tree first: a manifest without it costs time, a tree without its manifest is not used.
-    write_atomically(&trees_path, &trees)?;
+    let folder = ModelFolder::open(&args.folder, numerics, plan.window_bytes)?;
+    let mut partial =
+        Partial::open(&partial_path(&manifest_path), &fingerprint(&folder, args.profile), count(&folder)?)?;
+    if partial.done() > 0 {
+        tracing::info!("{} polynomials were committed by an earlier run", partial.done());
+    }
+    let manifest = stream(&folder, args.profile, plan, Some(&mut partial))?.manifest;
+    folder.check_unchanged()?;
+    let content = codec::encode(&manifest);
+    // The manifest first: stopped in between, the next run finds all polynomials done.
     write_atomically(&manifest_path, &content)?;
+    let trees_length = partial.finish(&trees_path)?;
     let elapsed = begin.elapsed().as_secs_f64();
+    let manifest = &manifest;
 
     let security = security_bits(manifest);
     let count = parameters(&manifest.architecture);
@@ -100,7 +96,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     );
     listing.line("security", format!("{security:.1} bits"));
     listing.line("manifest", format!("{} ({})", manifest_path.display(), bytes(content.len() as u64)));
-    listing.line("tree", format!("{} ({})", trees_path.display(), bytes(trees.len() as u64)));
+    listing.line("tree", format!("{} ({})", trees_path.display(), bytes(trees_length)));
     let peak = memory::peak().map(|peak| format!(", at most {} of memory", bytes(peak))).unwrap_or_default();
     listing.line("took", format!("{}{peak}", seconds(elapsed)));
     print(&listing.render(paint))?;
@@ -109,6 +105,6 @@ pub(crate) fn run(args: &Args) -> CommandResult {
 
 /// What any opening of this manifest's commitments reaches.
 pub(super) fn security_bits(manifest: &Manifest) -> f64 {
-    let total = |code: &CodeParams| code.security(MAX_CLAIMS).total;
-    Bits::to_f64(total(&manifest.layer_code).min(total(&manifest.head_code)))
+    let [layer, head] = [&manifest.layer_code, &manifest.head_code].map(|code| code.best_security().total);
+    layer.min(head).to_f64()
 }

@@ -153,7 +153,8 @@ impl Inspected {
             text.push_str(&table(&[&title, "encodes", "rows", "rate", "queries", "work"], &levels, paint));
 
             let SecurityBudget { terms, total } = code.best_security();
-            let [first, rest @ ..] = terms.chunk_by(|a, b| a.level == b.level).collect::<Vec<_>>()[..] else { continue };
+            let by_level: Vec<&[SecurityTerm]> = terms.chunk_by(|a, b| a.level == b.level).collect();
+            let Some((first, rest)) = by_level.split_first() else { continue };
             let row = |(place, term): (usize, &SecurityTerm)| {
                 let others = rest.iter().filter_map(|level| level.get(place));
                 let bits = std::iter::once(term).chain(others).map(|term| show_bits(term.bits));
@@ -162,7 +163,8 @@ impl Inspected {
             let mut rows: Vec<Vec<String>> = first.iter().enumerate().map(row).collect();
             rows.push(vec!["total".to_owned(), show_bits(total)]);
             let columns: Vec<String> = (0..=rest.len()).map(|level| format!("level {level}")).collect();
-            let head: Vec<&str> = std::iter::once("a false claim passes, bits").chain(columns.iter().map(String::as_str)).collect();
+            let head: Vec<&str> =
+                std::iter::once("a false claim passes, bits").chain(columns.iter().map(String::as_str)).collect();
             text.push('\n');
             text.push_str(&table(&head, &rows, paint));
         }
@@ -179,13 +181,15 @@ impl Inspected {
         let architecture = &self.architecture;
         let code = |code: &CodeParams, count: u64| {
             let SecurityBudget { terms, total } = code.best_security();
-            let levels = code.codes().map(|level| json!({
-                "variables": level.variables,
-                "fold_log": level.fold_log,
-                "rate_log": level.rate_log,
-                "queries": level.queries,
-                "grinding": level.grinding,
-            }));
+            let levels = code.codes().map(|level| {
+                json!({
+                    "variables": level.variables,
+                    "fold_log": level.fold_log,
+                    "rate_log": level.rate_log,
+                    "queries": level.queries,
+                    "grinding": level.grinding,
+                })
+            });
             json!({
                 "count": count,
                 "log_size": code.log_size,

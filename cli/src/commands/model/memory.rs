@@ -1,9 +1,12 @@
-//! The memory that committing takes, and a budget for it.
+//! The budget of memory for committing.
 
-use assay_commitments::manifest::{Architecture, ArchitectureError};
-use assay_commitments::params::CodeParams;
+use std::path::Path;
 
-use super::parameters;
+use assay_commitments::manifest::Architecture;
+use assay_llm_runtime::Checkpoint;
+
+use crate::outcome::Fault;
+use crate::terminal::bytes;
 
 /// A number of bytes as users write it: digits, and K, M or G for powers of 1024.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -17,33 +20,62 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "more bytes than there are".to_owned())
 }
 
-/// What the program and its tokenizer take beside the model.
-const BASE: u64 = 16 << 20;
+/// What committing may take unless it is told.
+pub(super) const DEFAULT: &str = "2G";
+/// What the program takes beside everything else.
+const BASE: u64 = 32 << 20;
+/// What the parser of tokenizers takes a byte of its file.
+const TOKENIZER: u64 = 16;
+/// What the embedding digest table takes an entry: a digest, its copies in the tree, the nodes over it.
+const EMBEDDING: u64 = 5 * 32;
+/// What a thread takes for weights on their way from a file to coefficients.
+const THREAD: u64 = 512 << 10;
+/// The least that is left for windows, symbols and trees.
+const LEAST: u64 = 32 << 20;
 
-/// Bytes that committing holds at its peak: the weights as f32, lm_head once more in shards, all
-/// polynomials and trees, the tree file on its way to the disk, and the codeword symbols of one coset.
-/// The weight files are mapped and count as cache, which the system takes back when it needs to.
-pub(super) fn committing(architecture: &Architecture) -> Result<u64, ArchitectureError> {
-    let layer = CodeParams::for_layout(&architecture.layer_layout()?);
-    let head = CodeParams::for_layout(&architecture.head_layout()?);
-    let layers = u64::from(architecture.layers);
-    let shards = u64::from(architecture.head_shards()?);
-    let block = u64::from(architecture.head_block()?) * u64::from(architecture.hidden);
-    let polynomial = |code: &CodeParams| 4 << code.log_size;
-    // A tree has twice as many nodes as leaves, and the file is made of two more copies of those.
-    let tree = |code: &CodeParams| 4 * 32 * code.codeword_length() as u64;
-    let symbols = 8 << layer.log_size.max(head.log_size);
-    Ok(BASE
-        + 4 * parameters(architecture)
-        + 4 * shards * block
-        + layers * (polynomial(&layer) + tree(&layer))
-        + shards * (polynomial(&head) + tree(&head))
-        + 32 * u64::from(architecture.vocab_size)
-        + symbols)
+/// How a budget of memory is used. All of it is resident memory, mapped files included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Bytes of the weight files that each thread maps at a time.
+    pub(super) window_bytes: usize,
+    /// Bytes for codeword symbols.
+    pub(super) symbol_bytes: usize,
+}
+
+impl Plan {
+    /// Splits a budget for the model in a folder, of which nothing large has been read yet.
+    pub(super) fn of_folder(budget: u64, folder: &Path) -> Result<Self, Fault> {
+        let architecture = Checkpoint::read_architecture(folder)?;
+        // A folder without a tokenizer is refused when it is opened.
+        let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |metadata| metadata.len());
+        Self::new(budget, &architecture, tokenizer)
+    }
+
+    /// Splits a budget for a model whose tokenizer file has that length.
+    pub(super) fn new(budget: u64, architecture: &Architecture, tokenizer: u64) -> Result<Self, Fault> {
+        const WINDOWS: std::ops::RangeInclusive<u64> = 64 << 10..=8 << 20;
+        // One window for the threads that are not of the pool.
+        let threads = rayon::current_num_threads() as u64 + 1;
+        let parsing = tokenizer.saturating_mul(TOKENIZER);
+        let fixed = BASE + parsing + EMBEDDING * u64::from(architecture.vocab_size) + threads * THREAD;
+        let rest = budget.checked_sub(fixed).filter(|rest| *rest >= LEAST).ok_or_else(|| {
+            let least = fixed + LEAST;
+            Fault::usage(format!(
+                "committing this model takes at least {} of memory ({least} bytes) and --memory allows {}: allow more",
+                bytes(least),
+                bytes(budget),
+            ))
+        })?;
+        let window = (rest / 8 / threads).clamp(*WINDOWS.start(), *WINDOWS.end());
+        // Half for symbols; the other half, less the windows, for what is kept of a tree, once in memory and
+        // once on its way to the disk, and for what the allocator does not give back.
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Ok(Self { window_bytes: 1 << window.ilog2(), symbol_bytes: size(rest / 2) })
+    }
 }
 
 /// The most memory that this process has held so far; not known on every system.
-pub(super) fn peak() -> Option<u64> {
+pub(in crate::commands) fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -52,7 +84,22 @@ pub(super) fn peak() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use assay_llm_runtime::synthetic::Numbers;
+
     use super::*;
+
+    #[test]
+    fn a_plan_stays_within_its_budget_or_names_the_least() {
+        let large =
+            Numbers { vocab_size: 128_256, hidden: 8192, layers: 80, ffn: 28_672, ..Numbers::TINY }.architecture();
+        let threads = rayon::current_num_threads() as u64 + 1;
+        for budget in [256 << 20, 1 << 30, parse_bytes(DEFAULT).unwrap()] {
+            let plan = Plan::new(budget, &large, 9 << 20).unwrap();
+            assert!(threads * plan.window_bytes as u64 + plan.symbol_bytes as u64 <= budget, "{plan:?}");
+        }
+        let refusal = Plan::new(100 << 20, &large, 9 << 20).unwrap_err().message;
+        assert!(refusal.contains("--memory allows 104.9 MB") && refusal.contains("at least"), "{refusal}");
+    }
 
     #[test]
     fn sizes_may_have_a_unit() {

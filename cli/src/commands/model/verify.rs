@@ -1,16 +1,17 @@
 //! `assay model verify`: whether a folder holds the weights that a manifest commits to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use assay_audit::model::CommittedModel;
 use assay_commitments::manifest::{Architecture, LayerEntry, Manifest, Matrix};
-use assay_llm_runtime::{Checkpoint, CheckpointError, Numerics};
+use assay_commitments::weights::WeightCommitment;
+use assay_llm_runtime::{Checkpoint, ModelFolder, Numerics};
 
-use crate::files::read_manifest;
-use crate::local::{self, known_trees};
+use super::memory::{self, Plan};
+use super::streaming::{Streamed, stream};
+use crate::files::{read_manifest, tree_path};
 use crate::outcome::{CommandResult, Fault, Outcome};
-use crate::terminal::{Listing, Paint, Progress, print, thousands};
-use crate::tree_file::KnownTrees;
+use crate::terminal::{Listing, Paint, print, thousands};
+use crate::tree_file::Records;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,9 @@ pub(crate) struct Args {
     /// The manifest; a tree file beside it helps to name the matrix that differs
     #[arg(value_name = "MANIFEST")]
     manifest: PathBuf,
+    /// Most memory to use, mapped files included; K, M and G are understood
+    #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes, default_value = memory::DEFAULT)]
+    memory: u64,
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
@@ -33,21 +37,22 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     if let Some(difference) = architecture_difference(&architecture, &manifest.architecture) {
         return refuse(difference);
     }
-    let checkpoint = match Checkpoint::load(&args.folder, Numerics::Bf16V1) {
-        // A manifest promises finite weights.
-        Err(error @ CheckpointError::NotFinite { .. }) => return refuse(error.to_string()),
+    let plan = Plan::of_folder(args.memory, &args.folder)?;
+    let folder = ModelFolder::open(&args.folder, Numerics::Bf16V1, plan.window_bytes)?;
+    let found = match stream(&folder, manifest.profile, plan, None) {
+        // A manifest promises weights that are finite, as it promises what they are.
+        Err(fault) if fault.outcome == Outcome::Damaged => return refuse(fault.message),
         result => result?,
     };
-    let mut progress = Progress::new("committing");
-    let committed = local::commit(&checkpoint, None, &mut |done, total| progress.tell(done, total))?;
-    let own = &committed.manifest;
-    if (own.layer_code, own.head_code) != (manifest.layer_code, manifest.head_code) {
+    folder.check_unchanged()?;
+    let own = &found.manifest;
+    if (&own.layer_code, &own.head_code) != (&manifest.layer_code, &manifest.head_code) {
         return Err(Fault::usage(format!(
             "{}: its commitments have other code parameters than this version of assay makes: verify it with the version that made it",
             args.manifest.display()
         )));
     }
-    let differences = differences(&committed, &manifest, known_trees(&args.manifest).as_ref());
+    let differences = differences(&found, &manifest, &known_matrices(&args.manifest));
     if let Some((first, rest)) = differences.split_first() {
         let more = if rest.is_empty() { String::new() } else { format!(" (and {} more differences)", rest.len()) };
         return refuse(format!("{first}{more}"));
@@ -69,6 +74,12 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     );
     print(&listing.render(paint))?;
     Ok(Outcome::Done)
+}
+
+/// Commitments and digests of matrices that the tree file beside a manifest has, as far as it can be read.
+fn known_matrices(manifest: &Path) -> Vec<(WeightCommitment, Vec<[u8; 32]>)> {
+    let records = Records::open(&tree_path(manifest)).into_iter().flatten();
+    records.map_while(Result::ok).map(|record| (record.weights, record.matrices)).collect()
 }
 
 /// The first number in which two architectures differ.
@@ -111,7 +122,7 @@ fn architecture_difference(found: &Architecture, expected: &Architecture) -> Opt
 }
 
 /// All differences between weights and a manifest of the same architecture, in the model's order.
-fn differences(found: &CommittedModel, manifest: &Manifest, trees: Option<&KnownTrees>) -> Vec<String> {
+fn differences(found: &Streamed, manifest: &Manifest, known: &[(WeightCommitment, Vec<[u8; 32]>)]) -> Vec<String> {
     let own = &found.manifest;
     let mut differences = vec![];
     let mut expect = |same: bool, what: &str| {
@@ -123,7 +134,10 @@ fn differences(found: &CommittedModel, manifest: &Manifest, trees: Option<&Known
     expect(own.chat_template == manifest.chat_template, "the chat template differs");
     expect(own.embeddings == manifest.embeddings, "the embedding table (model.embed_tokens) differs");
     for (number, (layer, expected)) in own.layers.iter().zip(&manifest.layers).enumerate() {
-        let other = || trees?.first_other_matrix(number, &found.layers[number].weights.polynomial);
+        let other = || {
+            let (_, known) = known.get(number).filter(|(weights, _)| *weights == expected.weights)?;
+            found.matrices.get(number)?.iter().zip(known).position(|(found, known)| found != known)
+        };
         differences.extend(layer_differences(number, layer, expected, other));
     }
     if own.head.small != manifest.head.small {
@@ -131,7 +145,8 @@ fn differences(found: &CommittedModel, manifest: &Manifest, trees: Option<&Known
     }
     if own.head.exponent != manifest.head.exponent {
         differences.push("lm_head differs: its largest weight has another magnitude".to_owned());
-    } else if let Some(shard) = own.head.roots.iter().zip(&manifest.head.roots).position(|(own, other)| own != other) {
+    } else if let Some(shard) = own.head.shards.iter().zip(&manifest.head.shards).position(|(own, other)| own != other)
+    {
         let of = if own.architecture.tied { " (the embedding table, which is tied to it)" } else { "" };
         differences.push(format!("lm_head{of} differs in shard {shard}"));
     }
@@ -148,7 +163,7 @@ fn layer_differences(
     if found.small != expected.small {
         differences.push(format!("layer {number}: a norm (input_layernorm or post_attention_layernorm) differs"));
     }
-    if found.root == expected.root && found.exponents == expected.exponents {
+    if found.weights == expected.weights && found.exponents == expected.exponents {
         return differences;
     }
     let by_exponent = Matrix::ALL.into_iter().find(|matrix| {
