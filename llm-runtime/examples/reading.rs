@@ -30,6 +30,7 @@ where
 {
     type Error = ReadError;
 
+    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
     fn commit(
         &mut self,
         _: usize,
