@@ -243,7 +243,6 @@ pub(crate) fn encode_vector(vector: &[E], code: &Code) -> Codeword {
     let entries = code.rows / 3;
     assert!(3 * entries == code.rows && vector.len() == entries << code.message_log, "the vector is a message");
     let plan = Plan::new(code.blocks(), code.message_log);
-    let mut node = vec![Block::default(); plan.size()];
     let mut symbols = vec![Block::default(); plan.size() << code.rate_log];
     let mut leaves = vec![Hash::default(); code.codeword_length()];
     let fill = |_: &mut Scratch, columns: Range<usize>, target: &mut [Block]| {
@@ -256,14 +255,25 @@ pub(crate) fn encode_vector(vector: &[E], code: &Code) -> Codeword {
         }
         Ok::<_, Infallible>(())
     };
-    let of_node = symbols.chunks_exact_mut(plan.size()).zip(leaves.chunks_exact_mut(code.message_length()));
-    for (number, (symbols, leaves)) in of_node.enumerate() {
-        let Ok(()) = plan.first_pass(number, &mut node, fill);
-        let parts = symbols.par_chunks_exact_mut(plan.blocks << plan.lower);
-        parts.zip(leaves.par_chunks_exact_mut(1 << plan.lower)).enumerate().for_each(|(part, (columns, leaves))| {
-            plan.second_pass(number, part, &node, columns);
-            hash_columns(columns, code.rows, ((number << plan.upper) + part) << plan.lower, leaves);
+    if plan.size() <= CACHE {
+        // A low rate makes many small nodes: each is one core's work.
+        let of_node = symbols.par_chunks_exact_mut(plan.size()).zip(leaves.par_chunks_exact_mut(code.message_length()));
+        of_node.enumerate().for_each(|(number, (symbols, leaves))| {
+            let Ok(()) = fill(&mut Scratch::default(), 0..code.message_length(), symbols);
+            transform(symbols, &Factors::new(code.message_log, number));
+            hash_columns(symbols, code.rows, number << code.message_log, leaves);
         });
+    } else {
+        let mut node = vec![Block::default(); plan.size()];
+        let of_node = symbols.chunks_exact_mut(plan.size()).zip(leaves.chunks_exact_mut(code.message_length()));
+        for (number, (symbols, leaves)) in of_node.enumerate() {
+            let Ok(()) = plan.first_pass(number, &mut node, fill);
+            let parts = symbols.par_chunks_exact_mut(plan.blocks << plan.lower);
+            parts.zip(leaves.par_chunks_exact_mut(1 << plan.lower)).enumerate().for_each(|(part, (columns, leaves))| {
+                plan.second_pass(number, part, &node, columns);
+                hash_columns(columns, code.rows, ((number << plan.upper) + part) << plan.lower, leaves);
+            });
+        }
     }
     Codeword { code: *code, symbols, tree: MerkleTree::from_leaf_hashes(leaves) }
 }

@@ -280,7 +280,8 @@ pub struct Search {
     /// Negative logarithms of the rates at which coefficients may be encoded: time of committing, and
     /// size of trees, grow with the inverse rate.
     pub base_rates: (u32, u32),
-    /// Encoding a folded vector may take `2^-share` of the time that encoding the coefficients took.
+    /// Encoding the first folded vector may take `2^-share` of the time that encoding the coefficients
+    /// took, and each further one half of what the one before may.
     pub recommit_share_log: u32,
     /// Grinding for every level; by default the logarithm of the size less eight, so that it costs less than
     /// a pass over the weights, and 20 at most.
@@ -370,7 +371,7 @@ impl LevelCode {
 struct Tails<'a> {
     search: &'a Search,
     grinding: u32,
-    /// The most that variables and rate may be together.
+    /// The most that variables and rate of the first folded vector may be together.
     encoded: i64,
     known: BTreeMap<(u32, u32), Option<Tail>>,
 }
@@ -384,11 +385,12 @@ impl Tails<'_> {
         // To send the vector is always possible while it is short.
         let sent = (variables <= MAX_FINAL_LOG).then(|| Tail { bytes: EXTENSION << variables, levels: vec![] });
         let mut best = sent;
+        let encoded = self.encoded.saturating_sub(i64::from(level.saturating_sub(1)));
         if (level as usize) < MAX_LEVELS {
             for fold_log in 1..=variables.saturating_sub(1).min(MAX_FOLD_LOG) {
                 for rate_log in 1..=MAX_RATE_LOG {
                     let code = self.search.level(variables, fold_log, rate_log, self.grinding, level);
-                    if i64::from(variables.saturating_add(rate_log)) > self.encoded || !code.is_well_formed() {
+                    if i64::from(variables.saturating_add(rate_log)) > encoded || !code.is_well_formed() {
                         break;
                     }
                     let own = code.max_answer_bytes(EXTENSION).saturating_add(HASH + EXTENSION + ELEMENT);

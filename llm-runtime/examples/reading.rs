@@ -8,7 +8,7 @@ use assay_commitments::manifest::ArchitectureError;
 use assay_commitments::params::CodeParams;
 use assay_commitments::polynomial::Coefficients;
 use assay_commitments::rows::Profile;
-use assay_commitments::weights::WeightRoot;
+use assay_commitments::weights::WeightCommitment;
 use assay_llm_runtime::synthetic::{self, Numbers};
 use assay_llm_runtime::{CheckpointError, ModelFolder, Numerics};
 use rayon::prelude::*;
@@ -36,7 +36,7 @@ where
         _: usize,
         polynomial: &PolynomialWeights<'_, W>,
         _: &CodeParams,
-    ) -> Result<WeightRoot, ReadError> {
+    ) -> Result<WeightCommitment, ReadError> {
         const PIECE: usize = 1 << 20;
         let size = 1_usize << polynomial.layout().log_size();
         let begin = Instant::now();
@@ -45,7 +45,7 @@ where
             .try_for_each_init(|| vec![0_i32; PIECE], |piece, number| polynomial.read(number * PIECE, piece))?;
         let seconds = begin.elapsed().as_secs_f64();
         println!("read {:.0} M weights/s", polynomial.count() as f64 / seconds / 1e6);
-        Ok(WeightRoot([0; 32]))
+        Ok(WeightCommitment { root: [0; 32], evaluation: assay_sumcheck::E::default() })
     }
 }
 

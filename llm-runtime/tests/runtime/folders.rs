@@ -9,7 +9,7 @@ use assay_commitments::manifest::ArchitectureError;
 use assay_commitments::params::CodeParams;
 use assay_commitments::polynomial::{Coefficients, LayerPolynomial};
 use assay_commitments::rows::Profile;
-use assay_commitments::weights::WeightRoot;
+use assay_commitments::weights::WeightCommitment;
 use assay_llm_runtime::checkpoint::{CheckpointError, WeightFiles, named_tensors};
 use assay_llm_runtime::synthetic::{self, Numbers};
 use assay_llm_runtime::{Checkpoint, ModelFolder, Numerics};
@@ -449,7 +449,7 @@ impl Committer<WeightFiles> for Comparing<'_> {
         number: usize,
         weights: &PolynomialWeights<'_, WeightFiles>,
         _: &CodeParams,
-    ) -> Result<WeightRoot, Never> {
+    ) -> Result<WeightCommitment, Never> {
         let Checkpoint { architecture, tensors, .. } = self.checkpoint;
         let layout = weights.layout();
         let expected = if let Some(layer) = tensors.layers.get(number) {
@@ -473,7 +473,7 @@ impl Committer<WeightFiles> for Comparing<'_> {
             assert_eq!(read, expected[start..end], "polynomial {number} from {start} to {end}");
         }
         self.compared += 1;
-        Ok(WeightRoot([0; 32]))
+        Ok(WeightCommitment { root: [0; 32], evaluation: assay_sumcheck::E::default() })
     }
 }
 
