@@ -150,7 +150,7 @@ impl Lengths {
 pub const MAX_CELLS: u64 = 1 << 18;
 
 /// One opening shows the seven claims of every cell.
-const _: () = assert!(7 * MAX_CELLS <= MAX_OPENED_CLAIMS as u64);
+const _: () = assert!(7 * (1 << MAX_CELLS.ilog2()) <= MAX_OPENED_CLAIMS);
 
 /// What is asked for, in the order in which a proof answers.
 #[derive(Clone, Debug, PartialEq, Eq)]

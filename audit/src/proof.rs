@@ -339,10 +339,8 @@ impl Openings {
 
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
         let Shape { manifest, challenge, .. } = shape;
-        let mut opening = |code, polynomials, asked| match asked {
-            true => Opening::read(from, code, polynomials).map(Some),
-            false => Ok(None),
-        };
+        let mut opening =
+            |code, polynomials, asked: bool| asked.then(|| Opening::read(from, code, polynomials)).transpose();
         Ok(Self {
             layers: opening(&manifest.layer_code, challenge.layers().len(), !challenge.cells.is_empty())?,
             head: opening(&manifest.head_code, manifest.head.shards.len(), !challenge.decodes.is_empty())?,

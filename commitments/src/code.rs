@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::ops::Range;
 
 use ark_ff::{AdditiveGroup, Field};
-use assay_sumcheck::field::{E, F, dot_ef, e_mul_f, f_from_u64, f_to_u64};
+use assay_sumcheck::field::{E, F, dot_ef, e_mul_f, f_to_u64};
 use rayon::prelude::*;
 
 use crate::merkle::{Hash, MerkleTop, MerkleTree, reduce};
@@ -178,7 +178,47 @@ pub(crate) fn commit<S: Coefficients>(
     let smallest = code.message_log.min(dropped);
     let log = (smallest..=code.message_log).rev().find(|&log| bytes(log) <= memory).unwrap_or(smallest);
     let depth = code.codeword_log() - log;
+    let residue = |number| {
+        let residue = residues::OfImages::new(code, depth, number);
+        move |scratch: &mut Scratch, columns, target: &mut [Block]| residue.fill(source, scratch, columns, target)
+    };
+    let nodes = tree_nodes(code, log, dropped, residue, progress)?;
+    Ok(MerkleTop::from_nodes(code.codeword_length(), dropped, nodes).expect("the nodes are a level of the tree"))
+}
+
+/// The nodes of the tree over a codeword that are `dropped` levels up, or a lower level of it. The codeword is made
+/// from parts of `2^log` columns; of a part, `residue` writes columns of the residue.
+fn tree_nodes<X, R>(
+    code: &Code,
+    log: u32,
+    dropped: u32,
+    residue: impl Fn(usize) -> R + Sync,
+    progress: &(dyn Fn(f64) + Sync),
+) -> Result<Vec<Hash>, X>
+where
+    X: Send,
+    R: Fn(&mut Scratch, Range<usize>, &mut [Block]) -> Result<(), X> + Sync,
+{
+    let depth = code.codeword_log() - log;
     let plan = Plan::new(code.blocks(), log);
+    if plan.size() <= CACHE {
+        // Each is one core's work.
+        let kept = log.saturating_sub(dropped);
+        let mut nodes = vec![Hash::default(); 1 << (depth + kept)];
+        let room = || (Scratch::default(), vec![Block::default(); plan.size()], vec![Hash::default(); 1 << log]);
+        nodes.par_chunks_exact_mut(1 << kept).enumerate().try_for_each_init(
+            room,
+            |(scratch, columns, leaves), (number, nodes)| {
+                residue(number)(scratch, 0..1 << log, columns)?;
+                transform(columns, &Factors::new(log, number));
+                hash_columns(columns, code.rows, number << log, leaves);
+                reduce(leaves, nodes);
+                Ok(())
+            },
+        )?;
+        progress(1.0);
+        return Ok(nodes);
+    }
     // The nodes of the tree that a part of the second pass gives.
     let kept = plan.lower.saturating_sub(dropped);
     let mut nodes = vec![Hash::default(); 1 << (depth + plan.upper + kept)];
@@ -186,10 +226,7 @@ pub(crate) fn commit<S: Coefficients>(
     let of_node = nodes.chunks_exact_mut(1 << (plan.upper + kept));
     let count = of_node.len();
     for (number, nodes) in of_node.enumerate() {
-        let residue = residues::OfImages::new(code, depth, number);
-        plan.first_pass(number, &mut symbols, |scratch, columns, target| {
-            residue.fill(source, scratch, columns, target)
-        })?;
+        plan.first_pass(number, &mut symbols, residue(number))?;
         nodes.par_chunks_exact_mut(1 << kept).enumerate().for_each_init(
             || (vec![Block::default(); plan.blocks << plan.lower], vec![Hash::default(); 1 << plan.lower]),
             |(columns, leaves), (part, nodes)| {
@@ -201,7 +238,7 @@ pub(crate) fn commit<S: Coefficients>(
         );
         progress(share(number + 1, count));
     }
-    Ok(MerkleTop::from_nodes(code.codeword_length(), dropped, nodes).expect("the nodes are a level of the tree"))
+    Ok(nodes)
 }
 
 /// How much of a whole is done.
@@ -210,73 +247,85 @@ fn share(done: usize, whole: usize) -> f64 {
     done / whole
 }
 
-/// The codeword of a vector, with its tree.
+/// The codeword of a vector over the extension: its tree, with all leaves, and the vector, from which columns
+/// are computed again. The symbols would take `2^rate_log` times as much.
 #[derive(Clone, Debug)]
 pub(crate) struct Codeword {
     code: Code,
-    symbols: Vec<Block>,
+    vector: Vec<E>,
     tree: MerkleTree,
 }
 
 impl Codeword {
+    /// Encodes a vector: column `c` of the message is its entries from `c * rows / 3` on, three symbols each.
+    ///
+    /// # Panics
+    /// If the vector is no message of the code.
+    pub(crate) fn new(vector: Vec<E>, code: Code) -> Self {
+        let entries = code.rows / 3;
+        assert!(3 * entries == code.rows && vector.len() == entries << code.message_log, "the vector is a message");
+        let words: Vec<[u64; 3]> =
+            vector.par_iter().with_min_len(STRETCH).map(|e| [e.c0, e.c1, e.c2].map(f_to_u64)).collect();
+        let blocks = code.blocks();
+        let fill = |_: &mut Scratch, columns: Range<usize>, target: &mut [Block]| {
+            let columns = words[entries * columns.start..entries * columns.end].chunks_exact(entries);
+            for (column, target) in columns.zip(target.chunks_exact_mut(blocks)) {
+                target.as_flattened_mut()[..code.rows].copy_from_slice(column.as_flattened());
+            }
+            Ok::<_, Infallible>(())
+        };
+        let Ok(leaves) = tree_nodes(&code, code.message_log, 0, |_| fill, &|_| ());
+        Self { code, vector, tree: MerkleTree::from_leaf_hashes(leaves) }
+    }
+
     pub(crate) const fn tree(&self) -> &MerkleTree {
         &self.tree
     }
 
-    /// The symbols at a position.
-    ///
-    /// # Panics
-    /// If the codeword has no such position.
-    pub(crate) fn column(&self, position: usize) -> Vec<F> {
-        let blocks = self.code.blocks();
-        let column = self.symbols[position * blocks..][..blocks].as_flattened();
-        column[..self.code.rows].iter().map(|&symbol| f_from_u64(symbol)).collect()
+    /// The columns at positions, an entry a row: the vector is read once.
+    pub(crate) fn columns(&self, positions: &[usize]) -> Vec<Vec<E>> {
+        /// Columns of the message that share the powers with which they begin.
+        const BLOCK: usize = 64;
+        let entries = self.code.rows / 3;
+        let points: Vec<F> =
+            positions.iter().map(|&position| point(self.code.codeword_log(), position as u64)).collect();
+        let powers = |point: F| -> Vec<F> {
+            std::iter::successors(Some(F::ONE), |&power| Some(power * point)).take(BLOCK).collect()
+        };
+        let small: Vec<Vec<F>> = points.iter().copied().map(powers).collect();
+        let large: Vec<F> = points.iter().map(|point| point.pow([BLOCK as u64])).collect();
+        // A stretch is so many columns of the message; its part of the values is Horner's rule over blocks.
+        let stretch = (STRETCH / entries).next_multiple_of(BLOCK);
+        let parts = self.vector.par_chunks(stretch * entries).enumerate().map(|(number, columns)| {
+            let mut values = vec![E::ZERO; entries * points.len()];
+            let mut row = Vec::with_capacity(BLOCK);
+            for block in columns.chunks(BLOCK * entries).rev() {
+                for first in 0..entries {
+                    row.clear();
+                    row.extend(block[first..].iter().step_by(entries));
+                    let of_row = values[first..].iter_mut().step_by(entries);
+                    for ((value, small), &large) in of_row.zip(&small).zip(&large) {
+                        *value = e_mul_f(*value, large) + dot_ef(&row, small);
+                    }
+                }
+            }
+            for (values, point) in values.chunks_exact_mut(entries).zip(&points) {
+                let start = point.pow([(number * stretch) as u64]);
+                values.iter_mut().for_each(|value| *value = e_mul_f(*value, start));
+            }
+            values
+        });
+        let add = |mut left: Vec<E>, right: Vec<E>| {
+            left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+            left
+        };
+        let values = parts.reduce(|| vec![E::ZERO; entries * points.len()], add);
+        values.chunks_exact(entries).map(<[E]>::to_vec).collect()
     }
 }
 
-/// Encodes a vector over the extension: column `c` of the message is its entries from
-/// `c * rows / 3` on, three symbols each.
-///
-/// # Panics
-/// If the vector is no message of the code.
-pub(crate) fn encode_vector(vector: &[E], code: &Code) -> Codeword {
-    let entries = code.rows / 3;
-    assert!(3 * entries == code.rows && vector.len() == entries << code.message_log, "the vector is a message");
-    let plan = Plan::new(code.blocks(), code.message_log);
-    let mut symbols = vec![Block::default(); plan.size() << code.rate_log];
-    let mut leaves = vec![Hash::default(); code.codeword_length()];
-    let fill = |_: &mut Scratch, columns: Range<usize>, target: &mut [Block]| {
-        let columns = vector[entries * columns.start..entries * columns.end].chunks_exact(entries);
-        for (column, target) in columns.zip(target.chunks_exact_mut(plan.blocks)) {
-            let target = target.as_flattened_mut();
-            for (target, entry) in target.as_chunks_mut::<3>().0.iter_mut().zip(column) {
-                *target = [entry.c0, entry.c1, entry.c2].map(f_to_u64);
-            }
-        }
-        Ok::<_, Infallible>(())
-    };
-    if plan.size() <= CACHE {
-        // A low rate makes many small nodes: each is one core's work.
-        let of_node = symbols.par_chunks_exact_mut(plan.size()).zip(leaves.par_chunks_exact_mut(code.message_length()));
-        of_node.enumerate().for_each(|(number, (symbols, leaves))| {
-            let Ok(()) = fill(&mut Scratch::default(), 0..code.message_length(), symbols);
-            transform(symbols, &Factors::new(code.message_log, number));
-            hash_columns(symbols, code.rows, number << code.message_log, leaves);
-        });
-    } else {
-        let mut node = vec![Block::default(); plan.size()];
-        let of_node = symbols.chunks_exact_mut(plan.size()).zip(leaves.chunks_exact_mut(code.message_length()));
-        for (number, (symbols, leaves)) in of_node.enumerate() {
-            let Ok(()) = plan.first_pass(number, &mut node, fill);
-            let parts = symbols.par_chunks_exact_mut(plan.blocks << plan.lower);
-            parts.zip(leaves.par_chunks_exact_mut(1 << plan.lower)).enumerate().for_each(|(part, (columns, leaves))| {
-                plan.second_pass(number, part, &node, columns);
-                hash_columns(columns, code.rows, ((number << plan.upper) + part) << plan.lower, leaves);
-            });
-        }
-    }
-    Codeword { code: *code, symbols, tree: MerkleTree::from_leaf_hashes(leaves) }
-}
+/// Entries of a vector that are worth a thread's while.
+const STRETCH: usize = 1 << 14;
 
 #[cfg(test)]
 mod tests;

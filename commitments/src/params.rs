@@ -145,7 +145,7 @@ impl LevelCode {
         let bytes = symbol << self.fold_log.min(32);
         let blocks = (bytes.saturating_add(8)).div_ceil(64);
         let a_position = blocks.saturating_mul(COMPRESSION).saturating_add(bytes.saturating_mul(PRODUCT_A_BYTE));
-        let weights = FACTOR.saturating_mul(self.message_log() as u64);
+        let weights = FACTOR.saturating_mul(self.message_log().into());
         (self.max_positions() as u64)
             .saturating_mul(a_position.saturating_add(weights))
             .saturating_add((self.max_hashes() as u64).saturating_mul(COMPRESSION))
@@ -223,12 +223,12 @@ impl CodeParams {
             let symbol = if level == 0 { ELEMENT } else { EXTENSION };
             code.verifier_time(symbol)
         });
-        levels.fold(last_level_time(&self.codes().last(), self.final_log()), u64::saturating_add)
+        levels.fold(last_level_time(self.codes().last(), self.final_log()), u64::saturating_add)
     }
 }
 
 /// What comparing the last vector's codeword with the answers costs: a product for every entry and position.
-fn last_level_time(last: &Option<LevelCode>, final_log: u32) -> u64 {
+fn last_level_time(last: Option<LevelCode>, final_log: u32) -> u64 {
     const PRODUCT: u64 = 3;
     let positions = last.map_or(0, |code| code.max_positions() as u64);
     positions.saturating_mul(PRODUCT << final_log.min(32))
@@ -315,7 +315,7 @@ impl Search {
     pub fn run(&self, log_size: u32, max_row_log: u32) -> CodeParams {
         // A vector that is hardly folded before it is encoded again is dear to encode, and no longer fits the
         // share: matrices of odd sides get what they need.
-        let shares = (0..=self.recommit_share_log).rev().map(i64::from).chain((1..=64).map(|excess: i64| -excess));
+        let shares = (0..=self.recommit_share_log).rev().map(i64::from).chain((1..=64).map(i64::wrapping_neg));
         let mut found = shares.filter_map(|share| self.run_with_share(log_size, max_row_log, share));
         found.next().unwrap_or_else(|| CodeParams { log_size, levels: vec![] })
     }
@@ -411,11 +411,6 @@ impl Tails<'_> {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "tests may panic, and compare exact values"
-)]
 mod tests {
     use super::*;
     use crate::codec::{decode, encode};

@@ -101,7 +101,7 @@ fn kat_parameters() {
         let shape = MatrixShape { inputs: 1 << max_row_log, outputs: 1 << (log_size - max_row_log) };
         let layout = Layout::new(&[shape]).expect("a layout");
         let params = CodeParams::for_layout(&layout);
-        assert_eq!(params, CodeParams { log_size, levels: levels(&expected) });
+        assert_eq!(params, CodeParams { log_size, levels: levels(expected) });
         assert_eq!(expected["max_opening_bytes"], params.max_opening_bytes(1));
     }
 }

@@ -183,8 +183,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     figures.tell(args)
 }
 
-/// What committing may take for symbols: the default of `assay model commit`, less what it needs besides.
-const COMMIT_MEMORY: usize = 1 << 30;
+/// What committing may take for symbols: about what `assay model commit` leaves for them unless it is told.
+const COMMIT_MEMORY: usize = 1 << 29;
 
 /// Seconds that committing takes at least: its transforms and hashes, done in the caches of all cores.
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]

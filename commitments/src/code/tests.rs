@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use ark_ff::{AdditiveGroup, Field};
 use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
-use assay_sumcheck::field::{e_from_f, f_from_i64};
+use assay_sumcheck::field::{e_from_f, f_from_i64, f_from_u64};
 use proptest::prelude::*;
 
 use super::*;
@@ -182,9 +182,10 @@ fn codewords_are_the_values_of_the_messages() {
             let entry = |i: usize| [0, 1, 2].map(|k| messages[(3 * i + k) % rows][3 * i / rows]);
             let vector: Vec<E> =
                 (0..(rows / 3) << message_log).map(entry).map(|[c0, c1, c2]| E::new(c0, c1, c2)).collect();
-            let codeword = encode_vector(&vector, &code);
+            let codeword = Codeword::new(vector, code);
             assert_eq!(codeword.tree().leaves(), tree.leaves(), "{code:?}");
-            assert!((0..columns.len()).all(|position| codeword.column(position) == columns[position]));
+            let flat = |column: &Vec<E>| column.iter().flat_map(|e| [e.c0, e.c1, e.c2]).collect::<Vec<F>>();
+            assert!(codeword.columns(&positions).iter().map(flat).eq(columns.iter().cloned()));
         }
     }
 }

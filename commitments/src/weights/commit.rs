@@ -18,6 +18,14 @@ pub struct WeightTree {
     evaluation: E,
 }
 
+/// The answers of one tree.
+pub(super) struct Shown {
+    /// The columns at the positions.
+    pub(super) columns: Vec<Vec<F>>,
+    /// What leads from them to the root.
+    pub(super) hashes: Vec<Hash>,
+}
+
 impl WeightTree {
     /// The commitment.
     pub fn commitment(&self) -> WeightCommitment {
@@ -62,11 +70,11 @@ impl WeightTree {
         source: &S,
         code: &LevelCode,
         positions: &[usize],
-    ) -> Result<(Vec<Vec<F>>, Vec<Hash>), S::Error> {
+    ) -> Result<Shown, S::Error> {
         let code = Code::of_coefficients(code);
         let opened = code::columns(source, &code, positions, self.tree.dropped())?;
         let hashes = self.tree.open_indices(positions, &opened.subtrees);
-        Ok((opened.columns, hashes))
+        Ok(Shown { columns: opened.columns, hashes })
     }
 }
 

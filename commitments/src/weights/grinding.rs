@@ -8,14 +8,15 @@ use rayon::prelude::*;
 use super::{OpeningError, labels};
 use crate::params::LevelCode;
 
+/// Nonces that are tried together: no thread goes on far beyond the first that does.
+const STRETCH: u32 = 1 << 14;
+
 /// Finds the smallest nonce that shows the work, and absorbs it. `None` where there is no work.
 pub(super) fn work(code: &LevelCode, transcript: &mut Transcript<Reduction>) -> Option<u64> {
     if code.grinding == 0 {
         return None;
     }
     let seed = transcript.seed(labels::GRINDING);
-    // In stretches, so that no thread goes on far beyond the first that does.
-    const STRETCH: u32 = 1 << 14;
     let nonce = (0..u32::MAX).find_map(|stretch| {
         let start = u64::from(stretch).saturating_mul(u64::from(STRETCH));
         let tries = (0..STRETCH).into_par_iter().with_min_len(1 << 10);

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use ark_ff::{AdditiveGroup, Field};
-use assay_sumcheck::field::{E, F, dot_ef, e_mul_f};
+use assay_sumcheck::field::{E, F, dot_e, dot_ef, e_mul_f};
 use assay_sumcheck::multilinear::eq_table;
 use assay_sumcheck::product::{Claim as Reduced, Prover, RoundProof, prove};
 use assay_sumcheck::transcript::{Reduction, Transcript};
@@ -44,52 +44,192 @@ pub fn open<S: Coefficients>(
     assert!(fits(layout, polynomials.len(), claims), "the claims fit the layout");
     let commitments: Vec<WeightCommitment> = polynomials.iter().map(|(_, tree)| tree.commitment()).collect();
     let gamma = begin(&commitments, layout, params, claims, transcript);
-    let mut weights = powers(gamma);
-    let sampled: Vec<E> = weights.by_ref().take(polynomials.len()).collect();
-    let terms = terms(layout, claims, weights);
-    let mut rounds = vec![];
-
-    // The rows of all polynomials.
     let base = params.base();
-    let samples: Vec<Sample> =
-        polynomials.iter().zip(sampled).map(|((_, tree), weight)| Sample::new(tree, params, weight)).collect();
-    let mut inputs = vec![];
-    let mut outputs = vec![];
-    for sample in &samples {
-        inputs.extend(powers(sample.point).take(base.rows()).map(|power| sample.weight * power));
-        outputs.extend_from_slice(sample.columns);
+    let statement = Statement::new(polynomials, params, claims, gamma);
+
+    // The rows of all polynomials, then the bits of their numbers.
+    let mut prover = statement.of_rows(&base)?;
+    let claim = Reduced::new(prover.sum());
+    let (mut rounds, row_point, claim) = prove(&mut prover, claim, base.fold_log as usize, transcript);
+    let row_weights = eq_table(&row_point);
+    let [vectors, omegas] = statement.folded(&base, &row_weights, &prover.into_factors().0)?;
+    let (number_rounds, number_point, mut claim, [mut vector, mut omega]) =
+        bind_numbers(vectors, omegas, claim, transcript);
+    rounds.extend(number_rounds);
+
+    // Level by level.
+    let first = First { polynomials, code: base, row_weights, number_weights: eq_table(&number_point) };
+    let mut first_answers = None;
+    let (mut folds, mut levels) = (vec![], vec![]);
+    let mut waiting: Option<Later> = None;
+    for code in params.codes().skip(1) {
+        let codeword = Codeword::new(vector.clone(), Code::of_vector(&code));
+        let root = codeword.tree().bound_root();
+        transcript.absorb(labels::LEVEL_ROOT, &root);
+        let sample = transcript.challenge(labels::OUT_OF_DOMAIN);
+        let answer = value_at(&vector, sample);
+        transcript.absorb_e(labels::ANSWER, &[answer]);
+        folds.push(FoldCommitment { root, answer });
+        let Queried { points, values } = match waiting.take() {
+            None => {
+                let (answers, queried) = first.answer(transcript)?;
+                first_answers = Some(answers);
+                queried
+            }
+            Some(level) => {
+                let (answers, queried) = level.answer(transcript);
+                levels.push(answers);
+                queried
+            }
+        };
+        let xi = transcript.challenge(labels::BATCH);
+        let added = std::iter::once(answer).chain(values).zip(powers(xi).skip(1));
+        claim = claim.plus(added.map(|(value, power)| power * value).sum());
+        add_powers(&mut omega, xi, sample, &points);
+        let mut prover = Prover::new(vector, omega);
+        let (of_level, point, next) = prove(&mut prover, claim, code.fold_log as usize, transcript);
+        rounds.extend(of_level);
+        claim = next;
+        (vector, omega) = prover.into_factors();
+        waiting = Some(Later { code, codeword, weights: eq_table(&point) });
     }
-    for (number, (source, _)) in polynomials.iter().enumerate() {
-        for (tile, terms) in terms.get(&number).into_iter().flatten() {
+
+    transcript.absorb_bulk(labels::FINAL, &bytes_of(&vector));
+    let mut prover = Prover::new(vector.clone(), omega);
+    rounds.extend(prove(&mut prover, claim, params.final_log() as usize, transcript).0);
+    match waiting {
+        None => first_answers = Some(first.answer(transcript)?.0),
+        Some(level) => levels.push(level.answer(transcript).0),
+    }
+    let base = first_answers.expect("the first level is queried after the second, or at the end");
+    Ok(Opening { rounds, folds, last: vector, base, levels })
+}
+
+/// What the answers to queries say of the next vector.
+struct Queried {
+    points: Vec<F>,
+    values: Vec<E>,
+}
+
+/// Pays for positions and draws them.
+fn draw(code: &LevelCode, transcript: &mut Transcript<Reduction>) -> (Option<u64>, Vec<usize>, Vec<F>) {
+    let nonce = grinding::work(code, transcript);
+    let positions = draw_positions(code, transcript);
+    let points = positions.iter().map(|&position| point(code.codeword_log(), position as u64)).collect();
+    (nonce, positions, points)
+}
+
+/// The first level: the codewords of the polynomials.
+struct First<'a, S> {
+    polynomials: &'a [(&'a S, &'a WeightTree)],
+    code: LevelCode,
+    /// What folds a column's rows.
+    row_weights: Vec<E>,
+    /// What then folds the columns of the polynomials.
+    number_weights: Vec<E>,
+}
+
+impl<S: Coefficients> First<'_, S> {
+    fn answer(&self, transcript: &mut Transcript<Reduction>) -> Result<(Answers<F>, Queried), S::Error> {
+        let (nonce, positions, points) = draw(&self.code, transcript);
+        let (mut columns, mut hashes) = (vec![], vec![]);
+        for (source, tree) in self.polynomials {
+            let shown = tree.answer(*source, &self.code, &positions)?;
+            columns.push(shown.columns);
+            hashes.push(shown.hashes);
+        }
+        let answers = Answers { nonce, columns, hashes };
+        answers.absorb(transcript);
+        let value = |place: usize| {
+            let trees = answers.columns.iter().zip(&self.number_weights);
+            trees.map(|(tree, &weight)| weight * dot_ef(&self.row_weights, &tree[place])).sum()
+        };
+        let values = (0..positions.len()).map(value).collect();
+        Ok((answers, Queried { points, values }))
+    }
+}
+
+/// A later level: the codeword of a folded vector.
+struct Later {
+    code: LevelCode,
+    codeword: Codeword,
+    /// What folds a column's rows.
+    weights: Vec<E>,
+}
+
+impl Later {
+    fn answer(&self, transcript: &mut Transcript<Reduction>) -> (Answers<E>, Queried) {
+        let (nonce, positions, points) = draw(&self.code, transcript);
+        let columns = self.codeword.columns(&positions);
+        let values = columns.iter().map(|column| dot_e(column, &self.weights)).collect();
+        let hashes = vec![self.codeword.tree().open_indices(&positions)];
+        let answers = Answers { nonce, columns: vec![columns], hashes };
+        answers.absorb(transcript);
+        (answers, Queried { points, values })
+    }
+}
+
+/// All claims on the polynomials, their commitments' own included.
+struct Statement<'a, S> {
+    polynomials: &'a [(&'a S, &'a WeightTree)],
+    samples: Vec<Sample<'a>>,
+    terms: Terms<'a>,
+}
+
+/// What claims say, by polynomial and tile.
+type Terms<'a> = BTreeMap<usize, Vec<(&'a Tile, Vec<Term<'a>>)>>;
+
+impl<'a, S: Coefficients> Statement<'a, S> {
+    fn new(polynomials: &'a [(&'a S, &'a WeightTree)], params: &CodeParams, claims: &'a [Claim], gamma: E) -> Self {
+        let mut weights = powers(gamma);
+        let samples = polynomials.iter().zip(weights.by_ref());
+        let samples = samples.map(|((_, tree), weight)| Sample::new(tree, params, weight)).collect();
+        let terms = polynomials.first().map(|(source, _)| terms(source.layout(), claims, weights));
+        Self { polynomials, samples, terms: terms.unwrap_or_default() }
+    }
+
+    /// The terms on each polynomial, tile by tile.
+    fn by_tile(&self) -> impl Iterator<Item = (usize, &Tile, &[Term<'a>])> {
+        self.terms
+            .iter()
+            .flat_map(|(&number, tiles)| tiles.iter().map(move |(tile, terms)| (number, *tile, &terms[..])))
+    }
+
+    /// The rounds over the rows: pairs of an input vector, weighted, and what the polynomial gives for the
+    /// outputs, one after the other; the samples come first.
+    fn of_rows(&self, base: &LevelCode) -> Result<Prover, S::Error> {
+        let (mut inputs, mut outputs) = (vec![], vec![]);
+        for sample in &self.samples {
+            inputs.extend(powers(sample.point).take(base.rows()).map(|power| sample.weight * power));
+            outputs.extend_from_slice(sample.columns);
+        }
+        for (number, tile, terms) in self.by_tile() {
             let first = tile.offset >> tile.input_log;
             for term in terms {
+                let (source, _) = self.polynomials[number];
                 let columns = first..first + tile.outputs();
-                outputs.extend(code::weighted_columns(*source, tile.inputs(), columns, |start, weights| {
+                outputs.extend(code::weighted_columns(source, tile.inputs(), columns, |start, weights| {
                     weights.copy_from_slice(&term.output[start..start + weights.len()]);
                 })?);
                 inputs.extend(term.input.iter().map(|&x| e_mul_f(term.weight, x)));
             }
         }
+        Ok(Prover::new(inputs, outputs))
     }
-    let mut prover = Prover::new(inputs, outputs);
-    let claim = Reduced::new(prover.sum());
-    let (row_rounds, row_point, mut claim) = prove(&mut prover, claim, base.fold_log as usize, transcript);
-    rounds.extend(row_rounds);
-    let (folded_inputs, _) = prover.into_factors();
 
-    // What is left of polynomials and weights, and the bits of the polynomials' numbers.
-    let row_weights = eq_table(&row_point);
-    let vectors = polynomials.iter().map(|(source, _)| code::fold_rows(*source, &row_weights, 1 << base.message_log()));
-    let mut vectors = vectors.collect::<Result<Vec<_>, _>>()?;
-    let (folded_samples, mut rest) = folded_inputs.split_at(samples.len());
-    let mut omegas: Vec<Vec<E>> =
-        samples.iter().zip(folded_samples).map(|(sample, &weight)| sample.spread(weight, &base)).collect();
-    for (number, omega) in omegas.iter_mut().enumerate() {
-        for (tile, terms) in terms.get(&number).into_iter().flatten() {
+    /// What is left of each polynomial and of its weight, from what the rounds left of the inputs.
+    fn folded(&self, base: &LevelCode, row_weights: &[E], inputs: &[E]) -> Result<[Vec<Vec<E>>; 2], S::Error> {
+        let vectors =
+            self.polynomials.iter().map(|(source, _)| code::fold_rows(*source, row_weights, 1 << base.message_log()));
+        let vectors = vectors.collect::<Result<_, _>>()?;
+        let (of_samples, mut rest) = inputs.split_at(self.samples.len());
+        let mut omegas: Vec<Vec<E>> =
+            self.samples.iter().zip(of_samples).map(|(sample, &weight)| sample.spread(weight, base)).collect();
+        for (number, tile, terms) in self.by_tile() {
             for term in terms {
                 let (inputs, after) = rest.split_at(tile.inputs() >> base.fold_log);
                 rest = after;
-                let place = &mut omega[tile.offset >> base.fold_log..][..inputs.len() * term.output.len()];
+                let place = &mut omegas[number][tile.offset >> base.fold_log..][..inputs.len() * term.output.len()];
                 place.par_chunks_exact_mut(inputs.len()).zip(term.output).with_min_len(64).for_each(
                     |(place, &output)| {
                         for (weight, &input) in place.iter_mut().zip(inputs) {
@@ -99,105 +239,27 @@ pub fn open<S: Coefficients>(
                 );
             }
         }
+        Ok([vectors, omegas])
     }
-    let mut polynomial_point = vec![];
-    for _ in 0..polynomial_variables(polynomials.len()) {
+}
+
+/// The rounds over the bits of the polynomials' numbers, and what they leave of vectors and weights.
+fn bind_numbers(
+    mut vectors: Vec<Vec<E>>,
+    mut omegas: Vec<Vec<E>>,
+    mut claim: Reduced,
+    transcript: &mut Transcript<Reduction>,
+) -> (Vec<RoundProof>, Vec<E>, Reduced, [Vec<E>; 2]) {
+    let (mut rounds, mut point) = (vec![], vec![]);
+    for _ in 0..polynomial_variables(vectors.len()) {
         let round = pair_round(&vectors, &omegas);
         let (next, challenge) = claim.reduce(&round, transcript);
         (vectors, omegas) = (pair_up(vectors, challenge), pair_up(omegas, challenge));
         rounds.push(round);
-        polynomial_point.push(challenge);
+        point.push(challenge);
         claim = next;
     }
-    let (mut vector, mut omega) = (vectors.swap_remove(0), omegas.swap_remove(0));
-
-    // Level by level.
-    let positions = |code: &LevelCode, transcript: &mut Transcript<Reduction>| {
-        (grinding::work(code, transcript), draw_positions(code, transcript))
-    };
-    let answer_base = |transcript: &mut Transcript<Reduction>| -> Result<_, S::Error> {
-        let (nonce, positions) = positions(&base, transcript);
-        let (mut columns, mut hashes) = (vec![], vec![]);
-        for (source, tree) in polynomials {
-            let (of_tree, path) = tree.answer(*source, &base, &positions)?;
-            columns.push(of_tree);
-            hashes.push(path);
-        }
-        let answers = Answers { nonce, columns, hashes };
-        answers.absorb(transcript);
-        Ok((answers, positions))
-    };
-    let answer_level = |(code, codeword): &(LevelCode, Codeword), transcript: &mut Transcript<Reduction>| {
-        let (nonce, positions) = positions(code, transcript);
-        let columns = positions.iter().map(|&position| extension_column(codeword, position)).collect();
-        let answers = Answers { nonce, columns: vec![columns], hashes: vec![codeword.tree().open_indices(&positions)] };
-        answers.absorb(transcript);
-        (answers, positions)
-    };
-    let mut folds = vec![];
-    let mut base_answers = None;
-    let mut levels = vec![];
-    let mut waiting: Option<(LevelCode, Codeword)> = None;
-    // What folds the columns of the level that is queried next.
-    let mut fold_weights = row_weights;
-    let polynomial_weights = eq_table(&polynomial_point);
-    for code in params.codes().skip(1) {
-        let codeword = code::encode_vector(&vector, &Code::of_vector(&code));
-        let root = codeword.tree().bound_root();
-        transcript.absorb(labels::LEVEL_ROOT, &root);
-        let sample = transcript.challenge(labels::OUT_OF_DOMAIN);
-        let answer = value_at(&vector, sample);
-        transcript.absorb_e(labels::ANSWER, &[answer]);
-        folds.push(FoldCommitment { root, answer });
-        let (values, points) = match waiting.take() {
-            None => {
-                let (answers, positions) = answer_base(transcript)?;
-                let values: Vec<E> = (0..positions.len())
-                    .map(|place| {
-                        let trees = answers.columns.iter().zip(&polynomial_weights);
-                        trees.map(|(tree, &weight)| weight * dot_ef(&fold_weights, &tree[place])).sum()
-                    })
-                    .collect();
-                base_answers = Some(answers);
-                (values, points(&base, &positions))
-            }
-            Some(level) => {
-                let (answers, positions) = answer_level(&level, transcript);
-                let fold = |column: &Vec<E>| column.iter().zip(&fold_weights).map(|(&a, &b)| a * b).sum();
-                let values = answers.columns[0].iter().map(fold).collect();
-                levels.push(answers);
-                (values, points(&level.0, &positions))
-            }
-        };
-        let xi = transcript.challenge(labels::BATCH);
-        let added = std::iter::once(answer).chain(values).zip(powers(xi).skip(1));
-        claim = claim.plus(added.map(|(value, power)| power * value).sum());
-        add_powers(&mut omega, xi, sample, &points);
-        let mut prover = Prover::new(vector, omega);
-        let (level_rounds, level_point, next) = prove(&mut prover, claim, code.fold_log as usize, transcript);
-        rounds.extend(level_rounds);
-        fold_weights = eq_table(&level_point);
-        claim = next;
-        (vector, omega) = prover.into_factors();
-        waiting = Some((code, codeword));
-    }
-
-    transcript.absorb_bulk(labels::FINAL, &bytes_of(&vector));
-    let mut prover = Prover::new(vector.clone(), omega);
-    let (last_rounds, _, _) = prove(&mut prover, claim, params.final_log() as usize, transcript);
-    rounds.extend(last_rounds);
-    match waiting {
-        None => base_answers = Some(answer_base(transcript)?.0),
-        Some(level) => levels.push(answer_level(&level, transcript).0),
-    }
-    let base = base_answers.expect("the first level is queried after the second, or at the end");
-    Ok(Opening { rounds, folds, last: vector, base, levels })
-}
-
-/// A column of the codeword of a vector over the extension.
-fn extension_column(codeword: &Codeword, position: usize) -> Vec<E> {
-    let symbols = codeword.column(position);
-    symbols.as_chunks().0.iter().map(|&[c0, c1, c2]| E::new(c0, c1, c2)).collect()
+    (rounds, point, claim, [vectors.swap_remove(0), omegas.swap_remove(0)])
 }
 
 /// A claim's part on one tile.
@@ -208,12 +270,8 @@ struct Term<'a> {
     output: &'a [E],
 }
 
-/// What claims say, by polynomial and tile.
-fn terms<'a>(
-    layout: &'a Layout,
-    claims: &'a [Claim],
-    weights: impl Iterator<Item = E>,
-) -> BTreeMap<usize, Vec<(&'a Tile, Vec<Term<'a>>)>> {
+/// The terms of claims with these weights.
+fn terms<'a>(layout: &'a Layout, claims: &'a [Claim], weights: impl Iterator<Item = E>) -> Terms<'a> {
     let mut terms: BTreeMap<usize, BTreeMap<usize, (&Tile, Vec<Term<'_>>)>> = BTreeMap::new();
     for (claim, weight) in claims.iter().zip(weights) {
         for part in &claim.parts {
@@ -270,11 +328,6 @@ fn value_at(vector: &[E], point: E) -> E {
         value * point.pow([(stretch * STRETCH) as u64])
     });
     stretches.sum()
-}
-
-/// The points of positions.
-fn points(code: &LevelCode, positions: &[usize]) -> Vec<F> {
-    positions.iter().map(|&position| point(code.codeword_log(), position as u64)).collect()
 }
 
 /// Adds to the weights those of a sample and of points: at entry `c`, `xi sample^c`, then
