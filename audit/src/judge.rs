@@ -468,11 +468,11 @@ mod tests {
     fn a_short_proof_of_everything_is_rejected_before_the_list_is_made() {
         let scene = scene(1024, 1 << 16);
         let short = |session: &SessionId| Answer::Proof(sign_proof(&scene.miner, session, vec![0; 4096]));
-        // 2 * 1024 * 1020 cells: within the bound, and no list of them for a proof of 4096 bytes.
-        let judgement = scene.judge(&scene.record(&"x".repeat(1000), 21, 21, short));
+        // 2 * 1024 * 120 cells: within the bound, and no list of them for a proof of 4096 bytes.
+        let judgement = scene.judge(&scene.record(&"x".repeat(100), 21, 21, short));
         assert_eq!(reason(judgement.verdict), Some(Reason::ProofShape));
         assert_eq!(judgement.report.challenge, None);
-        let judgement = scene.judge(&scene.record(&"x".repeat(1000), 21, 21, absent));
+        let judgement = scene.judge(&scene.record(&"x".repeat(100), 21, 21, absent));
         assert_eq!(reason(judgement.verdict), Some(Reason::ProofAbsent));
         assert_eq!(judgement.report.challenge, None);
         // A small one is listed, whatever came.

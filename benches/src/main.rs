@@ -45,6 +45,8 @@ enum Command {
     Ntt(NttArgs),
     /// Build a tree over 2^n leaf hashes, prove scattered leaves, verify.
     Merkle(MerkleArgs),
+    /// What the search finds under other rules: nothing is measured.
+    Parameters(ParametersArgs),
 }
 
 /// What the distance of the committed words is taken to be.
@@ -111,14 +113,14 @@ struct OpeningArgs {
 /// The transform that is measured.
 #[derive(Clone, Debug, Args)]
 struct NttArgs {
-    /// Logarithm of the number of elements.
-    #[arg(long, default_value_t = 22)]
+    /// Logarithm of the number of elements. By default they fit a core's cache.
+    #[arg(long, default_value_t = 16)]
     log_size: u32,
     /// Logarithm of the number of rows, which are transformed side by side.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 5)]
     row_log: u32,
     /// Numbers of threads.
-    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    #[arg(long, value_delimiter = ',', default_value = "1")]
     threads: Vec<usize>,
     #[command(flatten)]
     common: Common,
@@ -138,6 +140,17 @@ struct MerkleArgs {
     threads: usize,
     #[command(flatten)]
     common: Common,
+}
+
+/// The polynomial for which parameters are searched.
+#[derive(Clone, Debug, Args)]
+struct ParametersArgs {
+    /// Logarithm of the number of coefficients.
+    #[arg(long, default_value_t = 28)]
+    log_size: u32,
+    /// Logarithm of the most rows.
+    #[arg(long, default_value_t = 10)]
+    max_row_log: u32,
 }
 
 /// On so many threads.
@@ -190,6 +203,10 @@ fn merkle(args: &MerkleArgs) -> Result<Report, Failure> {
 
 fn main() -> ExitCode {
     let (report, common) = match &Cli::parse().command {
+        Command::Parameters(args) => {
+            print!("{}", ours::parameters(args.log_size, args.max_row_log));
+            return ExitCode::SUCCESS;
+        }
         Command::Opening(args) => (opening(args), args.common),
         Command::Ntt(args) => (ntt(args), args.common),
         Command::Merkle(args) => (merkle(args), args.common),

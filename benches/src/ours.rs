@@ -5,8 +5,8 @@ use std::sync::Arc;
 use assay_commitments::codec::Writer;
 use assay_commitments::layout::{Layout, MatrixShape};
 use assay_commitments::merkle::{Hash, MerkleTree, verify_indices};
-use assay_commitments::params::{CodeParams, Regime, Search};
-use assay_commitments::weights::{Claim, LayerPolynomial, Part, commit, open, verify};
+use assay_commitments::params::{CodeParams, Level, Regime, Search};
+use assay_commitments::weights::{Claim, Kernels, LayerPolynomial, Part, commit, open, verify};
 use assay_sumcheck::field::{E, F, e_mul_f, f_from_i64, f_from_u64};
 use assay_sumcheck::transcript::{First, Follows, Reduction, Step, Transcript};
 
@@ -89,6 +89,36 @@ pub(crate) fn opening(args: &OpeningArgs) -> Result<Measurement, Failure> {
         .fact("total_bits", security))
 }
 
+/// A table of what the search finds, rule by rule: bytes at most, the model of a verifier's time, and how many
+/// symbols an opening encodes for one that committing did.
+pub(crate) fn parameters(log_size: u32, max_row_log: u32) -> String {
+    let mut text = "regime | rate | first share | grinding | bytes at most | verifier, us | symbols encoded | code\n".to_owned();
+    for regime in [Regime::UniqueDecoding, Regime::Johnson] {
+        for rate in 1..=4 {
+            for share in 0..=3 {
+                for grinding in [None, Some(0)] {
+                    let base_rates = (rate, rate);
+                    let search = Search { regime, base_rates, recommit_share_log: share, grinding, ..Search::default() };
+                    let params = search.run(log_size, max_row_log);
+                    let committed = f64::from(log_size + rate).exp2();
+                    let encoded: f64 = params.codes().skip(1).map(|code| 3.0 * f64::from(code.variables + code.rate_log).exp2()).sum();
+                    text += &format!(
+                        "{regime:?} | 1/{} | 1/{} | {} | {} | {} | {:.2} | {}\n",
+                        1 << rate,
+                        1 << share,
+                        params.base().grinding,
+                        params.max_opening_bytes(1),
+                        params.verifier_time() / 1000,
+                        encoded / committed,
+                        levels(&params),
+                    );
+                }
+            }
+        }
+    }
+    text
+}
+
 /// The levels of a code, for people.
 fn levels(params: &CodeParams) -> String {
     let level = |code: assay_commitments::params::LevelCode| {
@@ -114,9 +144,18 @@ fn claim(polynomial: &LayerPolynomial, shape: MatrixShape, draws: &mut SplitMix)
     Claim { input, parts: vec![Part { polynomial: 0, matrix: 0, output }], value }
 }
 
-/// The transform of `2^row_log` rows of `2^log_columns` elements. It has no public name yet.
-pub(crate) fn ntt(_log_columns: u32, _row_log: u32, _repeat: u32) -> Measurement {
-    Measurement::new("ours").fact("missing", "the transform has no public name")
+/// The transform of `2^row_log` rows of `2^log_columns` elements. Ours has no name of its own but in a core's
+/// cache, where committing does all of it: other sizes than that have no figure.
+pub(crate) fn ntt(log_columns: u32, row_log: u32, repeat: u32) -> Measurement {
+    let level = Level { fold_log: row_log, rate_log: 1, queries: 1, grinding: 0 };
+    let params = CodeParams { log_size: log_columns + row_log, levels: vec![level] };
+    let mut kernels = Kernels::new(&params);
+    let measurement = Measurement::new("ours");
+    if kernels.columns() != 1 << log_columns {
+        return measurement.fact("missing", "the whole transform is done in a core's cache alone: ask for 2^16 elements");
+    }
+    let forward = best_of(repeat.max(100), || (), |()| kernels.transform());
+    measurement.time("forward", "ms", 1e3, forward)
 }
 
 /// The tree over leaf hashes, the proof of some leaves and its verification.

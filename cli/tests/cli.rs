@@ -182,9 +182,10 @@ fn inspecting_shows_a_folder_and_a_manifest() {
     for key in ["architecture", "parameters", "layer_code", "head_code", "security_bits"] {
         assert_eq!(before[key], after[key], "{key}");
     }
-    assert_eq!(after["layer_code"]["security"].as_array().unwrap().len(), 4);
+    let count = |key: &str| after["layer_code"][key].as_array().unwrap().len();
+    assert_eq!(count("security"), 5 * count("levels"), "five terms a level");
     let text = prints(&["model", "inspect", &model]);
-    for part in [id.as_str().unwrap(), "q_proj", "proximity gap", "total", "2 groups"] {
+    for part in [id.as_str().unwrap(), "q_proj", "folds", "queries", "level 0", "total", "2 groups"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
