@@ -88,6 +88,9 @@ struct OpeningArgs {
     /// our search takes.
     #[arg(long)]
     pow_bits: Option<u32>,
+    /// Bits of our opening in total: the peer aims at its bits with each term, and reaches less in total.
+    #[arg(long, default_value_t = 101)]
+    bits: u32,
     /// How much less encoding a folded vector may cost than committing did, as an exponent of two.
     #[arg(long, default_value_t = 1)]
     share_log: u32,

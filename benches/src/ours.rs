@@ -52,6 +52,7 @@ pub(crate) fn opening(args: &OpeningArgs) -> Result<Measurement, Failure> {
         base_rates: (args.rate_log, args.rate_log),
         recommit_share_log: args.share_log,
         grinding: args.pow_bits,
+        bits: args.bits,
         ..Search::default()
     };
     let params = search.run(layout.log_size(), layout.min_input_log());
@@ -92,16 +93,19 @@ pub(crate) fn opening(args: &OpeningArgs) -> Result<Measurement, Failure> {
 /// A table of what the search finds, rule by rule: bytes at most, the model of a verifier's time, and how many
 /// symbols an opening encodes for one that committing did.
 pub(crate) fn parameters(log_size: u32, max_row_log: u32) -> String {
-    let mut text = "regime | rate | first share | grinding | bytes at most | verifier, us | symbols encoded | code\n".to_owned();
+    let mut text =
+        "regime | rate | first share | grinding | bytes at most | verifier, us | symbols encoded | code\n".to_owned();
     for regime in [Regime::UniqueDecoding, Regime::Johnson] {
         for rate in 1..=4 {
             for share in 0..=3 {
                 for grinding in [None, Some(0)] {
                     let base_rates = (rate, rate);
-                    let search = Search { regime, base_rates, recommit_share_log: share, grinding, ..Search::default() };
+                    let search =
+                        Search { regime, base_rates, recommit_share_log: share, grinding, ..Search::default() };
                     let params = search.run(log_size, max_row_log);
                     let committed = f64::from(log_size + rate).exp2();
-                    let encoded: f64 = params.codes().skip(1).map(|code| 3.0 * f64::from(code.variables + code.rate_log).exp2()).sum();
+                    let encoded: f64 =
+                        params.codes().skip(1).map(|code| 3.0 * f64::from(code.variables + code.rate_log).exp2()).sum();
                     text += &format!(
                         "{regime:?} | 1/{} | 1/{} | {} | {} | {} | {:.2} | {}\n",
                         1 << rate,
@@ -152,7 +156,8 @@ pub(crate) fn ntt(log_columns: u32, row_log: u32, repeat: u32) -> Measurement {
     let mut kernels = Kernels::new(&params);
     let measurement = Measurement::new("ours");
     if kernels.columns() != 1 << log_columns {
-        return measurement.fact("missing", "the whole transform is done in a core's cache alone: ask for 2^16 elements");
+        return measurement
+            .fact("missing", "the whole transform is done in a core's cache alone: ask for 2^16 elements");
     }
     let forward = best_of(repeat.max(100), || (), |()| kernels.transform());
     measurement.time("forward", "ms", 1e3, forward)

@@ -280,9 +280,10 @@ pub struct Search {
     /// Negative logarithms of the rates at which coefficients may be encoded: time of committing, and
     /// size of trees, grow with the inverse rate.
     pub base_rates: (u32, u32),
-    /// Encoding the first folded vector may take `2^-share` of the time that encoding the coefficients
-    /// took, and each further one half of what the one before may.
+    /// Encoding a folded vector may take `2^-share` of the time that encoding the coefficients took.
     pub recommit_share_log: u32,
+    /// Bits of an opening in total.
+    pub bits: u32,
     /// Grinding for every level; by default the logarithm of the size less eight, so that it costs less than
     /// a pass over the weights, and 20 at most.
     pub grinding: Option<u32>,
@@ -296,6 +297,7 @@ impl Default for Search {
             regime: Regime::Johnson,
             base_rates: (1, 2),
             recommit_share_log: 1,
+            bits: OPENING_BITS,
             grinding: None,
             verifier_time: 2_500_000,
         }
@@ -349,7 +351,7 @@ impl Search {
         let code = LevelCode { variables, fold_log, rate_log, queries: 0, grinding };
         // And a sixteenth of a bit for what adding bounds up rounds away.
         let sixteenth = Bits::whole(1).0 >> 4;
-        let wanted = Bits::whole(OPENING_BITS.saturating_add(1).saturating_add(level)).0.saturating_add(sixteenth);
+        let wanted = Bits::whole(self.bits.saturating_add(1).saturating_add(level)).0.saturating_add(sixteenth);
         let wanted = wanted.saturating_sub(Bits::whole(grinding).0);
         let a_query = self.regime.bits_per_query(&code).0;
         let queries = wanted.checked_div(a_query).map_or(u64::MAX, |_| wanted.div_ceil(a_query));
@@ -371,7 +373,7 @@ impl LevelCode {
 struct Tails<'a> {
     search: &'a Search,
     grinding: u32,
-    /// The most that variables and rate of the first folded vector may be together.
+    /// The most that variables and rate of a folded vector may be together.
     encoded: i64,
     known: BTreeMap<(u32, u32), Option<Tail>>,
 }
@@ -385,12 +387,11 @@ impl Tails<'_> {
         // To send the vector is always possible while it is short.
         let sent = (variables <= MAX_FINAL_LOG).then(|| Tail { bytes: EXTENSION << variables, levels: vec![] });
         let mut best = sent;
-        let encoded = self.encoded.saturating_sub(i64::from(level.saturating_sub(1)));
         if (level as usize) < MAX_LEVELS {
             for fold_log in 1..=variables.saturating_sub(1).min(MAX_FOLD_LOG) {
                 for rate_log in 1..=MAX_RATE_LOG {
                     let code = self.search.level(variables, fold_log, rate_log, self.grinding, level);
-                    if i64::from(variables.saturating_add(rate_log)) > encoded || !code.is_well_formed() {
+                    if i64::from(variables.saturating_add(rate_log)) > self.encoded || !code.is_well_formed() {
                         break;
                     }
                     let own = code.max_answer_bytes(EXTENSION).saturating_add(HASH + EXTENSION + ELEMENT);
