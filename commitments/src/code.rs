@@ -122,7 +122,7 @@ impl Plan {
     }
 
     /// The first pass: `fill` writes the columns of a range of the node's residue, and `symbols` become what
-    /// [`Self::gather`] reads.
+    /// [`Self::second_pass`] reads.
     fn first_pass<X: Send>(
         &self,
         number: usize,
@@ -131,17 +131,25 @@ impl Plan {
     ) -> Result<(), X> {
         let factors = Factors::new(self.upper, number);
         let width = self.blocks << self.group;
-        symbols.par_chunks_exact_mut(width << self.upper).enumerate().try_for_each_init(
-            Scratch::default,
-            |scratch, (task, symbols)| {
-                for (distance, columns) in symbols.chunks_exact_mut(width).enumerate() {
-                    let start = (distance << self.lower) + (task << self.group);
-                    fill(scratch, start..start + (1 << self.group), columns)?;
+        // Sources are read in stretches of neighbouring columns: small reads far apart would cost files dearly. A
+        // stretch is spread over all chunks that are transformed together.
+        let mut stretches: Vec<Vec<&mut [Block]>> = (0..1 << self.upper).map(|_| vec![]).collect();
+        for (i, piece) in symbols.chunks_exact_mut(width).enumerate() {
+            stretches[i & ((1 << self.upper) - 1)].push(piece);
+        }
+        stretches.into_par_iter().enumerate().try_for_each_init(
+            || (Scratch::default(), vec![Block::default(); self.blocks << self.lower]),
+            |(scratch, columns), (distance, pieces)| {
+                let start = distance << self.lower;
+                fill(scratch, start..start + (1 << self.lower), columns)?;
+                for (piece, columns) in pieces.into_iter().zip(columns.chunks_exact(width)) {
+                    piece.copy_from_slice(columns);
                 }
-                transform(symbols, &factors);
                 Ok(())
             },
-        )
+        )?;
+        symbols.par_chunks_exact_mut(width << self.upper).for_each(|symbols| transform(symbols, &factors));
+        Ok(())
     }
 
     /// The second pass for one of `2^upper` parts: its columns.

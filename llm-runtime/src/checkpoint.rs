@@ -66,18 +66,18 @@ pub struct ModelFolder {
 impl ModelFolder {
     /// Opens a model folder and checks all of it but the values of weights. Weights are brought to the
     /// precision of `numerics`: a bf16 checkpoint is served as it is, an f16 or f32 one is rounded to bf16
-    /// under [`Numerics::Bf16V1`]. Every thread maps at most `window_bytes` of the files at a time.
+    /// under [`Numerics::Bf16V1`].
     ///
     /// # Errors
     /// The first thing found missing, damaged, contradictory or not supported; of `config.json`, all
     /// of them.
-    pub fn open(folder: &Path, numerics: Numerics, window_bytes: usize) -> Result<Self, CheckpointError> {
+    pub fn open(folder: &Path, numerics: Numerics) -> Result<Self, CheckpointError> {
         let architecture = Checkpoint::read_architecture(folder)?;
         let tokenizer_path = folder.join(TOKENIZER);
         let tokenizer = required(&tokenizer_path)?;
         check_tokenizer(&tokenizer_path, &tokenizer, &architecture)?;
         let chat_template = template::read(folder)?;
-        let weights = WeightFiles::open(folder, &architecture, numerics, window_bytes)?;
+        let weights = WeightFiles::open(folder, &architecture, numerics)?;
         let contents = Contents::of(folder, &weights)?;
         let opened = Self { folder: folder.to_owned(), tokenizer, chat_template, weights, contents };
         // What was read above is what the digests are of.
@@ -152,8 +152,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`ModelFolder::open`], or a weight that is no number.
     pub fn load(folder: &Path, numerics: Numerics) -> Result<Self, CheckpointError> {
-        const WINDOW: usize = 8 << 20;
-        let opened = ModelFolder::open(folder, numerics, WINDOW)?;
+        let opened = ModelFolder::open(folder, numerics)?;
         let (architecture, weights) = (opened.architecture().clone(), &opened.weights);
         let layer = |layer: usize| {
             let [q, k, v, o, gate, up, down] = Matrix::ALL.map(|matrix| weights.tensor(Tensor::Matrix(layer, matrix)));

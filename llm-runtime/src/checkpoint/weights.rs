@@ -1,11 +1,15 @@
-//! The weights of a folder, read piece by piece through mapped windows of its safetensors files.
+//! The weights of a folder, read piece by piece from its safetensors files.
+//!
+//! Headers are mapped. Weights are read at their places into a buffer: pages of a mapping count as memory of the
+//! process, and committing reads each weight many times in long strides, for which windows of bounded size would
+//! be mapped and unmapped all the time (measured: most of the time of committing went into that).
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use assay_audit::commit::{ModelWeights, Tensor};
@@ -26,8 +30,8 @@ use crate::numerics::Numerics;
 const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// Weights that are decoded at a time: few enough to stay in a core's nearest cache.
-const BATCH: usize = 1 << 10;
+/// Weights that are read and decoded at a time: few enough to stay in a core's nearest cache.
+const BATCH: usize = 1 << 12;
 
 /// A type in which weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,13 +132,21 @@ impl WeightFile {
         }
         let mut options = MmapOptions::new();
         options.offset(start).len(length);
-        #[expect(unsafe_code, reason = "mapped files are read without a copy, and let go when memory is short")]
+        #[expect(unsafe_code, reason = "a header is looked at without reading the weights behind it")]
         // SAFETY: the mapping is read-only, lies within the file as it was a moment ago, and lives as
-        // long as one window is read. Should another process change the file just then, weights would be
+        // long as the header is read. Should another process change the file just then, weights would be
         // wrong, which the next look at the file's stamp finds; should it cut the file, the process would
         // end by a signal, as with every loader that maps, before anything is made of the weights.
         let mapped = unsafe { options.map(&self.file) };
         mapped.map_err(unreadable)
+    }
+
+    /// Reads bytes at a place. That the file is as it was when it was opened shows later, unless it is too short.
+    fn read(&self, start: u64, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        self.file.read_exact_at(bytes, start).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => CheckpointError::Changed { path: self.path.clone() },
+            _ => CheckpointError::Io { path: self.path.clone(), source },
+        })
     }
 
     /// Reads and checks the header.
@@ -202,26 +214,7 @@ struct Place {
     length: usize,
 }
 
-/// A mapped part of a file.
-#[derive(Debug)]
-struct Window {
-    file: usize,
-    start: u64,
-    map: Mmap,
-}
-
-impl Window {
-    /// The bytes from `at` of a file on, as far as the window goes.
-    fn bytes(&self, file: usize, at: u64) -> Option<&[u8]> {
-        let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
-        if self.file == file { self.map.get(from..) } else { None }
-    }
-}
-
 /// The weights of a folder.
-///
-/// Pages of a mapped file count as memory of the process from when they are read until they are unmapped.
-/// So every thread of the pool has one window of bounded size, which moves on with what the thread reads.
 #[derive(Debug)]
 pub struct WeightFiles {
     folder: PathBuf,
@@ -230,9 +223,6 @@ pub struct WeightFiles {
     files: Vec<WeightFile>,
     digests: Vec<[u8; 32]>,
     places: HashMap<Tensor, Place>,
-    window_bytes: usize,
-    /// One a thread of the pool, and one for all other threads.
-    windows: Vec<Mutex<Option<Window>>>,
 }
 
 impl WeightFiles {
@@ -241,7 +231,6 @@ impl WeightFiles {
         folder: &Path,
         architecture: &Architecture,
         numerics: Numerics,
-        window_bytes: usize,
     ) -> Result<Self, CheckpointError> {
         let Listed { paths, index } = Listed::read(folder)?;
         let files = paths.into_iter().map(WeightFile::open).collect::<Result<Vec<_>, _>>()?;
@@ -280,8 +269,6 @@ impl WeightFiles {
             digests: headers.iter().map(|header| header.digest).collect(),
             files,
             places,
-            window_bytes,
-            windows: (0..=rayon::current_num_threads()).map(|_| Mutex::new(None)).collect(),
         })
     }
 
@@ -295,7 +282,7 @@ impl WeightFiles {
                 return Err(CheckpointError::Changed { path: path.clone() });
             }
         }
-        Self::open(&self.folder, &self.architecture, self.numerics, self.window_bytes)
+        Self::open(&self.folder, &self.architecture, self.numerics)
     }
 
     /// Name and digest of every weight file: of its length, the time when it was last written to, and
@@ -310,28 +297,6 @@ impl WeightFiles {
             (file.path.as_path(), hash.finalize().into())
         })
     }
-
-    /// Gives the bytes from `at` of a file on, at least `least` and at most as many as a window has.
-    fn bytes<'a>(
-        &self,
-        window: &'a mut Option<Window>,
-        file: usize,
-        at: u64,
-        least: usize,
-    ) -> Result<&'a [u8], CheckpointError> {
-        // The kernel maps whole pages and memmap2 sees to that; nothing is lost by any start.
-        let covers =
-            window.as_ref().and_then(|window| window.bytes(file, at)).is_some_and(|bytes| bytes.len() >= least);
-        if !covers {
-            // The old one goes first: there are never two.
-            *window = None;
-            let left = self.files[file].stamp.length.saturating_sub(at);
-            let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.window_bytes.max(least));
-            let map = self.files[file].map(at, length)?;
-            *window = Some(Window { file, start: at, map });
-        }
-        Ok(window.as_ref().and_then(|window| window.bytes(file, at)).unwrap_or_default())
-    }
 }
 
 impl ModelWeights for WeightFiles {
@@ -345,26 +310,19 @@ impl ModelWeights for WeightFiles {
         let place = &self.places[&tensor];
         assert!(start + out.len() <= place.length, "what is read lies in the tensor");
         let width = place.stored.bytes();
-        let last = self.windows.len() - 1;
-        let slot = rayon::current_thread_index().map_or(last, |thread| thread.min(last));
-        // A window is as good after a panic as before it.
-        let mut window = self.windows[slot].lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut at, mut rest) = (start, out);
-        while !rest.is_empty() {
-            let offset = place.offset + (at * width) as u64;
-            let bytes = self.bytes(&mut window, place.file, offset, width)?;
-            let (piece, after) = rest.split_at_mut(rest.len().min(bytes.len() / width));
-            for (values, bytes) in piece.chunks_mut(BATCH).zip(bytes.chunks(BATCH * width)) {
-                place.stored.widen(bytes, values);
-                self.numerics.round(values);
-                if !are_finite(values) {
-                    let within = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
-                    let (path, name) = (self.files[place.file].path.clone(), place.name.clone());
-                    return Err(CheckpointError::NotFinite { path, name, index: at + within, value: values[within] });
-                }
-                at += values.len();
+        let file = &self.files[place.file];
+        let mut buffer = [0_u8; 4 * BATCH];
+        for (number, values) in out.chunks_mut(BATCH).enumerate() {
+            let at = start + number * BATCH;
+            let (bytes, _) = buffer.split_at_mut(values.len() * width);
+            file.read(place.offset + (at * width) as u64, bytes)?;
+            place.stored.widen(bytes, values);
+            self.numerics.round(values);
+            if !are_finite(values) {
+                let within = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+                let (path, name) = (file.path.clone(), place.name.clone());
+                return Err(CheckpointError::NotFinite { path, name, index: at + within, value: values[within] });
             }
-            rest = after;
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     check_writable(&manifest_path)?;
 
-    let folder = ModelFolder::open(&args.folder, numerics, plan.window_bytes)?;
+    let folder = ModelFolder::open(&args.folder, numerics)?;
     let mut partial =
         Partial::open(&partial_path(&manifest_path), &fingerprint(&folder, args.profile), count(&folder)?)?;
     if partial.done() > 0 {

@@ -30,14 +30,12 @@ const TOKENIZER: u64 = 16;
 const EMBEDDING: u64 = 5 * 32;
 /// What a thread takes for weights on their way from a file to coefficients.
 const THREAD: u64 = 512 << 10;
-/// The least that is left for windows, symbols and trees.
+/// The least that is left for symbols and trees.
 const LEAST: u64 = 32 << 20;
 
-/// How a budget of memory is used. All of it is resident memory, mapped files included.
+/// How a budget of memory is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Bytes of the weight files that each thread maps at a time.
-    pub(super) window_bytes: usize,
     /// Bytes for codeword symbols.
     pub(super) symbol_bytes: usize,
 }
@@ -53,8 +51,7 @@ impl Plan {
 
     /// Splits a budget for a model whose tokenizer file has that length.
     pub(super) fn new(budget: u64, architecture: &Architecture, tokenizer: u64) -> Result<Self, Fault> {
-        const WINDOWS: std::ops::RangeInclusive<u64> = 64 << 10..=8 << 20;
-        // One window for the threads that are not of the pool.
+        // And one that is not of the pool.
         let threads = rayon::current_num_threads() as u64 + 1;
         let parsing = tokenizer.saturating_mul(TOKENIZER);
         let fixed = BASE + parsing + EMBEDDING * u64::from(architecture.vocab_size) + threads * THREAD;
@@ -66,11 +63,9 @@ impl Plan {
                 bytes(budget),
             ))
         })?;
-        let window = (rest / 8 / threads).clamp(*WINDOWS.start(), *WINDOWS.end());
-        // Half for symbols; the other half, less the windows, for what is kept of a tree, once in memory and
-        // once on its way to the disk, and for what the allocator does not give back.
-        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        Ok(Self { window_bytes: 1 << window.ilog2(), symbol_bytes: size(rest / 2) })
+        // Half for symbols; the other half for what is kept of a tree, once in memory and once on its way to
+        // the disk, and for what the allocator does not give back.
+        Ok(Self { symbol_bytes: usize::try_from(rest / 2).unwrap_or(usize::MAX) })
     }
 }
 
@@ -92,10 +87,9 @@ mod tests {
     fn a_plan_stays_within_its_budget_or_names_the_least() {
         let large =
             Numbers { vocab_size: 128_256, hidden: 8192, layers: 80, ffn: 28_672, ..Numbers::TINY }.architecture();
-        let threads = rayon::current_num_threads() as u64 + 1;
         for budget in [256 << 20, 1 << 30, parse_bytes(DEFAULT).unwrap()] {
             let plan = Plan::new(budget, &large, 9 << 20).unwrap();
-            assert!(threads * plan.window_bytes as u64 + plan.symbol_bytes as u64 <= budget, "{plan:?}");
+            assert!(plan.symbol_bytes as u64 <= budget / 2, "{plan:?}");
         }
         let refusal = Plan::new(100 << 20, &large, 9 << 20).unwrap_err().message;
         assert!(refusal.contains("--memory allows 104.9 MB") && refusal.contains("at least"), "{refusal}");

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         return refuse(difference);
     }
     let plan = Plan::of_folder(args.memory, &args.folder)?;
-    let folder = ModelFolder::open(&args.folder, Numerics::Bf16V1, plan.window_bytes)?;
+    let folder = ModelFolder::open(&args.folder, Numerics::Bf16V1)?;
     let found = match stream(&folder, manifest.profile, plan, None) {
         // A manifest promises weights that are finite, as it promises what they are.
         Err(fault) if fault.outcome == Outcome::Damaged => return refuse(fault.message),
