@@ -1,5 +1,6 @@
 //! What we measure of our own: the only place that knows our interfaces.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use assay_commitments::codec::Writer;
@@ -106,8 +107,9 @@ pub(crate) fn parameters(log_size: u32, max_row_log: u32) -> String {
                     let committed = f64::from(log_size + rate).exp2();
                     let encoded: f64 =
                         params.codes().skip(1).map(|code| 3.0 * f64::from(code.variables + code.rate_log).exp2()).sum();
-                    text += &format!(
-                        "{regime:?} | 1/{} | 1/{} | {} | {} | {} | {:.2} | {}\n",
+                    let _ = writeln!(
+                        text,
+                        "{regime:?} | 1/{} | 1/{} | {} | {} | {} | {:.2} | {}",
                         1 << rate,
                         1 << share,
                         params.base().grinding,
