@@ -32,9 +32,10 @@ pub use kernels::Kernels;
 use lanes::LANES;
 use leaves::hash_columns;
 use residues::Scratch;
+use sums::add_entries;
 pub(crate) use sums::{fold_rows, weighted_columns};
 pub(crate) use transform::point;
-use transform::{Block, Factors, transform};
+use transform::{Block, Factors, powers, transform};
 
 /// Levels of the tree over level 0 that are not kept, but computed again when they are opened: one
 /// more halves what is kept of a tree, and doubles the hashes of an opening.
@@ -89,7 +90,7 @@ impl Code {
 pub(crate) fn symbol(message: &[E], point: F) -> E {
     /// Coefficients that are summed unreduced before a step of Horner's rule.
     const BLOCK: usize = 64;
-    let small: Vec<F> = std::iter::successors(Some(F::ONE), |&power| Some(power * point)).take(BLOCK).collect();
+    let small: Vec<F> = powers(point).take(BLOCK).collect();
     let large = point.pow([BLOCK as u64]);
     message.chunks(BLOCK).rev().fold(E::ZERO, |value, block| e_mul_f(value, large) + dot_ef(block, &small))
 }
@@ -297,10 +298,7 @@ impl Codeword {
         let entries = self.code.rows / 3;
         let points: Vec<F> =
             positions.iter().map(|&position| point(self.code.codeword_log(), position as u64)).collect();
-        let powers = |point: F| -> Vec<F> {
-            std::iter::successors(Some(F::ONE), |&power| Some(power * point)).take(BLOCK).collect()
-        };
-        let small: Vec<Vec<F>> = points.iter().copied().map(powers).collect();
+        let small: Vec<Vec<F>> = points.iter().map(|&point| powers(point).take(BLOCK).collect()).collect();
         let large: Vec<F> = points.iter().map(|point| point.pow([BLOCK as u64])).collect();
         // A stretch is so many columns of the message; its part of the values is Horner's rule over blocks.
         let stretch = (STRETCH / entries).next_multiple_of(BLOCK);
@@ -323,11 +321,7 @@ impl Codeword {
             }
             values
         });
-        let add = |mut left: Vec<E>, right: Vec<E>| {
-            left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
-            left
-        };
-        let values = parts.reduce(|| vec![E::ZERO; entries * points.len()], add);
+        let values = parts.reduce(|| vec![E::ZERO; entries * points.len()], add_entries);
         values.chunks_exact(entries).map(<[E]>::to_vec).collect()
     }
 }

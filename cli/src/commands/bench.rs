@@ -8,11 +8,12 @@ use std::time::Instant;
 use assay_commitments::codec::Writer;
 use assay_commitments::layout::{Layout, MatrixShape};
 use assay_commitments::params::CodeParams;
-use assay_commitments::weights::{self, Claim, Coefficients, Kernels, Opening, OpeningSizes, Part, WeightTree};
+use assay_commitments::weights::{
+    self, Claim, Coefficients, Kernels, LayerPolynomial, Opening, OpeningSizes, Part, WeightTree,
+};
 use assay_sumcheck::field::{E, F, e_mul_f, f_from_i64, f_from_u64};
 use assay_sumcheck::transcript::{First, Follows, Reduction, Step, Transcript};
 use clap::ValueEnum;
-use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::model::peak_memory;
@@ -84,50 +85,24 @@ impl Shape {
     }
 }
 
-/// Random weights: coefficients in memory.
-struct Weights {
+/// Random weights in the places of a layout.
+struct Random {
     layout: Arc<Layout>,
-    coefficients: Vec<i32>,
+    /// Coefficients that are not padding.
+    used: usize,
 }
 
-impl Weights {
-    fn random(layout: Layout) -> Self {
-        let mut coefficients = vec![0; 1 << layout.log_size()];
+impl Random {
+    fn polynomial(layout: Layout) -> LayerPolynomial {
         let used: u64 = layout.shapes().iter().map(|shape| shape.weights()).sum();
         let used = usize::try_from(used).expect("coefficients that fit memory are counted by a usize");
-        coefficients[..used].par_iter_mut().enumerate().for_each(|(i, coefficient)| {
-            // The high 24 bits of a product with an odd number, and a sign.
-            let bits = (i as u64 ^ 0x5bd1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 39;
-            *coefficient = i32::try_from(bits).unwrap_or(0) - (1 << 24) + 1;
-        });
-        Self { layout: Arc::new(layout), coefficients }
-    }
-
-    /// A true claim on a matrix.
-    fn claim(&self, matrix: usize) -> Claim {
-        let shape = self.layout.shapes()[matrix];
-        let draw = |seed: u64, i: u32| (seed ^ u64::from(i)).wrapping_mul(0xd129_0d3b_97a5_63c1) ^ seed.rotate_left(17);
-        let integers: Vec<i64> = (0..shape.inputs).map(|i| (draw(3, i) >> 48).cast_signed() - (1 << 15)).collect();
-        let element = |seed: u64, i: u32| f_from_u64(draw(seed, i) >> 1);
-        let output: Vec<E> = (0..shape.outputs).map(|i| E::new(element(5, i), element(7, i), element(11, i))).collect();
-        let mut value = E::default();
-        for tile in self.layout.tiles_of(matrix) {
-            let (x, factors) = (&integers[tile.input_range()], &output[tile.output_range()]);
-            let rows = self.coefficients[tile.coefficient_range()].par_chunks_exact(tile.inputs());
-            value += rows
-                .zip(factors)
-                .map(|(row, &factor)| {
-                    let sum: i64 = row.iter().zip(x).map(|(&weight, &x)| i64::from(weight) * x).sum();
-                    e_mul_f(factor, f_from_i64(sum))
-                })
-                .sum::<E>();
-        }
-        let input: Arc<[F]> = integers.iter().map(|&x| f_from_i64(x)).collect();
-        Claim { input, parts: vec![Part { polynomial: 0, matrix, output }], value }
+        let exponents = vec![0; layout.shapes().len()];
+        let Ok(polynomial) = LayerPolynomial::load(&Self { layout: Arc::new(layout), used }, exponents);
+        polynomial
     }
 }
 
-impl Coefficients for Weights {
+impl Coefficients for Random {
     type Error = Infallible;
 
     fn layout(&self) -> &Arc<Layout> {
@@ -135,9 +110,28 @@ impl Coefficients for Weights {
     }
 
     fn read(&self, start: usize, out: &mut [i32]) -> Result<(), Infallible> {
-        out.copy_from_slice(&self.coefficients[start..start + out.len()]);
+        out.fill(0);
+        for (i, coefficient) in (start..self.used).zip(out) {
+            // The high bits of a product with an odd number, on both sides of zero and below 2^24.
+            let bits = ((i as u64 ^ 0x5bd1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 39) % ((1 << 25) - 1);
+            *coefficient = i32::try_from(bits).unwrap_or(0) - (1 << 24) + 1;
+        }
         Ok(())
     }
+}
+
+/// A true claim on a matrix.
+fn claim(polynomial: &LayerPolynomial, matrix: usize) -> Claim {
+    let shape = polynomial.layout().shapes()[matrix];
+    let draw = |seed: u64, i: u32| (seed ^ u64::from(i)).wrapping_mul(0xd129_0d3b_97a5_63c1) ^ seed.rotate_left(17);
+    // 13 bits and a sign: the norm of 14336 of them is within that of a product.
+    let integers: Vec<i64> = (0..shape.inputs).map(|i| (draw(3, i) >> 50).cast_signed() - (1 << 13)).collect();
+    let element = |seed: u64, i: u32| f_from_u64(draw(seed, i) >> 1);
+    let output: Vec<E> = (0..shape.outputs).map(|i| E::new(element(5, i), element(7, i), element(11, i))).collect();
+    let products = polynomial.product(matrix, &integers);
+    let value = products.iter().zip(&output).map(|(&sum, &factor)| e_mul_f(factor, f_from_i64(sum))).sum();
+    let input: Arc<[F]> = integers.iter().map(|&x| f_from_i64(x)).collect();
+    Claim { input, parts: vec![Part { polynomial: 0, matrix, output }], value }
 }
 
 /// The step before an opening.
@@ -158,7 +152,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let matrices = args.log_size.map_or_else(|| args.shape.matrices(), square);
     let layout = Layout::new(&matrices).map_err(|error| Fault::usage(error.to_string()))?;
     let params = CodeParams::for_layout(&layout);
-    let weights = Weights::random(layout);
+    let weights = Random::polynomial(layout);
     let progress = Progress::of_weights("committing", 0);
     let count = 1 << params.log_size;
     #[expect(
@@ -238,8 +232,8 @@ impl Figures {
         self.set("ratio_to_ceiling", json!(rate / ceiling));
     }
 
-    fn open(&mut self, source: &Weights, params: &CodeParams, tree: &WeightTree) -> Result<(), Fault> {
-        let claims: Vec<Claim> = (0..source.layout.shapes().len()).map(|matrix| source.claim(matrix)).collect();
+    fn open(&mut self, source: &LayerPolynomial, params: &CodeParams, tree: &WeightTree) -> Result<(), Fault> {
+        let claims: Vec<Claim> = (0..source.layout().shapes().len()).map(|matrix| claim(source, matrix)).collect();
         let begin = Instant::now();
         let opening: Opening = match weights::open(&[(source, tree)], params, &claims, &mut transcript()) {
             Ok(opening) => opening,
@@ -247,7 +241,7 @@ impl Figures {
         };
         self.set("prove_seconds", json!(begin.elapsed().as_secs_f64()));
         let commitments = [tree.commitment()];
-        let verify = || weights::verify(&commitments, &source.layout, params, &claims, &opening, &mut transcript());
+        let verify = || weights::verify(&commitments, source.layout(), params, &claims, &opening, &mut transcript());
         let mut best = f64::INFINITY;
         for _ in 0..10 {
             let begin = Instant::now();

@@ -98,11 +98,14 @@ pub(crate) fn weighted_columns<S: Coefficients>(
         let elements = sums.iter().flat_map(elements);
         Ok(elements.take(rows).collect::<Vec<E>>())
     });
-    let add = |mut left: Vec<E>, right: Vec<E>| {
-        left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
-        Ok(left)
-    };
+    let add = |left, right| Ok(add_entries(left, right));
     sums.try_reduce_with(add).unwrap_or_else(|| Ok(vec![E::ZERO; rows]))
+}
+
+/// The sum of two vectors of one length.
+pub(super) fn add_entries(mut left: Vec<E>, right: Vec<E>) -> Vec<E> {
+    left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+    left
 }
 
 /// `sums[v] += sum_k weights[k] images[v + stride k]`, canonical.

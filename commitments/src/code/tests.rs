@@ -7,12 +7,12 @@ use assay_sumcheck::field::{e_from_f, f_from_i64, f_from_u64};
 use proptest::prelude::*;
 
 use super::*;
-use crate::layout::Layout;
+use crate::layout::{Layout, MatrixShape};
 use crate::merkle::verify_indices;
 use crate::weights::column_leaf;
 
 /// Coefficients of both signs that fill their 24 bits.
-struct Made(usize);
+struct Made(Arc<Layout>);
 
 impl Made {
     fn image(i: usize) -> i32 {
@@ -30,11 +30,11 @@ impl Coefficients for Made {
     type Error = Infallible;
 
     fn layout(&self) -> &Arc<Layout> {
-        unimplemented!("codes ask for coefficients only")
+        &self.0
     }
 
     fn read(&self, start: usize, out: &mut [i32]) -> Result<(), Infallible> {
-        assert!(start + out.len() <= self.0);
+        assert!(start + out.len() <= usize::try_from(self.0.shapes()[0].weights()).unwrap());
         for (i, out) in out.iter_mut().enumerate() {
             *out = Self::image(start + i);
         }
@@ -46,8 +46,13 @@ fn code(rows: usize, message_log: u32, rate_log: u32) -> Code {
     Code { rows, message_log, rate_log }
 }
 
+fn of_matrix(rows: usize, columns: usize) -> Made {
+    let [inputs, outputs] = [rows, columns].map(|side| u32::try_from(side).unwrap());
+    Made(Arc::new(Layout::new(&[MatrixShape { inputs, outputs }]).unwrap()))
+}
+
 fn made(code: &Code) -> Made {
-    Made(code.rows << code.message_log)
+    of_matrix(code.rows, code.message_length())
 }
 
 fn horner(message: &[F], point: F) -> F {
@@ -219,7 +224,7 @@ fn weighted_sums_agree_with_their_definition() {
         E::new(word(0), word(1), word(2))
     };
     for (rows, columns) in [(1, 1), (1, 5), (4, 1), (2, 64), (8, 3), (32, 300), (16, 4000), (512, 40), (1000, 9)] {
-        let source = Made(rows * columns);
+        let source = of_matrix(rows, columns);
         let entry = |row: usize, column: usize| e_from_f(f_from_i64(i64::from(Made::image(row + rows * column))));
         let eq: Vec<E> = (0..rows as u64).map(element).collect();
         let folded: Vec<E> = (0..columns).map(|c| (0..rows).map(|r| eq[r] * entry(r, c)).sum()).collect();

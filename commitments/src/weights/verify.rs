@@ -102,10 +102,10 @@ pub fn verify(
     transcript.absorb_bulk(labels::FINAL, &bytes_of(last));
     let last_point = rounds.take(params.final_log(), transcript)?;
     column_point.extend(&last_point);
-    let place = Place { rows: &row_point, columns: &column_point, polynomials: &polynomial_weights };
+    let point = [row_point.as_slice(), &column_point].concat();
+    let place = Place { point: &point, polynomials: &polynomial_weights };
     let mut omega = place.omega(layout, claims, weights.get(commitments.len()..).unwrap_or_default());
     for ((commitment, &weight), &polynomial) in commitments.iter().zip(&weights).zip(&polynomial_weights) {
-        let point = [row_point.as_slice(), &column_point].concat();
         omega += weight * polynomial * power_at(sample_point(&commitment.root, params), &point);
     }
     omega += added.iter().map(|added| added.at(&column_point)).sum::<E>();
@@ -245,8 +245,8 @@ fn power_at_base(base: F, point: &[E]) -> E {
 
 /// The point at which the last claim stands.
 struct Place<'a> {
-    rows: &'a [E],
-    columns: &'a [E],
+    /// Of the rows' variables, then the columns'.
+    point: &'a [E],
     /// `eq` over the polynomials' numbers.
     polynomials: &'a [E],
 }
@@ -255,8 +255,7 @@ impl Place<'_> {
     /// `Omega`: for every claim, part and tile, whether the point lies on the tile, times the input part and
     /// the output part there.
     fn omega(&self, layout: &Layout, claims: &[Claim], weights: &[E]) -> E {
-        let point = [self.rows, self.columns].concat();
-        let mut tables = EqTables { point: &point, tables: BTreeMap::new() };
+        let mut tables = EqTables { point: self.point, tables: BTreeMap::new() };
         let mut omega = E::ZERO;
         for (claim, &weight) in claims.iter().zip(weights) {
             // Parts on one matrix share the input, and follow one another.
@@ -272,7 +271,7 @@ impl Place<'_> {
                 let inputs = known.as_ref().map_or(&[][..], |(_, inputs)| inputs);
                 let polynomial = self.polynomials.get(part.polynomial).copied().unwrap_or(E::ZERO);
                 for (tile, &input) in layout.tiles_of(part.matrix).zip(inputs) {
-                    let place = point.get(tile.size_log() as usize..).unwrap_or_default();
+                    let place = self.point.get(tile.size_log() as usize..).unwrap_or_default();
                     let output = part.output.get(tile.output_range()).unwrap_or_default();
                     omega += weight
                         * polynomial
