@@ -316,6 +316,9 @@ mod tests {
             norm_eps: 1e-5,
             inverse_frequencies: vec![1.0, 0.5],
             tied: true,
+            biases: assay_commitments::manifest::Biases::None,
+            head_norms: false,
+            window: None,
             stop_tokens: vec![],
         }
     }

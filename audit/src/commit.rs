@@ -9,7 +9,7 @@ use std::sync::Arc;
 use assay_commitments::fixed_point::{Scale, exponent};
 use assay_commitments::layout::{Layout, Tile};
 use assay_commitments::manifest::{
-    Architecture, ArchitectureError, HeadEntry, LayerEntry, Manifest, Matrix, small_digest,
+    Architecture, ArchitectureError, HeadEntry, LayerEntry, Manifest, Matrix, Small, SmallTensors, small_digest,
 };
 use assay_commitments::params::CodeParams;
 use assay_commitments::polynomial::Coefficients;
@@ -32,10 +32,8 @@ const MATRIX: &str = "assay/matrix-digest/v1";
 pub enum Tensor {
     /// The embedding table.
     Embeddings,
-    /// The norm before attention of the layer with that number.
-    InputNorm(usize),
-    /// The norm before the MLP of the layer with that number.
-    PostNorm(usize),
+    /// A small tensor of the layer with that number.
+    Small(usize, Small),
     /// A matrix of the layer with that number.
     Matrix(usize, Matrix),
     /// The last norm.
@@ -48,8 +46,9 @@ impl Tensor {
     /// All tensors of a model.
     pub fn all(architecture: &Architecture) -> Vec<Self> {
         let layers = (0..architecture.layers as usize).flat_map(|layer| {
+            let small = Small::ALL.into_iter().filter(|small| architecture.length(*small) > 0);
             let matrices = Matrix::ALL.map(|matrix| Self::Matrix(layer, matrix));
-            [Self::InputNorm(layer), Self::PostNorm(layer)].into_iter().chain(matrices)
+            small.map(move |small| Self::Small(layer, small)).chain(matrices)
         });
         let head = (!architecture.tied).then_some(Self::Head);
         [Self::Embeddings, Self::FinalNorm].into_iter().chain(layers).chain(head).collect()
@@ -64,7 +63,8 @@ impl Tensor {
     pub fn shape(self, architecture: &Architecture) -> Vec<usize> {
         match self {
             Self::Embeddings | Self::Head => vec![architecture.vocab_size as usize, architecture.hidden as usize],
-            Self::InputNorm(_) | Self::PostNorm(_) | Self::FinalNorm => vec![architecture.hidden as usize],
+            Self::Small(_, small) => vec![architecture.length(small) as usize],
+            Self::FinalNorm => vec![architecture.hidden as usize],
             Self::Matrix(_, matrix) => {
                 let shape = architecture.shape(matrix);
                 vec![shape.outputs as usize, shape.inputs as usize]
@@ -82,8 +82,7 @@ impl std::fmt::Display for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Embeddings => f.write_str("embedding table"),
-            Self::InputNorm(layer) => write!(f, "input norm of layer {layer}"),
-            Self::PostNorm(layer) => write!(f, "post-attention norm of layer {layer}"),
+            Self::Small(layer, small) => write!(f, "{} of layer {layer}", small.name()),
             Self::Matrix(layer, matrix) => write!(f, "{} of layer {layer}", matrix.name()),
             Self::FinalNorm => f.write_str("final norm"),
             Self::Head => f.write_str("lm_head"),
@@ -385,17 +384,13 @@ pub fn manifest<W: ModelWeights + ?Sized, C: Committer<W>>(
     let architecture = weights.architecture();
     let polynomials = Polynomials::new(architecture)?;
     // What takes little time is read first, so that what is wrong with it is told at once.
-    let norms = |tensors: &[Tensor]| -> Result<[u8; 32], C::Error> {
-        let norms = tensors.iter().map(|tensor| weights.tensor(*tensor)).collect::<Result<Vec<_>, _>>()?;
-        Ok(small_digest(&norms.iter().map(Vec::as_slice).collect::<Vec<_>>()))
-    };
-    let layer_norms = (0..polynomials.layers).map(|layer| norms(&[Tensor::InputNorm(layer), Tensor::PostNorm(layer)]));
-    let layer_norms = layer_norms.collect::<Result<Vec<_>, _>>()?;
-    let final_norm = norms(&[Tensor::FinalNorm])?;
+    let small = (0..polynomials.layers).map(|layer| Ok(small_tensors(weights, layer)?.digest()));
+    let small = small.collect::<Result<Vec<_>, C::Error>>()?;
+    let final_norm = small_digest(&[&weights.tensor(Tensor::FinalNorm)?]);
     let embeddings = embedding_table(weights, profile)?;
 
     let mut layers = Vec::with_capacity(polynomials.layers);
-    for (layer, small) in layer_norms.into_iter().enumerate() {
+    for (layer, small) in small.into_iter().enumerate() {
         let Commitment { weights: committed, exponents } = match committer.known(layer) {
             Some(known) => known,
             None => commit_layer(weights, &polynomials, layer, committer)?,
@@ -419,6 +414,15 @@ pub fn manifest<W: ModelWeights + ?Sized, C: Committer<W>>(
         head: HeadEntry { shards, exponent, small: final_norm },
     };
     Ok((manifest, embeddings))
+}
+
+/// The small tensors of a layer.
+///
+/// # Errors
+/// As [`ModelWeights::read`].
+pub fn small_tensors<W: ModelWeights + ?Sized>(weights: &W, layer: usize) -> Result<SmallTensors, W::Error> {
+    let [a, b, c, d, e, f, g, h] = Small::ALL.map(|small| weights.tensor(Tensor::Small(layer, small)));
+    Ok(SmallTensors([a?, b?, c?, d?, e?, f?, g?, h?]))
 }
 
 fn commit_layer<W: ModelWeights + ?Sized, C: Committer<W>>(

@@ -1,6 +1,6 @@
 //! Decodes: from the last residual row at a position to the next token.
 
-use assay_commitments::manifest::Architecture;
+use assay_commitments::manifest::Manifest;
 use assay_commitments::{Position, TokenId};
 use assay_sumcheck::F;
 use assay_sumcheck::field::centered;
@@ -29,8 +29,8 @@ pub(crate) struct Pick<'a> {
 }
 
 /// The input of lm_head; `None` if it is not finite.
-pub(crate) fn head_input(h: &[f64], norm: &[f32], architecture: &Architecture) -> Option<FixedRow> {
-    FixedRow::new(&rms_norm(h, norm, architecture.norm_eps))
+pub(crate) fn head_input(h: &[f64], norm: &[f32], manifest: &Manifest) -> Option<FixedRow> {
+    FixedRow::new(&rms_norm(manifest.profile, h, norm, manifest.architecture.norm_eps))
 }
 
 /// Sent logits with the tokens that are proven singly.

@@ -77,6 +77,9 @@ mod tests {
             norm_eps: 1e-5,
             inverse_frequencies: vec![1.0],
             tied: true,
+            biases: assay_commitments::manifest::Biases::None,
+            head_norms: false,
+            window: None,
             stop_tokens: vec![TokenId::new(257)],
         }
     }

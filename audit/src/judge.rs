@@ -357,6 +357,9 @@ mod tests {
             norm_eps: 1e-5,
             inverse_frequencies: vec![0.5; 16],
             tied: true,
+            biases: assay_commitments::manifest::Biases::None,
+            head_norms: false,
+            window: None,
             stop_tokens: vec![TokenId::new(257)],
         };
         let code = |layout: Result<Layout, ArchitectureError>| CodeParams::for_layout(&layout.unwrap());

@@ -42,7 +42,7 @@ pub fn reference_logits(model: &CommittedModel, trace: &Trace, position: Positio
     let layer = LayerIndex::new(manifest.architecture.layers);
     let at = index(position.get());
     let rows = trace.rows(TreeId::H(layer), at..at.saturating_add(1)).ok_or(ProveError::TraceTooShort)?;
-    let input = head_input(&decode_row(manifest.profile, rows)?, &model.final_norm, &manifest.architecture)
+    let input = head_input(&decode_row(manifest.profile, rows)?, &model.final_norm, manifest)
         .ok_or(ProveError::Range { layer, position, relation: Relation::Logits })?;
     let unit = power_of_two(input.product_exponent(manifest.head.exponent));
     Ok(head_products(model, &input).into_iter().map(|product| real(product) * unit).collect())
@@ -59,7 +59,7 @@ fn cell_margins(source: &Source<'_>, cell: &Cell) -> Result<Vec<Margin>, ProveEr
     };
     let manifest = &source.model.manifest;
     let number = index(cell.layer.get());
-    let layer = layer(manifest, &manifest.layers[number], &source.model.layers[number].norms);
+    let layer = layer(manifest, &manifest.layers[number], &source.model.layers[number].small);
     let mut margins: Vec<Margin> = proven
         .linears
         .iter()

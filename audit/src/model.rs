@@ -1,6 +1,6 @@
 //! A model on the prover's side: its weights, their commitments, and the manifest made of them.
 
-use assay_commitments::manifest::{Architecture, ArchitectureError, Manifest};
+use assay_commitments::manifest::{Architecture, ArchitectureError, Manifest, Small, SmallTensors};
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::Profile;
 use assay_commitments::weights::{LayerPolynomial, WeightCommitment, WeightTree, commit};
@@ -12,10 +12,8 @@ use crate::commit::{Committer, ModelWeights, PolynomialWeights, Polynomials, Sur
 /// The weights of a decoder layer as f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerTensors {
-    /// Weights of the norm before attention, `hidden` of them.
-    pub input_norm: Vec<f32>,
-    /// Weights of the norm before the MLP, `hidden` of them.
-    pub post_norm: Vec<f32>,
+    /// Norm weights and biases.
+    pub small: SmallTensors,
     /// The matrices in the order of [`Matrix::ALL`], each `[outputs][inputs]`, row by row.
     pub matrices: [Vec<f32>; 7],
 }
@@ -44,8 +42,7 @@ impl ModelTensors {
         let layer = |number: usize| self.layers.get(number);
         match tensor {
             Tensor::Embeddings => Some(&self.embeddings),
-            Tensor::InputNorm(number) => layer(number).map(|layer| layer.input_norm.as_slice()),
-            Tensor::PostNorm(number) => layer(number).map(|layer| layer.post_norm.as_slice()),
+            Tensor::Small(number, small) => layer(number).map(|layer| layer.small.get(small)),
             Tensor::Matrix(number, matrix) => layer(number)?.matrices.get(matrix.index()).map(Vec::as_slice),
             Tensor::FinalNorm => Some(&self.final_norm),
             Tensor::Head => self.head.as_deref(),
@@ -93,7 +90,9 @@ impl<'a> InMemory<'a> {
         if found as u64 != u64::from(expected) {
             return Err(CommitError::Layers { found, expected });
         }
-        for tensor in Tensor::all(architecture) {
+        let layers = 0..tensors.layers.len();
+        let small = layers.flat_map(|layer| Small::ALL.map(|small| Tensor::Small(layer, small)));
+        for tensor in Tensor::all(architecture).into_iter().chain(small) {
             if tensors.values(tensor).is_none_or(|values| values.len() != tensor.length(architecture)) {
                 return Err(CommitError::Size(tensor));
             }
@@ -164,8 +163,8 @@ pub struct CommittedPolynomial {
 pub struct CommittedLayer {
     /// The seven matrices.
     pub weights: CommittedPolynomial,
-    /// The two norms.
-    pub norms: [Vec<f32>; 2],
+    /// Norm weights and biases.
+    pub small: SmallTensors,
 }
 
 /// A model, committed: what a miner needs beside a trace to prove a challenge.
@@ -225,11 +224,8 @@ impl CommittedModel {
         let (manifest, embeddings) = manifest(&weights, surroundings, &mut keeper)?;
         let mut done = keeper.done.into_iter();
         let layers = tensors.layers.iter().zip(done.by_ref());
-        let layers = layers.map(|(tensors, weights)| CommittedLayer {
-            weights,
-            norms: [tensors.input_norm.clone(), tensors.post_norm.clone()],
-        });
-        let layers = layers.collect();
+        let layers =
+            layers.map(|(tensors, weights)| CommittedLayer { weights, small: tensors.small.clone() }).collect();
         Ok(Self { manifest, layers, head: done.collect(), final_norm: tensors.final_norm.clone(), embeddings })
     }
 }
@@ -244,7 +240,7 @@ pub fn commit_in_memory(polynomial: &LayerPolynomial, code: &CodeParams) -> Weig
 
 #[cfg(test)]
 mod tests {
-    use assay_commitments::manifest::Matrix;
+    use assay_commitments::manifest::{Biases, Matrix};
 
     use super::*;
 
@@ -261,6 +257,9 @@ mod tests {
             norm_eps: 1e-5,
             inverse_frequencies: vec![1.0, 0.5],
             tied: true,
+            biases: Biases::Qkv,
+            head_norms: true,
+            window: None,
             stop_tokens: vec![],
         };
         let matrix = |matrix: &Matrix| {
@@ -268,8 +267,7 @@ mod tests {
             vec![0.5; shape.inputs as usize * shape.outputs as usize]
         };
         let layer = LayerTensors {
-            input_norm: vec![1.0; 8],
-            post_norm: vec![1.0; 8],
+            small: SmallTensors(Small::ALL.map(|small| vec![1.0; architecture.length(small) as usize])),
             matrices: Matrix::ALL.map(|m| matrix(&m)),
         };
         let tensors =
@@ -287,8 +285,10 @@ mod tests {
         assert_eq!(commit(&|_| ()), Ok(()));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let places = [
-                (commit(&|t| t.layers[1].input_norm[3] = bad), Tensor::InputNorm(1), 3),
-                (commit(&|t| t.layers[0].post_norm[7] = bad), Tensor::PostNorm(0), 7),
+                (commit(&|t| t.layers[1].small.0[0][3] = bad), Tensor::Small(1, Small::InputNorm), 3),
+                (commit(&|t| t.layers[0].small.0[1][7] = bad), Tensor::Small(0, Small::PostNorm), 7),
+                (commit(&|t| t.layers[0].small.0[3][2] = bad), Tensor::Small(0, Small::KeyNorm), 2),
+                (commit(&|t| t.layers[1].small.0[4][1] = bad), Tensor::Small(1, Small::QueryBias), 1),
                 (commit(&|t| t.final_norm[0] = bad), Tensor::FinalNorm, 0),
                 (commit(&|t| t.embeddings[63] = bad), Tensor::Embeddings, 63),
                 (commit(&|t| t.layers[1].matrices[4][5] = bad), Tensor::Matrix(1, Matrix::Gate), 5),
@@ -297,7 +297,7 @@ mod tests {
                 assert_eq!(result, Err(CommitError::NotFinite { tensor, index }));
             }
         }
-        let text = CommitError::NotFinite { tensor: Tensor::PostNorm(0), index: 1 }.to_string();
+        let text = CommitError::NotFinite { tensor: Tensor::Small(0, Small::PostNorm), index: 1 }.to_string();
         assert_eq!(text, "the post-attention norm of layer 0 holds a weight that is NaN or infinite, at index 1");
     }
 
@@ -313,5 +313,7 @@ mod tests {
         let long = commit(&|tensors| tensors.layers[1].matrices[6].push(0.0));
         assert_eq!(long, Err(CommitError::Size(Tensor::Matrix(1, Matrix::Down))));
         assert_eq!(commit(&|tensors| tensors.final_norm.clear()), Err(CommitError::Size(Tensor::FinalNorm)));
+        let unexpected = commit(&|tensors| tensors.layers[0].small.0[7].push(0.0));
+        assert_eq!(unexpected, Err(CommitError::Size(Tensor::Small(0, Small::OutputBias))));
     }
 }

@@ -3,7 +3,7 @@
 use assay_commitments::KvGroup;
 use assay_commitments::LayerIndex;
 use assay_commitments::codec::{Malformed, Reader, Writer};
-use assay_commitments::manifest::{Architecture, Manifest, Matrix};
+use assay_commitments::manifest::{Architecture, Manifest, Matrix, Small, SmallTensors};
 use assay_commitments::merkle::range_hash_count;
 use assay_commitments::trace::{TraceShape, TreeId};
 use assay_commitments::weights::Opening;
@@ -53,8 +53,8 @@ pub(crate) struct DecodeWitness {
 /// Everything that is on the table before signs are drawn.
 #[derive(Clone, Debug)]
 pub(crate) struct Witness {
-    /// The two norms of every layer that the cells touch, ascending.
-    pub(crate) norms: Vec<[Vec<f32>; 2]>,
+    /// The small tensors of every layer that the cells touch, ascending.
+    pub(crate) small: Vec<SmallTensors>,
     pub(crate) final_norm: Vec<f32>,
     pub(crate) cells: Vec<CellWitness>,
     pub(crate) decodes: Vec<DecodeWitness>,
@@ -115,7 +115,8 @@ fn with_bytes<'a, T>(
 pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: usize) -> usize {
     let shape = Shape { manifest, challenge, positions, signs: SIGNS_COMPLETE };
     let architecture = &manifest.architecture;
-    let vector = index(architecture.hidden).saturating_mul(4);
+    let lengths = Small::ALL.into_iter().map(|small| index(architecture.length(small)));
+    let small = lengths.fold(0, usize::saturating_add);
     let claim = |singles: usize| shape.signs.saturating_add(singles).saturating_mul(8).saturating_add(4);
     let layers = challenge.layers().len();
     let cells = challenge.cells.iter().map(|cell| {
@@ -140,7 +141,7 @@ pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: us
         claim(MAX_CANDIDATES),
     ];
     [
-        layers.saturating_mul(2).saturating_add(1).saturating_mul(vector),
+        layers.saturating_mul(small).saturating_add(index(architecture.hidden)).saturating_mul(4),
         cells.fold(0, usize::saturating_add),
         decode.into_iter().sum::<usize>().saturating_mul(challenge.decodes.len()),
         manifest.layer_code.max_opening_bytes(layers),
@@ -167,10 +168,11 @@ impl Shape<'_> {
     /// The positions of each group's cache that a cell opens, by group.
     pub(crate) fn cache_ranges(&self, cell: &Cell) -> Vec<(KvGroup, std::ops::Range<usize>)> {
         let position = index(cell.position.get());
+        let first = index(self.architecture().first_attended(cell.position.get()));
         (0..self.architecture().kv_heads)
             .map(KvGroup::new)
             .map(|group| {
-                let start = if cell.groups.contains(&group) { 0 } else { position };
+                let start = if cell.groups.contains(&group) { first } else { position };
                 (group, start..position.saturating_add(1))
             })
             .collect()
@@ -209,8 +211,8 @@ impl Shape<'_> {
 
 impl Witness {
     pub(crate) fn write(&self, out: &mut Writer) {
-        self.norms.iter().flatten().chain([&self.final_norm]).for_each(|norm| {
-            norm.iter().for_each(|value| out.u32(value.to_bits()));
+        self.small.iter().flat_map(|small| &small.0).chain([&self.final_norm]).for_each(|tensor| {
+            tensor.iter().for_each(|value| out.u32(value.to_bits()));
         });
         for cell in &self.cells {
             [&cell.h, &cell.a, &cell.o, &cell.m].into_iter().chain(&cell.caches).for_each(|row| out.raw(row));
@@ -225,13 +227,9 @@ impl Witness {
     }
 
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let hidden = index(shape.architecture().hidden);
         let layers = shape.challenge.layers();
-        let norms = layers
-            .iter()
-            .map(|_| Ok([read_vector(from, hidden)?, read_vector(from, hidden)?]))
-            .collect::<Result<_, _>>()?;
-        let final_norm = read_vector(from, hidden)?;
+        let small = layers.iter().map(|_| read_small(from, shape.architecture())).collect::<Result<_, Malformed>>()?;
+        let final_norm = read_vector(from, index(shape.architecture().hidden))?;
         let cells =
             shape.challenge.cells.iter().map(|cell| CellWitness::read(from, shape, cell)).collect::<Result<_, _>>()?;
         let decodes = shape
@@ -246,7 +244,7 @@ impl Witness {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { norms, final_norm, cells, decodes })
+        Ok(Self { small, final_norm, cells, decodes })
     }
 }
 
@@ -280,6 +278,11 @@ impl SuppliedProducts {
         let (gate, up) = (products(Matrix::Gate)?, products(Matrix::Up)?);
         Ok(Self { q, k, gate, up, flips: Flips::read(from)? })
     }
+}
+
+fn read_small(from: &mut Reader<'_>, architecture: &Architecture) -> Result<SmallTensors, Malformed> {
+    let [a, b, c, d, e, f, g, h] = Small::ALL.map(|small| read_vector(from, index(architecture.length(small))));
+    Ok(SmallTensors([a?, b?, c?, d?, e?, f?, g?, h?]))
 }
 
 fn read_vector(from: &mut Reader<'_>, length: usize) -> Result<Vec<f32>, Malformed> {

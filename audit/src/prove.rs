@@ -18,7 +18,7 @@ use crate::model::{CommittedLayer, CommittedModel, CommittedPolynomial};
 use crate::num::index;
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
 use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
-use crate::relations::{CellRows, Layer, Linear, SuppliedProducts, decode_cell, layer};
+use crate::relations::{CellRows, Linear, SuppliedProducts, decode_cell, layer};
 use crate::request::Request;
 use crate::resolve::Search;
 use crate::rounding::Flips;
@@ -180,7 +180,7 @@ impl Source<'_> {
     pub(crate) fn cell(&self, cell: &Cell) -> Result<ProvenCell, ProveError> {
         let manifest = &self.model.manifest;
         let committed: &CommittedLayer = &self.model.layers[index(cell.layer.get())];
-        let layer = layer(manifest, &manifest.layers[index(cell.layer.get())], &committed.norms);
+        let layer = layer(manifest, &manifest.layers[index(cell.layer.get())], &committed.small);
         let polynomial = &committed.weights.polynomial;
         let row = |tree| {
             let position = index(cell.position.get());
@@ -200,7 +200,7 @@ impl Source<'_> {
 
         let out_of_range = |relation| ProveError::Range { layer: cell.layer, position: cell.position, relation };
         let x1 = layer.attention_input(&rows).map_err(out_of_range)?;
-        let middle = Layer::middle(&rows).map_err(out_of_range)?;
+        let middle = layer.middle(&rows).map_err(out_of_range)?;
         let x2 = layer.mlp_input(&middle).map_err(out_of_range)?;
         let product = |matrix: Matrix, x: &FixedRow| polynomial.product(matrix.index(), &x.integers);
         let (q, k) = (product(Matrix::Q, &x1), product(Matrix::K, &x1));
@@ -227,7 +227,7 @@ impl Source<'_> {
         let range = index(position.get())..index(position.get()) + 1;
         let h = self.bytes(tree, range.clone())?.to_vec();
         let row = decode_row(manifest.profile, &h)?;
-        let input = head_input(&row, &self.model.final_norm, &manifest.architecture).ok_or(ProveError::Range {
+        let input = head_input(&row, &self.model.final_norm, manifest).ok_or(ProveError::Range {
             layer: self.shape.end(),
             position,
             relation: Relation::Logits,
@@ -252,13 +252,15 @@ impl Source<'_> {
         let position = index(cell.position.get());
         let committed = self.bytes(TreeId::H(next), position..position + 1)?;
         let committed = decode_row(self.model.manifest.profile, committed)?;
-        Ok(Layer::middle(rows).is_ok_and(|middle| Layer::next(&middle, rows) == committed))
+        let number = index(cell.layer.get());
+        let layer = layer(&self.model.manifest, &self.model.manifest.layers[number], &self.model.layers[number].small);
+        Ok(layer.middle(rows).is_ok_and(|middle| layer.next(&middle, rows) == committed))
     }
 
     fn witness(&self, cells: &[ProvenCell], decodes: &[ProvenDecode]) -> Witness {
-        let norms = |layer: &LayerIndex| self.model.layers[index(layer.get())].norms.clone();
+        let small = |layer: &LayerIndex| self.model.layers[index(layer.get())].small.clone();
         Witness {
-            norms: self.shape.challenge.layers().iter().map(norms).collect(),
+            small: self.shape.challenge.layers().iter().map(small).collect(),
             final_norm: self.model.final_norm.clone(),
             cells: cells.iter().map(|cell| cell.witness.clone()).collect(),
             decodes: decodes.iter().map(|decode| decode.witness.clone()).collect(),

@@ -7,7 +7,7 @@
 
 use assay_commitments::Position;
 use assay_commitments::manifest::Architecture;
-use assay_commitments::rows::round_bf16_once;
+use assay_commitments::rows::Profile;
 
 use crate::num::{real, real_count};
 
@@ -69,15 +69,15 @@ fn weighted_sum(weights: &[f64], rows: &[&[f64]], width: usize) -> Vec<f64> {
 }
 
 /// `x / sqrt(mean(x^2) + eps) * weights`, rounded once.
-pub(crate) fn rms_norm(x: &[f64], weights: &[f32], eps: f32) -> Vec<f64> {
+pub(crate) fn rms_norm(profile: Profile, x: &[f64], weights: &[f32], eps: f32) -> Vec<f64> {
     let mean = dot(x, x) / real_count(x.len());
     let scale = 1.0 / (mean + f64::from(eps)).sqrt();
-    x.iter().zip(weights).map(|(x, weight)| round_bf16_once(x * scale * f64::from(*weight))).collect()
+    x.iter().zip(weights).map(|(x, weight)| profile.round_once(x * scale * f64::from(*weight))).collect()
 }
 
-/// The sum of two rows, rounded once. Both are bf16, so the f64 sum is exact.
-pub(crate) fn add(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| round_bf16_once(a + b)).collect()
+/// The sum of two rows, rounded once: of f32 numbers, so that the rounding of the f64 sum changes nothing.
+pub(crate) fn add(profile: Profile, a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| profile.round_once(a + b)).collect()
 }
 
 /// Rotates a head at a position: pairs are `(j, j + head_dim / 2)`, the angle is the f32 product of
@@ -110,9 +110,9 @@ pub(crate) fn silu(x: f64) -> f64 {
     x / (1.0 + libm::exp(-x))
 }
 
-/// The products of two rows, rounded once. Both are bf16, so the f64 product is exact.
-pub(crate) fn multiply(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| round_bf16_once(a * b)).collect()
+/// The products of two rows, rounded once: of f32 numbers, so that the f64 product is exact.
+pub(crate) fn multiply(profile: Profile, a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| profile.round_once(a * b)).collect()
 }
 
 /// What one head makes of a cache prefix.
@@ -151,6 +151,10 @@ mod tests {
     use assay_commitments::rows::round_bf16;
 
     use super::*;
+
+    fn round_bf16_once(value: f64) -> f64 {
+        Profile::Bf16V1.round_once(value)
+    }
 
     #[test]
     fn bf16_agrees_with_rounding_from_f32() {
@@ -206,7 +210,7 @@ mod tests {
         let trig: f64 = (0..50_i32).map(|i| libm::sin(f64::from(i)) * libm::cos(f64::from(i) / 3.0)).sum();
         let head = attention(&x[..4], &[&x[4..8], &x[8..12], &x[12..16]], &[&x[16..20], &x[20..24], &x[24..28]]);
         let bits: Vec<u64> = [exp, log, trig, dot(&x, &x), head.output[1], head.spread[2]].map(f64::to_bits).to_vec();
-        let norm = rms_norm(&x, &[1.5; 37], 1e-5);
+        let norm = rms_norm(Profile::Bf16V1, &x, &[1.5; 37], 1e-5);
         let digest = blake3::hash(&norm.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
         let expected = [
             0x404b_691e_48a8_c39a,

@@ -5,15 +5,15 @@
 //! the linear relations.
 
 use assay_commitments::codec::Malformed;
-use assay_commitments::manifest::{Architecture, LayerEntry, Manifest, Matrix};
-use assay_commitments::rows::{decode_row, round_bf16_once};
+use assay_commitments::manifest::{Architecture, LayerEntry, Manifest, Matrix, Small, SmallTensors};
+use assay_commitments::rows::{Profile, decode_row};
 use assay_commitments::{KvGroup, Position};
 
 use crate::challenge::Cell;
 use crate::fixed::{FixedRow, Supplied};
 use crate::num::index;
 use crate::reference::{HeadOutput, add, attention, multiply, rms_norm, rope};
-use crate::rounding::{Flips, product_doubts, resolve, silu_doubt};
+use crate::rounding::{Doubt, Flips, product_doubts, resolve, silu_doubt};
 use crate::sketch::Target;
 use crate::tolerance::{Tolerance, deviation, median_magnitude};
 use crate::verdict::Relation;
@@ -34,7 +34,7 @@ pub(crate) struct CellRows {
     pub(crate) m: Vec<f64>,
     /// Every group at the cell's position.
     pub(crate) caches: Vec<CacheRow>,
-    /// For each drawn group the positions before.
+    /// For each drawn group the positions before, as far as the window reaches.
     pub(crate) prefixes: Vec<(KvGroup, Vec<CacheRow>)>,
 }
 
@@ -54,7 +54,8 @@ pub(crate) struct SuppliedProducts {
 pub(crate) struct Layer<'a> {
     pub(crate) architecture: &'a Architecture,
     pub(crate) tolerance: Tolerance,
-    pub(crate) norms: &'a [Vec<f32>; 2],
+    pub(crate) profile: Profile,
+    pub(crate) small: &'a SmallTensors,
     pub(crate) exponents: [i16; 7],
 }
 
@@ -106,46 +107,69 @@ impl Layer<'_> {
         }
     }
 
+    fn norm(&self, x: &[f64], norm: Small) -> Vec<f64> {
+        rms_norm(self.profile, x, self.small.get(norm), self.architecture.norm_eps)
+    }
+
     /// C1: the input of the attention branch.
     pub(crate) fn attention_input(&self, rows: &CellRows) -> Result<FixedRow, Relation> {
-        let [norm, _] = self.norms;
-        FixedRow::new(&rms_norm(&rows.h, norm, self.architecture.norm_eps)).ok_or(Relation::C2)
+        FixedRow::new(&self.norm(&rows.h, Small::InputNorm)).ok_or(Relation::C2)
     }
 
     /// C7: the residual stream between the branches.
-    pub(crate) fn middle(rows: &CellRows) -> Result<Vec<f64>, Relation> {
-        let middle = add(&rows.h, &rows.o);
+    pub(crate) fn middle(&self, rows: &CellRows) -> Result<Vec<f64>, Relation> {
+        let middle = add(self.profile, &rows.h, &rows.o);
         if middle.iter().all(|value| value.is_finite()) { Ok(middle) } else { Err(Relation::C7) }
     }
 
     /// C7: the input of the MLP branch.
     pub(crate) fn mlp_input(&self, middle: &[f64]) -> Result<FixedRow, Relation> {
-        let [_, norm] = self.norms;
-        FixedRow::new(&rms_norm(middle, norm, self.architecture.norm_eps)).ok_or(Relation::C8)
+        FixedRow::new(&self.norm(middle, Small::PostNorm)).ok_or(Relation::C8)
+    }
+
+    /// A head of a rounded product, normed if the model norms its heads, and rotated. Not rounded at the end.
+    pub(crate) fn rotated(&self, head: &[f64], norm: Small, position: Position) -> Vec<f64> {
+        if self.architecture.head_norms {
+            rope(&self.norm(head, norm), position, self.architecture)
+        } else {
+            rope(head, position, self.architecture)
+        }
+    }
+
+    /// The query of a head as the runtime has it.
+    pub(crate) fn query(&self, head: &[f64], position: Position) -> Vec<f64> {
+        let rotated = self.rotated(head, Small::QueryNorm, position).into_iter();
+        rotated.map(|value| self.profile.round_once(value)).collect()
+    }
+
+    /// The doubts about supplied products of the input `x`.
+    pub(crate) fn doubts(&self, matrix: Matrix, x: &FixedRow, supplied: &Supplied) -> Vec<Doubt> {
+        let exponent = x.product_exponent(self.exponent(matrix));
+        product_doubts(self.profile, supplied, exponent, self.small.bias(matrix))
     }
 
     /// C9: the input of the down projection. A flip where nothing is in doubt belongs to C8.
     pub(crate) fn down_input(&self, x: &FixedRow, supplied: &SuppliedProducts) -> Result<FixedRow, Relation> {
         let SuppliedProducts { gate, up, flips, .. } = supplied;
         let rounded = |matrix, products: &Supplied, flips: &[u32]| {
-            let doubts = product_doubts(products, x.product_exponent(self.exponent(matrix)));
-            resolve(doubts.into_iter(), flips).ok_or(Relation::C8)
+            resolve(self.doubts(matrix, x, products).into_iter(), flips).ok_or(Relation::C8)
         };
         let gate = rounded(Matrix::Gate, gate, &flips.gate)?;
         let up = rounded(Matrix::Up, up, &flips.up)?;
-        let silu = resolve(gate.iter().map(|gate| silu_doubt(*gate)), &flips.silu).ok_or(Relation::C8)?;
-        FixedRow::new(&multiply(&silu, &up)).ok_or(Relation::C9)
+        let doubts = gate.iter().map(|gate| silu_doubt(self.profile, *gate));
+        let silu = resolve(doubts, &flips.silu).ok_or(Relation::C8)?;
+        FixedRow::new(&multiply(self.profile, &silu, &up)).ok_or(Relation::C9)
     }
 
     /// C10: the residual stream after the layer.
-    pub(crate) fn next(middle: &[f64], rows: &CellRows) -> Vec<f64> {
-        add(middle, &rows.m)
+    pub(crate) fn next(&self, middle: &[f64], rows: &CellRows) -> Vec<f64> {
+        add(self.profile, middle, &rows.m)
     }
 
     /// C2, C4, C6, C8, C9: every product of the cell with its target, in the order of the matrices.
     pub(crate) fn linears(&self, rows: &CellRows, supplied: &SuppliedProducts) -> Result<[Linear; 7], Relation> {
         let x1 = self.attention_input(rows)?;
-        let x2 = self.mlp_input(&Self::middle(rows)?)?;
+        let x2 = self.mlp_input(&self.middle(rows)?)?;
         let heads = FixedRow::new(&rows.a).ok_or(Relation::C6)?;
         let down = self.down_input(&x2, supplied)?;
         let values: Vec<f64> = rows.caches.iter().flat_map(|cache| cache.value.iter().copied()).collect();
@@ -156,7 +180,8 @@ impl Layer<'_> {
         };
         let committed = |matrix, input: FixedRow, row: &[f64]| {
             let exponent = input.product_exponent(self.exponent(matrix));
-            let target = Target::committed(row, exponent, &self.tolerance).ok_or(relation_of(matrix))?;
+            let bias = self.small.bias(matrix);
+            let target = Target::committed(row, bias, exponent, &self.tolerance).ok_or(relation_of(matrix))?;
             Ok(Linear { matrix, input, target })
         };
         Ok([
@@ -179,8 +204,7 @@ impl Layer<'_> {
     ) -> Result<Vec<Elementwise>, Relation> {
         let x1 = self.attention_input(rows)?;
         let rounded = |matrix, products: &Supplied, flips: &[u32]| {
-            let doubts = product_doubts(products, x1.product_exponent(self.exponent(matrix)));
-            resolve(doubts.into_iter(), flips).ok_or(Relation::C2)
+            resolve(self.doubts(matrix, &x1, products).into_iter(), flips).ok_or(Relation::C2)
         };
         let keys = rounded(Matrix::K, &supplied.k, &supplied.flips.k)?;
         let queries = rounded(Matrix::Q, &supplied.q, &supplied.flips.q)?;
@@ -190,7 +214,7 @@ impl Layer<'_> {
         let heads_of_groups = rows.caches.iter().zip(keys.chunks(head_dim)).zip(0..);
         let mut checks: Vec<Elementwise> = heads_of_groups
             .map(|((cache, key), group)| {
-                let reference = rope(key, position, self.architecture);
+                let reference = self.rotated(key, Small::KeyNorm, position);
                 let tau = self.tolerance.of_row(&cache.key, median_magnitude(&cache.key));
                 self.judge(Relation::C3, KvGroup::new(group), deviation(&cache.key, &reference, &tau))
             })
@@ -203,9 +227,7 @@ impl Layer<'_> {
             let outputs = rows.a.chunks(group_width).nth(number).unwrap_or(&[]);
             let queries = queries.chunks(group_width).nth(number).unwrap_or(&[]);
             for (output, query) in outputs.chunks(head_dim).zip(queries.chunks(head_dim)) {
-                let query: Vec<f64> =
-                    rope(query, position, self.architecture).into_iter().map(round_bf16_once).collect();
-                let head = attention(&query, &keys, &values);
+                let head = attention(&self.query(query, position), &keys, &values);
                 let tau = self.attention_tolerance(output, &head);
                 checks.push(self.judge(Relation::C5, *group, deviation(output, &head.output, &tau)));
             }
@@ -228,11 +250,12 @@ impl Layer<'_> {
 }
 
 /// The constants of a layer.
-pub(crate) fn layer<'a>(manifest: &'a Manifest, entry: &LayerEntry, norms: &'a [Vec<f32>; 2]) -> Layer<'a> {
+pub(crate) fn layer<'a>(manifest: &'a Manifest, entry: &LayerEntry, small: &'a SmallTensors) -> Layer<'a> {
     Layer {
         architecture: &manifest.architecture,
         tolerance: Tolerance::of(manifest.profile),
-        norms,
+        profile: manifest.profile,
+        small,
         exponents: entry.exponents,
     }
 }

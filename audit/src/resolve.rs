@@ -1,16 +1,16 @@
 //! The prover's side of roundings in doubt: which way its runtime took is read off the rows that it
 //! committed.
 
-use assay_commitments::manifest::Matrix;
-use assay_commitments::rows::round_bf16_once;
+use assay_commitments::manifest::{Matrix, Small};
+use assay_commitments::rows::{Element, Profile};
 use assay_commitments::weights::LayerPolynomial;
 use assay_commitments::{KvGroup, Position};
 
 use crate::fixed::FixedRow;
 use crate::num::{count, index, power_of_two};
-use crate::reference::{attention, dot, rope};
+use crate::reference::{attention, dot};
 use crate::relations::{CellRows, Layer, SuppliedProducts};
-use crate::rounding::{Doubt, Flips, product_doubts, silu_doubt};
+use crate::rounding::{Doubt, Flips, silu_doubt};
 use crate::tolerance::{deviation, median_magnitude};
 
 /// Deviations below this share of the threshold are not worth improving.
@@ -27,11 +27,13 @@ pub(crate) struct Search<'a> {
 impl Search<'_> {
     /// The flips under which the reference comes nearest to the committed keys, attention and MLP rows.
     pub(crate) fn flips(&self, x1: &FixedRow, x2: &FixedRow, supplied: &SuppliedProducts) -> Flips {
-        let exponent = |matrix, x: &FixedRow| x.product_exponent(self.layer.exponent(matrix));
-        let k = self.keys(&product_doubts(&supplied.k, exponent(Matrix::K, x1)));
-        let q = self.queries(&product_doubts(&supplied.q, exponent(Matrix::Q, x1)));
-        let gate = product_doubts(&supplied.gate, exponent(Matrix::Gate, x2));
-        let up = product_doubts(&supplied.up, exponent(Matrix::Up, x2));
+        if self.layer.profile.element() == Element::F32 {
+            return Flips::default();
+        }
+        let k = self.keys(&self.layer.doubts(Matrix::K, x1, &supplied.k));
+        let q = self.queries(&self.layer.doubts(Matrix::Q, x1, &supplied.q));
+        let gate = self.layer.doubts(Matrix::Gate, x2, &supplied.gate);
+        let up = self.layer.doubts(Matrix::Up, x2, &supplied.up);
         let mut flips = Flips { q, k, ..Flips::default() };
         self.activations(&gate, &up, &mut flips);
         flips
@@ -43,7 +45,8 @@ impl Search<'_> {
         let mut flips = vec![];
         for ((head, cache), first) in doubts.chunks(head_dim).zip(&self.rows.caches).zip((0..).step_by(head_dim)) {
             let tau = self.layer.tolerance.of_row(&cache.key, median_magnitude(&cache.key));
-            let off = |key: &[f64]| deviation(&cache.key, &rope(key, self.position, architecture), &tau).0;
+            let off =
+                |key: &[f64]| deviation(&cache.key, &self.layer.rotated(key, Small::KeyNorm, self.position), &tau).0;
             improve(head, first, self.layer.tolerance.theta_keys, &off, &mut flips);
         }
         flips
@@ -61,9 +64,7 @@ impl Search<'_> {
             let keys: Vec<&[f64]> = prefix.iter().chain([own]).map(|cache| cache.key.as_slice()).collect();
             let values: Vec<&[f64]> = prefix.iter().chain([own]).map(|cache| cache.value.as_slice()).collect();
             let off = |query: &[f64]| {
-                let query: Vec<f64> =
-                    rope(query, self.position, architecture).into_iter().map(round_bf16_once).collect();
-                let reference = attention(&query, &keys, &values);
+                let reference = attention(&self.layer.query(query, self.position), &keys, &values);
                 let tau = self.layer.attention_tolerance(output, &reference);
                 deviation(output, &reference.output, &tau).0
             };
@@ -76,8 +77,12 @@ impl Search<'_> {
     fn activations(&self, gate: &[Doubt], up: &[Doubt], flips: &mut Flips) {
         let committed = &self.rows.m;
         let tau = self.layer.tolerance.of_row(committed, median_magnitude(committed));
-        let plain: Vec<f64> =
-            gate.iter().zip(up).map(|(gate, up)| product(silu_doubt(gate.nearest).nearest, up.nearest)).collect();
+        let profile = self.layer.profile;
+        let plain: Vec<f64> = gate
+            .iter()
+            .zip(up)
+            .map(|(gate, up)| profile.round_once(silu_doubt(profile, gate.nearest).nearest * up.nearest))
+            .collect();
         let Some(x) = FixedRow::new(&plain) else { return };
         let unit = power_of_two(x.product_exponent(self.layer.exponent(Matrix::Down)));
         let products = self.polynomial.product(Matrix::Down.index(), &x.integers);
@@ -95,7 +100,7 @@ impl Search<'_> {
             .zip(up)
             .zip(&plain)
             .enumerate()
-            .flat_map(|(place, ((gate, up), plain))| Choice::all(place, *gate, *up, *plain))
+            .flat_map(|(place, ((gate, up), plain))| Choice::all(profile, place, *gate, *up, *plain))
             .collect();
         choices.sort_by(|a, b| b.change.abs().total_cmp(&a.change.abs()));
         let mut taken = std::collections::BTreeSet::new();
@@ -127,11 +132,6 @@ impl Search<'_> {
     }
 }
 
-/// `silu * up` as the runtime rounds it.
-fn product(silu: f64, up: f64) -> f64 {
-    round_bf16_once(silu * up)
-}
-
 /// Another way in which one activation may have come about.
 struct Choice {
     place: usize,
@@ -143,16 +143,16 @@ struct Choice {
 }
 
 impl Choice {
-    fn all(place: usize, gate: Doubt, up: Doubt, plain: f64) -> Vec<Self> {
+    fn all(profile: Profile, place: usize, gate: Doubt, up: Doubt, plain: f64) -> Vec<Self> {
         let mut all = vec![];
         for gate_flip in [false, true] {
             let Some(gate) = (if gate_flip { gate.other } else { Some(gate.nearest) }) else { continue };
-            let doubt = silu_doubt(gate);
+            let doubt = silu_doubt(profile, gate);
             for silu_flip in [false, true] {
                 let Some(silu) = (if silu_flip { doubt.other } else { Some(doubt.nearest) }) else { continue };
                 for up_flip in [false, true] {
                     let Some(up) = (if up_flip { up.other } else { Some(up.nearest) }) else { continue };
-                    let change = product(silu, up) - plain;
+                    let change = profile.round_once(silu * up) - plain;
                     if change != 0.0 {
                         all.push(Self { place, gate: gate_flip, up: up_flip, silu: silu_flip, change });
                     }

@@ -1,14 +1,15 @@
 //! Roundings that the reference cannot know.
 //!
 //! A supplied product is known up to half its step, and a runtime adds up its terms in another order:
-//! where the value lies that near to the middle between two bf16 numbers, an honest runtime may have
+//! where the value lies that near to the middle between two numbers of the runtime's dtype, an honest runtime may have
 //! taken either. Were the reference to insist on one, a single such activation could move a whole row
 //! that hangs on it. So the prover may name entries in which its runtime rounded the other way; the
 //! verifier takes the other neighbour there, after checking that the entry really is in doubt. What a
-//! forger gains is the honest freedom: one unit in the last place, in the few entries in doubt.
+//! forger gains is the honest freedom: one unit in the last place, in the few entries in doubt. Numbers of
+//! f32 lie too near to each other for any of that to matter, and nothing is in doubt.
 
 use assay_commitments::codec::{Malformed, Reader, Writer};
-use assay_commitments::rows::round_bf16_once;
+use assay_commitments::rows::{Element, Profile};
 
 use crate::fixed::Supplied;
 use crate::num::{count, index, power_of_two};
@@ -63,10 +64,13 @@ pub(crate) struct Doubt {
 impl Doubt {
     /// A value known up to `slack`. There is doubt between two neighbours at most: where the slack spans
     /// more, the value is so small that its rounding moves nothing.
-    fn of(value: f64, slack: f64) -> Self {
-        let nearest = round_bf16_once(value);
-        let (low, high) = (round_bf16_once(value - slack), round_bf16_once(value + slack));
-        let middle = round_bf16_once(f64::midpoint(low, high));
+    fn of(profile: Profile, value: f64, slack: f64) -> Self {
+        let nearest = profile.round_once(value);
+        if profile.element() == Element::F32 {
+            return Self { nearest, other: None };
+        }
+        let (low, high) = (profile.round_once(value - slack), profile.round_once(value + slack));
+        let middle = profile.round_once(f64::midpoint(low, high));
         let neighbours = nearest.is_finite()
             && low != high
             && (middle == low || middle == high)
@@ -87,18 +91,22 @@ const SUM_SLACK: [i32; 2] = [-20, -16];
 /// Share of an elementary function's value by which f32 and f64 differ.
 const FUNCTION_SLACK: i32 = -20;
 
-/// The doubts about supplied products.
-pub(crate) fn product_doubts(supplied: &Supplied, exponent: i32) -> Vec<Doubt> {
+/// The doubts about supplied products to which a bias is added, if there is one.
+pub(crate) fn product_doubts(profile: Profile, supplied: &Supplied, exponent: i32, bias: &[f32]) -> Vec<Doubt> {
     let row = supplied.reals(exponent);
     let [own, common] = SUM_SLACK.map(power_of_two);
     let base = supplied.step() / 2.0 * power_of_two(exponent) + common * median_magnitude(&row);
-    row.iter().map(|value| Doubt::of(*value, base + own * value.abs())).collect()
+    let bias = bias.iter().copied().chain(std::iter::repeat(0.0)).map(f64::from);
+    row.iter()
+        .zip(bias)
+        .map(|(value, bias)| Doubt::of(profile, value + bias, base + own * (value.abs() + bias.abs())))
+        .collect()
 }
 
 /// The doubt about silu of a rounded gate.
-pub(crate) fn silu_doubt(gate: f64) -> Doubt {
+pub(crate) fn silu_doubt(profile: Profile, gate: f64) -> Doubt {
     let value = silu(gate);
-    Doubt::of(value, power_of_two(FUNCTION_SLACK) * value.abs())
+    Doubt::of(profile, value, power_of_two(FUNCTION_SLACK) * value.abs())
 }
 
 /// A row as the runtime took it. `None` if an entry is flipped that is not in doubt or not there.
@@ -118,13 +126,15 @@ mod tests {
     fn only_values_near_a_middle_are_in_doubt() {
         // bf16 neighbours of 1 are 1 - 2^-8 and 1 + 2^-7; the middle above is 1 + 2^-8.
         let middle = 1.0 + power_of_two(-8);
-        assert_eq!(Doubt::of(1.001, 1e-4).other, None);
-        let near = Doubt::of(middle - 1e-6, 1e-5);
+        let doubt = |value, slack| Doubt::of(Profile::Bf16V1, value, slack);
+        assert_eq!(doubt(1.001, 1e-4).other, None);
+        let near = doubt(middle - 1e-6, 1e-5);
         assert_eq!((near.nearest, near.other), (1.0, Some(1.0 + power_of_two(-7))));
-        let above = Doubt::of(middle + 1e-6, 1e-5);
+        let above = doubt(middle + 1e-6, 1e-5);
         assert_eq!((above.nearest, above.other), (1.0 + power_of_two(-7), Some(1.0)));
         // A slack over several neighbours leaves no choice.
-        assert_eq!(Doubt::of(1.0, 0.1).other, None);
+        assert_eq!(doubt(1.0, 0.1).other, None);
+        assert_eq!(Doubt::of(Profile::F32V1, middle, 1e-5).other, None);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use crate::statement::{Statement, challenge_of};
 /// Bytes of a proof by part; together they are the whole proof.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProofSizes {
-    /// Norm weights of the layers that the cells touch.
-    pub norms: usize,
+    /// Norm weights and biases of the layers that the cells touch.
+    pub small: usize,
     /// Committed rows, prefixes of the cache included.
     pub rows: usize,
     /// Query, key, gate and up products, with the roundings in doubt.
@@ -45,8 +45,8 @@ pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofS
 
     let mut sizes = ProofSizes { claims: read.claims_bytes.len(), ..ProofSizes::default() };
     let witness = &read.witness;
-    let norms = witness.norms.iter().flatten().chain([&witness.final_norm]);
-    sizes.norms = sum(norms.map(|norm| norm.len().saturating_mul(4)));
+    let small = witness.small.iter().flat_map(|small| &small.0).chain([&witness.final_norm]);
+    sizes.small = sum(small.map(|tensor| tensor.len().saturating_mul(4)));
     let cells = || witness.cells.iter();
     let decodes = || witness.decodes.iter();
     let cell_rows = cells().flat_map(|cell| [&cell.h, &cell.a, &cell.o, &cell.m].into_iter().chain(&cell.caches));

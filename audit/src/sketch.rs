@@ -118,12 +118,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The target of a committed row: tolerances from the profile, outliers taken out. `None` when
-    /// the row has no place on the grid, has too many outliers, or its tolerance cannot be compared.
-    pub(crate) fn committed(row: &[f64], exponent: i32, profile: &Tolerance) -> Option<Self> {
+    /// The target of a committed row, to whose products a bias was added if there is one: tolerances from
+    /// the profile, outliers taken out. `None` when the row has no place on the grid, has too many outliers,
+    /// or its tolerance cannot be compared.
+    pub(crate) fn committed(row: &[f64], bias: &[f32], exponent: i32, profile: &Tolerance) -> Option<Self> {
         let unit = power_of_two(exponent.saturating_neg());
-        let on_grid = |y: &f64| nearest_integer(y * unit).filter(|integer| integer.abs() < PRODUCT_BOUND);
-        let integers: Vec<i64> = row.iter().map(on_grid).collect::<Option<_>>()?;
+        let on_grid = |y: f64| nearest_integer(y * unit).filter(|integer| integer.abs() < PRODUCT_BOUND);
+        let bias = bias.iter().copied().chain(std::iter::repeat(0.0)).map(f64::from);
+        let integers: Vec<i64> = row.iter().zip(bias).map(|(y, bias)| on_grid(y - bias)).collect::<Option<_>>()?;
         let median = median_magnitude(row);
         let tau: Vec<f64> = profile.of_row(row, median).iter().map(|tau| tau * unit).collect();
         let is_outlier = |y: &f64| y.abs() > OUTLIER_MEDIANS * median;
@@ -260,9 +262,11 @@ pub(crate) struct Comparison {
 
 #[cfg(test)]
 mod tests {
+    use assay_commitments::rows::Profile;
+
     use super::*;
 
-    const PROFILE: Tolerance = Tolerance::of(assay_commitments::rows::Profile::Bf16V1);
+    const PROFILE: Tolerance = Tolerance::of(Profile::Bf16V1);
 
     fn products(count: i64) -> Vec<i64> {
         (0..count).map(|j| (j * 7_919 % 2_003 - 1_001) * 1_000_003_000 + 17).collect()
@@ -270,13 +274,13 @@ mod tests {
 
     /// A row as an honest runtime commits it: products rounded to bf16, grid 2^-40.
     fn committed(products: &[i64]) -> Vec<f64> {
-        products.iter().map(|p| assay_commitments::rows::round_bf16_once(real(*p) * power_of_two(-40))).collect()
+        products.iter().map(|p| Profile::Bf16V1.round_once(real(*p) * power_of_two(-40))).collect()
     }
 
     #[test]
     fn honest_rows_pass_with_room() {
         let products = products(700);
-        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        let target = Target::committed(&committed(&products), &[], -40, &PROFILE).unwrap();
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         let comparison = target.check(&signs, &target.claims(&signs, &products));
         assert!(comparison.within && comparison.singles_hold && comparison.ratio < 0.4, "{comparison:?}");
@@ -285,10 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_is_part_of_the_row_and_not_of_the_product() {
+        let products = products(700);
+        let bias: Vec<f32> = (0_u8..100).map(|j| f32::from(j) / 32.0 - 1.5).cycle().take(700).collect();
+        let moved = products.iter().zip(&bias).map(|(p, b)| real(*p) * power_of_two(-40) + f64::from(*b));
+        let row: Vec<f64> = moved.map(|y| Profile::Bf16V1.round_once(y)).collect();
+        let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
+        let within = |bias: &[f32]| {
+            let target = Target::committed(&row, bias, -40, &PROFILE).unwrap();
+            target.check(&signs, &target.claims(&signs, &products)).within
+        };
+        assert!(within(&bias));
+        assert!(!within(&[]));
+    }
+
+    #[test]
     fn a_row_of_other_weights_fails() {
         let products = products(700);
         let moved: Vec<i64> = products.iter().zip(0_i64..).map(|(p, j)| p + p / 60 * (j % 3 - 1)).collect();
-        let target = Target::committed(&committed(&moved), -40, &PROFILE).unwrap();
+        let target = Target::committed(&committed(&moved), &[], -40, &PROFILE).unwrap();
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         assert!(!target.check(&signs, &target.claims(&signs, &products)).within);
     }
@@ -298,7 +317,7 @@ mod tests {
         let products = products(700);
         let mut row = committed(&products);
         row[3] += power_of_two(10);
-        let target = Target::committed(&row, -40, &PROFILE);
+        let target = Target::committed(&row, &[], -40, &PROFILE);
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         assert!(target.is_none_or(|target| {
             let comparison = target.check(&signs, &target.claims(&signs, &products));
@@ -310,7 +329,7 @@ mod tests {
     fn outliers_are_proven_singly_and_are_few() {
         let mut products = products(700);
         products[5] = 1 << 50;
-        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        let target = Target::committed(&committed(&products), &[], -40, &PROFILE).unwrap();
         assert_eq!(target.singles.iter().map(|single| single.0).collect::<Vec<_>>(), [5]);
         let signs = Signs::draw(&[1; 32], 0, SIGNS_WITH_NONCE, 700);
         let mut claims = target.claims(&signs, &products);
@@ -318,14 +337,14 @@ mod tests {
         claims.singles[0] += f_from_i64(1 << 44);
         assert!(!target.check(&signs, &claims).singles_hold);
         products[..20].fill(1 << 50);
-        assert!(Target::committed(&committed(&products), -40, &PROFILE).is_none());
+        assert!(Target::committed(&committed(&products), &[], -40, &PROFILE).is_none());
     }
 
     #[test]
     fn the_weights_of_a_claim_reproduce_its_value() {
         let mut products = products(90);
         products[7] = 1 << 50;
-        let target = Target::committed(&committed(&products), -40, &PROFILE).unwrap();
+        let target = Target::committed(&committed(&products), &[], -40, &PROFILE).unwrap();
         assert_eq!(target.singles.len(), 1);
         let signs = Signs::draw(&[2; 32], 5, SIGNS_COMPLETE, 90);
         let claims = target.claims(&signs, &products);

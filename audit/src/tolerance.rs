@@ -41,7 +41,7 @@ impl Tolerance {
     /// The constants of a profile.
     pub const fn of(profile: Profile) -> Self {
         match profile {
-            Profile::Bf16V1 => Self {
+            Profile::Bf16V1 | Profile::Bf16W8V1 => Self {
                 eps_rel: 1.0 / 256.0,
                 eps_abs: 1.0 / 512.0,
                 theta_products: 0.5,
@@ -50,6 +50,18 @@ impl Tolerance {
                 gross: 32.0,
                 logit_rel: 1.0 / 512.0,
                 logit_abs: 1.0 / 128.0,
+            },
+            // Above what an f32 sum loses stands what the fixed point of the integer products does: inputs
+            // keep 15 bits beside the sign at a width of 14336, 17 at 4096.
+            Profile::F32V1 => Self {
+                eps_rel: 1.0 / 8192.0,
+                eps_abs: 1.0 / 8192.0,
+                theta_products: 0.5,
+                theta_keys: 0.5,
+                theta_attention: 0.28,
+                gross: 32.0,
+                logit_rel: 1.0 / 4096.0,
+                logit_abs: 1.0 / 1024.0,
             },
         }
     }

@@ -3,7 +3,7 @@
 
 use assay_commitments::codec::Malformed;
 use assay_commitments::layout::Layout;
-use assay_commitments::manifest::{LayerEntry, Manifest, small_digest};
+use assay_commitments::manifest::{LayerEntry, Manifest, SmallTensors, small_digest};
 use assay_commitments::merkle::{range_hash_count, verify_range};
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::{decode_row, encode_row};
@@ -18,7 +18,7 @@ use crate::decode::{MAX_CANDIDATES, Pick, Scores, head_input};
 use crate::num::{count, index};
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
 use crate::proof::{CellWitness, DecodeWitness, Openings, Proof, Shape};
-use crate::relations::{Elementwise, Layer, Linear, decode_cell, layer};
+use crate::relations::{Elementwise, Linear, decode_cell, layer};
 use crate::sketch::ClaimValues;
 use crate::statement::Statement;
 use crate::steps;
@@ -29,7 +29,7 @@ use crate::verdict::{Failure, Margin, Reason, Relation, Stage, Where};
 /// rejected.
 ///
 /// # Errors
-/// The first failure in the order: shape, registered norms, openings of rows, relations of the cells
+/// The first failure in the order: shape, registered small tensors, openings of rows, relations of the cells
 /// in turn, decodes, openings of weights.
 pub(crate) fn verify_proof(
     statement: &Statement<'_>,
@@ -42,7 +42,7 @@ pub(crate) fn verify_proof(
     let positions = statement.commitment.positions().unwrap_or(0);
     let shape = Shape { manifest, challenge, positions, signs: statement.sign_count() };
     let proof = Proof::read(bytes, &shape).map_err(malformed)?;
-    check_norms(manifest, challenge, &proof)?;
+    check_small_tensors(manifest, challenge, &proof)?;
 
     let openings = RowOpenings { commitment: statement.commitment, trace: shape.trace() };
     let layers = challenge.layers();
@@ -52,10 +52,10 @@ pub(crate) fn verify_proof(
         .zip(&proof.witness.cells)
         .map(|(cell, witness)| {
             let place = layers.binary_search(&cell.layer).ok();
-            let norms = place.and_then(|place| proof.witness.norms.get(place));
+            let small = place.and_then(|place| proof.witness.small.get(place));
             let entry = manifest.layers.get(index(cell.layer.get()));
-            let (Some(norms), Some(entry)) = (norms, entry) else { return Err(malformed(Malformed::Truncated)) };
-            check_cell(&shape, &openings, cell, witness, (entry, norms))
+            let (Some(small), Some(entry)) = (small, entry) else { return Err(malformed(Malformed::Truncated)) };
+            check_cell(&shape, &openings, cell, witness, (entry, small))
         })
         .collect::<Result<_, _>>()?;
     let decodes: Vec<CheckedDecode<'_>> = challenge
@@ -150,11 +150,11 @@ const fn reason_of(error: OpeningError) -> Reason {
     }
 }
 
-/// The norm weights are those of the manifest.
-fn check_norms(manifest: &Manifest, challenge: &Challenge, proof: &Proof<'_>) -> Result<(), Failure> {
-    for (layer, [first, second]) in challenge.layers().iter().zip(&proof.witness.norms) {
+/// Norm weights and biases are those of the manifest.
+fn check_small_tensors(manifest: &Manifest, challenge: &Challenge, proof: &Proof<'_>) -> Result<(), Failure> {
+    for (layer, small) in challenge.layers().iter().zip(&proof.witness.small) {
         let registered = manifest.layers.get(index(layer.get())).map(|entry| entry.small);
-        if registered != Some(small_digest(&[first, second])) {
+        if registered != Some(small.digest()) {
             return Err(Failure::new(Reason::SmallTensors, Where::opening(Some(*layer))));
         }
     }
@@ -201,12 +201,12 @@ fn check_cell(
     openings: &RowOpenings<'_>,
     cell: &Cell,
     witness: &CellWitness,
-    (entry, norms): (&LayerEntry, &[Vec<f32>; 2]),
+    (entry, small): (&LayerEntry, &SmallTensors),
 ) -> Result<CheckedCell, Failure> {
     let manifest = shape.manifest;
     let place = Where::cell(cell.layer, cell.position);
     let failed = |relation: Relation| Failure::new(relation.reason(), place.relation(relation));
-    let layer = layer(manifest, entry, norms);
+    let layer = layer(manifest, entry, small);
     let CellWitness { h, a, o, m, caches, supplied, hashes } = witness;
     let rows = decode_cell(manifest, cell, [h, a, o, m], caches)
         .map_err(|_| Failure::new(Reason::RowNotCanonical, place.at(Stage::Trace)))?;
@@ -216,7 +216,7 @@ fn check_cell(
         }
     }
 
-    let next = Layer::next(&Layer::middle(&rows).map_err(failed)?, &rows);
+    let next = layer.next(&layer.middle(&rows).map_err(failed)?, &rows);
     let next_is_finite = next.iter().all(|value| value.is_finite());
     let mut next_bytes = vec![];
     encode_row(manifest.profile, &next.iter().map(|value| narrow(*value)).collect::<Vec<_>>(), &mut next_bytes);
@@ -248,8 +248,8 @@ fn check_cell(
     Ok(CheckedCell { linears, elementwise })
 }
 
-/// A reference value, which is a bf16 number, as f32.
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "bf16 values are f32 values")]
+/// A reference value, which is an f32 number, as f32.
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "reference rows hold f32 values")]
 const fn narrow(value: f64) -> f32 {
     value as f32
 }
@@ -315,7 +315,7 @@ fn check_decode<'a>(
     if !holds {
         return Err(Failure::new(Reason::TraceOpening, place.at(Stage::Trace)));
     }
-    let input = head_input(&row, final_norm, &manifest.architecture).ok_or(Failure::new(Reason::Logits, place))?;
+    let input = head_input(&row, final_norm, manifest).ok_or(Failure::new(Reason::Logits, place))?;
     let exponent = input.product_exponent(manifest.head.exponent);
     let token = statement.picked(position).ok_or(Failure::new(Reason::ProofShape, place))?;
     let pick =

@@ -12,7 +12,7 @@ use assay_commitments::codec;
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::Profile;
 use assay_commitments::weights::LayerPolynomial;
-use assay_llm_runtime::{Checkpoint, CheckpointError, Model, Numerics, RunError};
+use assay_llm_runtime::{Checkpoint, CheckpointError, Model, RunError};
 use assay_miner::HonestBackend;
 use thiserror::Error;
 
@@ -56,7 +56,7 @@ impl LocalModel {
     /// # Errors
     /// [`LocalError`].
     pub fn load(folder: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, LocalError> {
-        let checkpoint = Checkpoint::load(folder, Numerics::Bf16V1)?;
+        let checkpoint = Checkpoint::load(folder, Profile::Bf16V1)?;
         let known = known_trees(&folder.join(MANIFEST_NAME));
         Self::make(checkpoint, known.as_ref(), progress)
     }
@@ -78,7 +78,7 @@ impl LocalModel {
         let template = checkpoint.chat_template.as_ref().map(String::as_bytes);
         let assets =
             ModelAssets::new(&committed.manifest, &checkpoint.tokenizer, template).map_err(LocalError::Assets)?;
-        let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Numerics::Bf16V1)?;
+        let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1)?;
         Ok(Self { model: Arc::new(model), committed: Arc::new(committed), assets: Arc::new(assets), checkpoint })
     }
 

@@ -68,8 +68,125 @@ impl Matrix {
     }
 }
 
+/// The small tensors of a decoder layer, in the order in which their digest takes them. Not every model has
+/// all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Small {
+    /// Weights of the norm before attention.
+    InputNorm,
+    /// Weights of the norm before the MLP.
+    PostNorm,
+    /// Weights of the norm of every query head.
+    QueryNorm,
+    /// Weights of the norm of every key head.
+    KeyNorm,
+    /// What is added to the query projection.
+    QueryBias,
+    /// What is added to the key projection.
+    KeyBias,
+    /// What is added to the value projection.
+    ValueBias,
+    /// What is added to the output projection.
+    OutputBias,
+}
+
+impl Small {
+    /// All of them, in order.
+    pub const ALL: [Self; 8] = [
+        Self::InputNorm,
+        Self::PostNorm,
+        Self::QueryNorm,
+        Self::KeyNorm,
+        Self::QueryBias,
+        Self::KeyBias,
+        Self::ValueBias,
+        Self::OutputBias,
+    ];
+
+    /// Its place in the order.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::InputNorm => 0,
+            Self::PostNorm => 1,
+            Self::QueryNorm => 2,
+            Self::KeyNorm => 3,
+            Self::QueryBias => 4,
+            Self::KeyBias => 5,
+            Self::ValueBias => 6,
+            Self::OutputBias => 7,
+        }
+    }
+
+    /// The name that users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InputNorm => "input norm",
+            Self::PostNorm => "post-attention norm",
+            Self::QueryNorm => "query norm",
+            Self::KeyNorm => "key norm",
+            Self::QueryBias => "query bias",
+            Self::KeyBias => "key bias",
+            Self::ValueBias => "value bias",
+            Self::OutputBias => "output bias",
+        }
+    }
+
+    /// What is added to the products with `matrix`, if anything ever is.
+    pub const fn bias_of(matrix: Matrix) -> Option<Self> {
+        match matrix {
+            Matrix::Q => Some(Self::QueryBias),
+            Matrix::K => Some(Self::KeyBias),
+            Matrix::V => Some(Self::ValueBias),
+            Matrix::O => Some(Self::OutputBias),
+            Matrix::Gate | Matrix::Up | Matrix::Down => None,
+        }
+    }
+}
+
+/// Which projections of the attention branch have a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Biases {
+    /// None of them.
+    None,
+    /// Query, key and value.
+    Qkv,
+    /// Query, key, value and output.
+    Qkvo,
+}
+
+impl Biases {
+    /// The name that users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Qkv => "q, k, v",
+            Self::Qkvo => "q, k, v, o",
+        }
+    }
+}
+
+impl Canonical for Biases {
+    fn write(&self, out: &mut Writer) {
+        out.u8(match self {
+            Self::None => 0,
+            Self::Qkv => 1,
+            Self::Qkvo => 2,
+        });
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match from.u8()? {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Qkv),
+            2 => Ok(Self::Qkvo),
+            _ => Err(Malformed::NotCanonical),
+        }
+    }
+}
+
 /// The numbers of a Llama-style decoder: grouped-query attention, rotary positions over split
-/// halves, RMS norms, a gated SiLU MLP, no biases.
+/// halves, RMS norms, a gated SiLU MLP. The families differ in biases, norms of query and key heads, and
+/// windows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
     /// Entries of the vocabulary.
@@ -94,6 +211,12 @@ pub struct Architecture {
     pub inverse_frequencies: Vec<f32>,
     /// Whether lm_head is the embedding table.
     pub tied: bool,
+    /// Which projections have a bias.
+    pub biases: Biases,
+    /// Whether every query head and key head is normed before it is rotated.
+    pub head_norms: bool,
+    /// How many positions, its own included, a position attends to; `None` for all before it.
+    pub window: Option<u32>,
     /// Tokens that end an answer, ascending.
     pub stop_tokens: Vec<TokenId>,
 }
@@ -125,6 +248,8 @@ impl Architecture {
             "inverse_frequencies",
             self.inverse_frequencies.len() == pairs && self.inverse_frequencies.iter().all(sane),
         )?;
+        // A window over the whole context is none: one number for one model.
+        within("window", self.window.is_none_or(|window| (1..self.max_positions).contains(&window)))?;
         let ascending = self.stop_tokens.windows(2).all(|pair| pair[0] < pair[1]);
         let known = self.stop_tokens.iter().all(|token| token.get() < self.vocab_size);
         within("stop_tokens", self.stop_tokens.len() <= 16 && ascending && known)
@@ -158,6 +283,27 @@ impl Architecture {
             Matrix::Down => (self.ffn, self.hidden),
         };
         MatrixShape { inputs, outputs }
+    }
+
+    /// The length of a small tensor of a layer; 0 for one that this model has not.
+    pub const fn length(&self, small: Small) -> u32 {
+        match (small, self.biases, self.head_norms) {
+            (Small::InputNorm | Small::PostNorm, _, _) | (Small::OutputBias, Biases::Qkvo, _) => self.hidden,
+            (Small::QueryNorm | Small::KeyNorm, _, true) => self.head_dim,
+            (Small::QueryBias, Biases::Qkv | Biases::Qkvo, _) => self.query_width(),
+            (Small::KeyBias | Small::ValueBias, Biases::Qkv | Biases::Qkvo, _) => self.kv_width(),
+            (Small::QueryNorm | Small::KeyNorm, _, false)
+            | (Small::QueryBias | Small::KeyBias | Small::ValueBias, Biases::None, _)
+            | (Small::OutputBias, Biases::None | Biases::Qkv, _) => 0,
+        }
+    }
+
+    /// The first position that `position` attends to.
+    pub const fn first_attended(&self, position: u32) -> u32 {
+        match self.window {
+            Some(window) => position.saturating_add(1).saturating_sub(window),
+            None => 0,
+        }
     }
 
     /// Where the weights of a layer lie in its polynomial.
@@ -215,6 +361,9 @@ impl Canonical for Architecture {
         }
         out.list(&self.inverse_frequencies.iter().map(|frequency| frequency.to_bits()).collect::<Vec<_>>());
         out.value(&self.tied);
+        out.value(&self.biases);
+        out.value(&self.head_norms);
+        out.value(&self.window);
         out.list(&self.stop_tokens.iter().map(|token| token.get()).collect::<Vec<_>>());
     }
 
@@ -231,6 +380,9 @@ impl Canonical for Architecture {
             norm_eps: f32::from_bits(from.u32()?),
             inverse_frequencies: from.list::<u32>(512)?.into_iter().map(f32::from_bits).collect(),
             tied: from.value()?,
+            biases: from.value()?,
+            head_norms: from.value()?,
+            window: from.value()?,
             stop_tokens: from.list::<u32>(16)?.into_iter().map(TokenId::new).collect(),
         };
         architecture.check().map_err(|_| Malformed::NotCanonical)?;
@@ -245,7 +397,7 @@ pub struct LayerEntry {
     pub weights: WeightCommitment,
     /// Fixed-point exponents of the seven matrices.
     pub exponents: [i16; 7],
-    /// Digest of the layer's norm weights.
+    /// Digest of the layer's small tensors.
     pub small: [u8; 32],
 }
 
@@ -381,7 +533,38 @@ impl Canonical for Manifest {
     }
 }
 
-/// Digest of the norm weights of a layer (two vectors) or of the head (one), as f32 in order.
+/// The small tensors of a decoder layer as f32, in the order of [`Small::ALL`]; empty where the model has none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SmallTensors(pub [Vec<f32>; 8]);
+
+impl SmallTensors {
+    /// One of them.
+    pub const fn get(&self, small: Small) -> &[f32] {
+        let [input_norm, post_norm, query_norm, key_norm, query_bias, key_bias, value_bias, output_bias] = &self.0;
+        match small {
+            Small::InputNorm => input_norm.as_slice(),
+            Small::PostNorm => post_norm.as_slice(),
+            Small::QueryNorm => query_norm.as_slice(),
+            Small::KeyNorm => key_norm.as_slice(),
+            Small::QueryBias => query_bias.as_slice(),
+            Small::KeyBias => key_bias.as_slice(),
+            Small::ValueBias => value_bias.as_slice(),
+            Small::OutputBias => output_bias.as_slice(),
+        }
+    }
+
+    /// What is added to the products with `matrix`; empty if nothing is.
+    pub fn bias(&self, matrix: Matrix) -> &[f32] {
+        Small::bias_of(matrix).map_or(&[], |bias| self.get(bias))
+    }
+
+    /// The digest that stands in a manifest.
+    pub fn digest(&self) -> [u8; 32] {
+        small_digest(&self.0.each_ref().map(Vec::as_slice))
+    }
+}
+
+/// Digest of the small tensors of a layer, in the order of [`Small::ALL`], or of the one of the head, as f32.
 pub fn small_digest(vectors: &[&[f32]]) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     hash.update(crate::domains::SMALL_TENSORS);
@@ -414,6 +597,9 @@ mod tests {
             norm_eps: 1e-5,
             inverse_frequencies: vec![0.5; 8],
             tied: true,
+            biases: Biases::None,
+            head_norms: false,
+            window: None,
             stop_tokens: vec![TokenId::new(1)],
         };
         let code = |layout: Result<Layout, ArchitectureError>| CodeParams::for_layout(&layout.unwrap());

@@ -10,44 +10,101 @@ use crate::codec::{Canonical, Malformed, Reader, Writer};
 /// on this: rounding points, tolerances, the version of the elementary functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Profile {
-    /// bf16 activations, f32 accumulation, one rounding an operation.
+    /// bf16 weights and activations, f32 accumulation, one rounding an operation.
     Bf16V1,
+    /// f32 weights and activations, f32 accumulation, one rounding an operation.
+    F32V1,
+    /// As [`Self::Bf16V1`], with matrices of integers of at most eight bits times a scale for each group of
+    /// inputs, which are used as they are.
+    Bf16W8V1,
+}
+
+/// The type of a row's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// The upper half of an f32.
+    Bf16,
+    /// IEEE single precision.
+    F32,
 }
 
 impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Bf16V1, Self::F32V1, Self::Bf16W8V1];
+
     /// The name that users see.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bf16V1 => "bf16-1",
+            Self::F32V1 => "f32-1",
+            Self::Bf16W8V1 => "bf16-w8-1",
         }
     }
 
     /// The profile of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        (name == Self::Bf16V1.name()).then_some(Self::Bf16V1)
+        Self::ALL.into_iter().find(|profile| profile.name() == name)
+    }
+
+    /// The number that stands for it in a manifest.
+    const fn code(self) -> u16 {
+        match self {
+            Self::Bf16V1 => 1,
+            Self::F32V1 => 2,
+            Self::Bf16W8V1 => 3,
+        }
+    }
+
+    /// The type of activations.
+    pub const fn element(self) -> Element {
+        match self {
+            Self::Bf16V1 | Self::Bf16W8V1 => Element::Bf16,
+            Self::F32V1 => Element::F32,
+        }
     }
 
     /// Bytes of a row element.
     pub const fn element_bytes(self) -> usize {
-        match self {
-            Self::Bf16V1 => 2,
+        match self.element() {
+            Element::Bf16 => 2,
+            Element::F32 => 4,
+        }
+    }
+
+    /// The activation nearest to `value`, halves to even, as a runtime keeps it: magnitudes under 2^-126
+    /// and negative zero become zero. What is too large becomes infinite, for the caller to refuse.
+    #[inline]
+    pub fn round_once(self, value: f64) -> f64 {
+        match self.element() {
+            Element::Bf16 => round_once::<{ 52 - 7 }>(value),
+            Element::F32 => round_once::<{ 52 - 23 }>(value),
+        }
+    }
+
+    /// Rounds each value once, as [`Self::round_once`] does.
+    pub fn round(self, values: &mut [f32]) {
+        match self.element() {
+            Element::Bf16 => values.iter_mut().for_each(|value| *value = round_bf16(*value)),
+            Element::F32 => values.iter_mut().for_each(|value| *value = flush(*value)),
         }
     }
 }
 
 impl Canonical for Profile {
     fn write(&self, out: &mut Writer) {
-        match self {
-            Self::Bf16V1 => out.u16(1),
-        }
+        out.u16(self.code());
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        match from.u16()? {
-            1 => Ok(Self::Bf16V1),
-            _ => Err(Malformed::NotCanonical),
-        }
+        let code = from.u16()?;
+        Self::ALL.into_iter().find(|profile| profile.code() == code).ok_or(Malformed::NotCanonical)
     }
+}
+
+/// An f32 in canonical form.
+#[inline]
+fn flush(value: f32) -> f32 {
+    if value.abs() < f32::MIN_POSITIVE { 0.0 } else { value }
 }
 
 /// The bits of the bf16 nearest to `value`, halves to even, in canonical form. Infinities and NaN
@@ -77,10 +134,9 @@ pub fn round_bf16(value: f32) -> f32 {
     bf16_value(bf16_bits(value))
 }
 
-/// The bf16 number nearest to `value`, halves to even, as a runtime keeps it: magnitudes under 2^-126
-/// and negative zero become zero. What is too large becomes infinite, for the caller to refuse.
-pub fn round_bf16_once(value: f64) -> f64 {
-    const CUT: u64 = 52 - 7;
+/// Rounds to a significand that lacks the last `CUT` bits of an f64's and to the exponents of an f32.
+#[inline]
+fn round_once<const CUT: u32>(value: f64) -> f64 {
     if !value.is_finite() {
         return value;
     }
@@ -100,8 +156,9 @@ pub fn round_bf16_once(value: f64) -> f64 {
 
 /// Appends `row` to `out` in the profile's dtype.
 pub fn encode_row(profile: Profile, row: &[f32], out: &mut Vec<u8>) {
-    match profile {
-        Profile::Bf16V1 => row.iter().for_each(|&value| out.extend_from_slice(&bf16_bits(value).to_le_bytes())),
+    match profile.element() {
+        Element::Bf16 => row.iter().for_each(|&value| out.extend_from_slice(&bf16_bits(value).to_le_bytes())),
+        Element::F32 => row.iter().for_each(|&value| out.extend_from_slice(&flush(value).to_le_bytes())),
     }
 }
 
@@ -111,21 +168,23 @@ pub fn encode_row(profile: Profile, row: &[f32], out: &mut Vec<u8>) {
 /// [`Malformed::NotCanonical`] for negative zero, a magnitude under 2^-126, an infinity or a NaN;
 /// [`Malformed::Truncated`] when the bytes are no whole number of elements.
 pub fn decode_row(profile: Profile, bytes: &[u8]) -> Result<Vec<f64>, Malformed> {
-    match profile {
-        Profile::Bf16V1 => {
-            let (elements, rest) = bytes.as_chunks::<2>();
-            if !rest.is_empty() {
-                return Err(Malformed::Truncated);
-            }
-            elements.iter().map(|&element| decode_bf16(u16::from_le_bytes(element))).collect()
-        }
+    match profile.element() {
+        Element::Bf16 => decode::<2>(bytes, |element| bf16_value(u16::from_le_bytes(element))),
+        Element::F32 => decode::<4>(bytes, f32::from_le_bytes),
     }
 }
 
-fn decode_bf16(bits: u16) -> Result<f64, Malformed> {
-    let exponent = bits & 0x7f80;
-    let canonical = if exponent == 0 { bits == 0 } else { exponent != 0x7f80 };
-    if canonical { Ok(f64::from(bf16_value(bits))) } else { Err(Malformed::NotCanonical) }
+fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Result<Vec<f64>, Malformed> {
+    let (elements, rest) = bytes.as_chunks::<N>();
+    if !rest.is_empty() {
+        return Err(Malformed::Truncated);
+    }
+    let canonical = |&element: &[u8; N]| {
+        let value = value(element);
+        let is_canonical = value.is_normal() || value.to_bits() == 0;
+        if is_canonical { Ok(f64::from(value)) } else { Err(Malformed::NotCanonical) }
+    };
+    elements.iter().map(canonical).collect()
 }
 
 #[cfg(test)]
@@ -157,5 +216,47 @@ mod tests {
             assert_eq!(read.is_ok(), canonical, "{bits:#x}");
         }
         assert_eq!(decode_row(Profile::Bf16V1, &[0]), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn f32_rows_keep_everything_but_what_is_not_canonical() {
+        let row = [1.0 + f32::EPSILON, f32::MAX, -f32::MIN_POSITIVE, 0.0];
+        let mut bytes = vec![];
+        encode_row(Profile::F32V1, &row, &mut bytes);
+        assert_eq!(decode_row(Profile::F32V1, &bytes), Ok(row.map(f64::from).to_vec()));
+        for bad in [-0.0, 1e-40, f32::INFINITY, f32::NAN] {
+            assert_eq!(decode_row(Profile::F32V1, &bad.to_le_bytes()), Err(Malformed::NotCanonical), "{bad}");
+        }
+        bytes.clear();
+        encode_row(Profile::F32V1, &[-0.0, -1e-40], &mut bytes);
+        assert_eq!(bytes, [0; 8]);
+        assert_eq!(decode_row(Profile::F32V1, &[0; 6]), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "the processor's rounding is what is compared with")]
+    fn rounding_to_f32_agrees_with_the_processor() {
+        let mut bits = 1_u64;
+        for _ in 0..200_000 {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Exponents of an f32.
+            let value = f64::from_bits((bits >> 3) | 0x3000_0000_0000_0000);
+            let direct = f64::from(value as f32);
+            if direct.is_finite() && direct.abs() >= f64::from(f32::MIN_POSITIVE) {
+                assert_eq!(Profile::F32V1.round_once(value), direct, "{value:e}");
+            }
+        }
+        assert_eq!(Profile::F32V1.round_once(1e-39), 0.0);
+        assert_eq!(Profile::F32V1.round_once(1e39), f64::INFINITY);
+        assert_eq!(Profile::F32V1.round_once(-0.0).to_bits(), 0);
+    }
+
+    #[test]
+    fn profiles_are_known_by_name_and_by_number() {
+        for profile in Profile::ALL {
+            assert_eq!(Profile::from_name(profile.name()), Some(profile));
+            assert_eq!(crate::codec::decode(&crate::codec::encode(&profile)), Ok(profile));
+        }
+        assert_eq!(crate::codec::decode::<Profile>(&[9, 0]), Err(Malformed::NotCanonical));
     }
 }

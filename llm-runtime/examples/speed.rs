@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use assay_commitments::TokenId;
-use assay_llm_runtime::{Checkpoint, Model, Numerics, Session};
+use assay_commitments::rows::Profile;
+use assay_llm_runtime::{Checkpoint, Model, Session};
 
 const PROMPT: u32 = 100;
 const STEPS: u32 = 100;
@@ -15,9 +16,9 @@ const ROUNDS: u32 = 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args_os().nth(1).ok_or("name a model folder")?;
-    let checkpoint = Checkpoint::load(&PathBuf::from(folder), Numerics::Bf16V1)?;
-    for numerics in [Numerics::Bf16V1, Numerics::F32] {
-        let model = Arc::new(Model::new(&checkpoint.architecture, &checkpoint.tensors, numerics)?);
+    let checkpoint = Checkpoint::load(&PathBuf::from(folder), Profile::Bf16V1)?;
+    for profile in [Profile::Bf16V1, Profile::F32V1] {
+        let model = Arc::new(Model::new(&checkpoint.architecture, &checkpoint.tensors, profile)?);
         // Best of alternating rounds: other work on the machine only ever adds.
         let mut best = [[f64::INFINITY; 2]; 2];
         for round in 0..2 * ROUNDS {
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         for (name, [prefill, decode]) in ["plain", "capture"].into_iter().zip(best) {
             println!(
-                "{numerics:?}, {name}: prefill {:.0} tok/s, decode {:.3} ms a token",
+                "{profile:?}, {name}: prefill {:.0} tok/s, decode {:.3} ms a token",
                 f64::from(PROMPT) / prefill,
                 1e3 * decode / f64::from(STEPS),
             );

@@ -2,7 +2,8 @@
 
 use assay_audit::model::LayerTensors;
 use assay_commitments::LayerIndex;
-use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::manifest::{Architecture, Matrix, Small};
+use assay_commitments::rows::Profile;
 use assay_commitments::trace::TreeId;
 use candle_core::{Device, Tensor};
 use candle_nn::kv_cache::Cache;
@@ -10,7 +11,6 @@ use candle_nn::kv_cache::Cache;
 use crate::capture::Recorder;
 use crate::error::RunError;
 use crate::kernels::{Add, Attention, GatedSilu, RmsNorm, Rotate, Round, product};
-use crate::numerics::Numerics;
 
 /// Weights of a layer, matrices as `[outputs, inputs]`. Those that share an input are stacked to one:
 /// fewer, larger products.
@@ -39,14 +39,14 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    fn numerics(&self) -> Numerics {
-        self.norm.numerics
+    fn profile(&self) -> Profile {
+        self.norm.profile
     }
 
     /// A product, rounded.
     fn linear(&self, x: &Tensor, weights: &Tensor) -> candle_core::Result<Tensor> {
         let products = product(x, weights)?;
-        products.inplace_op1(&Round(self.numerics()))?;
+        products.inplace_op1(&Round(self.profile()))?;
         Ok(products)
     }
 }
@@ -54,7 +54,7 @@ impl Pass {
 impl Block {
     pub(crate) fn new(architecture: &Architecture, index: usize, tensors: &LayerTensors) -> Result<Self, RunError> {
         let hidden = architecture.hidden as usize;
-        let norm = |name: &str, values: &[f32]| vector(&format!("layer {index}: {name}"), values, hidden);
+        let norm = |small: Small| vector(&format!("layer {index}: {}", small.name()), tensors.small.get(small), hidden);
         for (matrix, values) in Matrix::ALL.into_iter().zip(&tensors.matrices) {
             let shape = architecture.shape(matrix);
             let name = || format!("layer {index}: {}", matrix.name());
@@ -66,8 +66,8 @@ impl Block {
             matrix(&parts.concat(), architecture.shape(matrices[0]).inputs as usize)
         };
         Ok(Self {
-            input_norm: norm("input norm", &tensors.input_norm)?,
-            post_norm: norm("post-attention norm", &tensors.post_norm)?,
+            input_norm: norm(Small::InputNorm)?,
+            post_norm: norm(Small::PostNorm)?,
             qkv: stacked(&[Matrix::Q, Matrix::K, Matrix::V])?,
             output: stacked(&[Matrix::O])?,
             gate_up: stacked(&[Matrix::Gate, Matrix::Up])?,
@@ -89,7 +89,7 @@ impl Block {
             Some(recorder) => recorder.rows(tree, rows),
             None => Ok(()),
         };
-        let numerics = pass.numerics();
+        let profile = pass.profile();
         record(TreeId::H(layer), stream)?;
 
         let normed = stream.apply_op2_no_bwd(&self.input_norm, &pass.norm)?;
@@ -103,7 +103,7 @@ impl Block {
         record(TreeId::A(layer), &attended)?;
         let branch = pass.linear(&attended, &self.output)?;
         record(TreeId::O(layer), &branch)?;
-        let middle = stream.apply_op2_no_bwd(&branch, &Add(numerics))?;
+        let middle = stream.apply_op2_no_bwd(&branch, &Add(profile))?;
 
         let normed = middle.apply_op2_no_bwd(&self.post_norm, &pass.norm)?;
         let active = product(&normed, &self.gate_up)?.apply_op1_no_bwd(&pass.mlp)?;
@@ -112,7 +112,7 @@ impl Block {
         if let Some(recorder) = recorder {
             recorder.cache_rows(layer, &fresh)?;
         }
-        Ok(middle.apply_op2_no_bwd(&branch, &Add(numerics))?)
+        Ok(middle.apply_op2_no_bwd(&branch, &Add(profile))?)
     }
 }
 

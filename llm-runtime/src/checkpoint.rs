@@ -15,18 +15,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use assay_audit::commit::{ModelWeights, Tensor};
+use assay_audit::commit::{ModelWeights, Tensor, small_tensors};
 use assay_audit::model::{LayerTensors, ModelTensors};
 use assay_audit::prompt::Tokenizer;
 use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::rows::Profile;
 use serde_json::Value;
 
 pub(crate) use config::inverse_frequencies;
 pub use error::{CheckpointError, ConfigProblem, ConfigProblems};
 pub use names::{NamedTensor, named_tensors};
 pub use weights::WeightFiles;
-
-use crate::numerics::Numerics;
 
 /// A model as its folder describes it.
 #[derive(Clone, Debug)]
@@ -65,19 +64,19 @@ pub struct ModelFolder {
 
 impl ModelFolder {
     /// Opens a model folder and checks all of it but the values of weights. Weights are brought to the
-    /// precision of `numerics`: a bf16 checkpoint is served as it is, an f16 or f32 one is rounded to bf16
-    /// under [`Numerics::Bf16V1`].
+    /// precision of `profile`: a bf16 checkpoint is served as it is, an f16 or f32 one is rounded to bf16
+    /// under [`Profile::Bf16V1`].
     ///
     /// # Errors
     /// The first thing found missing, damaged, contradictory or not supported; of `config.json`, all
     /// of them.
-    pub fn open(folder: &Path, numerics: Numerics) -> Result<Self, CheckpointError> {
+    pub fn open(folder: &Path, profile: Profile) -> Result<Self, CheckpointError> {
         let architecture = Checkpoint::read_architecture(folder)?;
         let tokenizer_path = folder.join(TOKENIZER);
         let tokenizer = required(&tokenizer_path)?;
         check_tokenizer(&tokenizer_path, &tokenizer, &architecture)?;
         let chat_template = template::read(folder)?;
-        let weights = WeightFiles::open(folder, &architecture, numerics)?;
+        let weights = WeightFiles::open(folder, &architecture, profile)?;
         let contents = Contents::of(folder, &weights)?;
         let opened = Self { folder: folder.to_owned(), tokenizer, chat_template, weights, contents };
         // What was read above is what the digests are of.
@@ -151,16 +150,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`ModelFolder::open`], or a weight that is no number.
-    pub fn load(folder: &Path, numerics: Numerics) -> Result<Self, CheckpointError> {
-        let opened = ModelFolder::open(folder, numerics)?;
+    pub fn load(folder: &Path, profile: Profile) -> Result<Self, CheckpointError> {
+        let opened = ModelFolder::open(folder, profile)?;
         let (architecture, weights) = (opened.architecture().clone(), &opened.weights);
         let layer = |layer: usize| {
             let [q, k, v, o, gate, up, down] = Matrix::ALL.map(|matrix| weights.tensor(Tensor::Matrix(layer, matrix)));
-            Ok(LayerTensors {
-                input_norm: weights.tensor(Tensor::InputNorm(layer))?,
-                post_norm: weights.tensor(Tensor::PostNorm(layer))?,
-                matrices: [q?, k?, v?, o?, gate?, up?, down?],
-            })
+            Ok(LayerTensors { small: small_tensors(weights, layer)?, matrices: [q?, k?, v?, o?, gate?, up?, down?] })
         };
         let tensors = ModelTensors {
             embeddings: weights.tensor(Tensor::Embeddings)?,

@@ -8,12 +8,11 @@
 mod attention;
 mod linear;
 
+use assay_commitments::rows::Profile;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, InplaceOp1, InplaceOp2, Layout, Result, Shape, bail};
 
 pub(crate) use attention::Attention;
 pub(crate) use linear::product;
-
-use crate::numerics::Numerics;
 
 /// Multiply-adds below which a task costs more to hand to another thread than to run.
 const TASK_WORK: usize = 1 << 18;
@@ -50,8 +49,14 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// An activation of the profile, which is an f32 number.
+#[expect(clippy::cast_possible_truncation, reason = "what was rounded is an f32 number")]
+fn round_once(profile: Profile, value: f64) -> f32 {
+    profile.round_once(value) as f32
+}
+
 /// Rounds a fresh product in place.
-pub(crate) struct Round(pub(crate) Numerics);
+pub(crate) struct Round(pub(crate) Profile);
 
 impl InplaceOp1 for Round {
     fn name(&self) -> &'static str {
@@ -71,7 +76,7 @@ impl InplaceOp1 for Round {
 /// every product of the row: in f32 about one element in ten thousand does, in f64 none.
 pub(crate) struct RmsNorm {
     pub(crate) eps: f32,
-    pub(crate) numerics: Numerics,
+    pub(crate) profile: Profile,
 }
 
 impl CustomOp2 for RmsNorm {
@@ -94,7 +99,7 @@ impl CustomOp2 for RmsNorm {
             let squares: f64 = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
             let scale = 1.0 / (squares / weights.len() as f64 + f64::from(self.eps)).sqrt();
             let products = row.iter().zip(weights).map(|(x, w)| f64::from(*x) * scale * f64::from(*w));
-            normed.extend(products.map(|product| self.numerics.round_once(product)));
+            normed.extend(products.map(|product| round_once(self.profile, product)));
         }
         Ok((CpuStorage::F32(normed), rows_layout.shape().clone()))
     }
@@ -109,7 +114,7 @@ pub(crate) struct Rotate {
     /// Query and key heads together.
     pub(crate) heads: usize,
     pub(crate) head_dim: usize,
-    pub(crate) numerics: Numerics,
+    pub(crate) profile: Profile,
 }
 
 impl InplaceOp2 for Rotate {
@@ -126,7 +131,7 @@ impl InplaceOp2 for Rotate {
     ) -> Result<()> {
         let products = elements_mut(products, products_layout)?;
         let angles = elements(angles, angles_layout)?;
-        self.numerics.round(products);
+        self.profile.round(products);
         let width = products.len() / (angles.len() / self.head_dim);
         for (row, angles) in products.chunks_exact_mut(width).zip(angles.chunks_exact(self.head_dim)) {
             let (cosines, sines) = angles.split_at(self.head_dim / 2);
@@ -135,8 +140,8 @@ impl InplaceOp2 for Rotate {
                 let (first, second) = head.split_at_mut(self.head_dim / 2);
                 for (((x1, x2), cos), sin) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
                     let [a, b, cos, sin] = [*x1, *x2, *cos, *sin].map(f64::from);
-                    *x1 = self.numerics.round_once(a * cos - b * sin);
-                    *x2 = self.numerics.round_once(b * cos + a * sin);
+                    *x1 = round_once(self.profile, a * cos - b * sin);
+                    *x2 = round_once(self.profile, b * cos + a * sin);
                 }
             }
         }
@@ -145,7 +150,7 @@ impl InplaceOp2 for Rotate {
 }
 
 /// The residual add: `a + b`, rounded, as a step of its own.
-pub(crate) struct Add(pub(crate) Numerics);
+pub(crate) struct Add(pub(crate) Profile);
 
 impl CustomOp2 for Add {
     fn name(&self) -> &'static str {
@@ -171,7 +176,7 @@ impl CustomOp2 for Add {
 pub(crate) struct GatedSilu {
     /// Width of the MLP.
     pub(crate) ffn: usize,
-    pub(crate) numerics: Numerics,
+    pub(crate) profile: Profile,
 }
 
 impl CustomOp1 for GatedSilu {
@@ -181,17 +186,17 @@ impl CustomOp1 for GatedSilu {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let mut products = elements(storage, layout)?.to_vec();
-        self.numerics.round(&mut products);
+        self.profile.round(&mut products);
         let rows = products.len() / (2 * self.ffn);
         let mut active = Vec::with_capacity(rows * self.ffn);
         for row in products.chunks_exact(2 * self.ffn) {
             active.extend(row[..self.ffn].iter().map(|gate| silu(*gate)));
         }
-        self.numerics.round(&mut active);
+        self.profile.round(&mut active);
         for (active, row) in active.chunks_exact_mut(self.ffn).zip(products.chunks_exact(2 * self.ffn)) {
             active.iter_mut().zip(&row[self.ffn..]).for_each(|(active, up)| *active *= up);
         }
-        self.numerics.round(&mut active);
+        self.profile.round(&mut active);
         Ok((CpuStorage::F32(active), Shape::from((rows, self.ffn))))
     }
 }
@@ -230,7 +235,7 @@ mod tests {
     fn norm_divides_by_the_root_mean_square() {
         let rows = tensor(&[3.0, 4.0, 0.0, 0.0], (2, 2));
         let weights = Tensor::from_slice(&[1.0_f32, 2.0], 2, &Device::Cpu).unwrap();
-        let op = RmsNorm { eps: 1e-5, numerics: Numerics::F32 };
+        let op = RmsNorm { eps: 1e-5, profile: Profile::F32V1 };
         let normed = values(&rows.apply_op2_no_bwd(&weights, &op).unwrap());
         let rms = (12.5_f32 + 1e-5).sqrt();
         for (value, expected) in normed.iter().zip([3.0 / rms, 8.0 / rms, 0.0, 0.0]) {
@@ -243,13 +248,13 @@ mod tests {
         // One query head, one key head, one value head of width 4; a quarter turn of the first pair.
         let products = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0], (1, 12));
         let angles = tensor(&[0.0, 1.0, 1.0, 0.0], (1, 4));
-        let op = Rotate { heads: 2, head_dim: 4, numerics: Numerics::F32 };
+        let op = Rotate { heads: 2, head_dim: 4, profile: Profile::F32V1 };
         products.inplace_op2(&angles, &op).unwrap();
         assert_eq!(values(&products), [-3.0, 2.0, 1.0, 4.0, -7.0, 6.0, 5.0, 8.0, 9.0, 10.0, 11.0, 12.0]);
     }
 
     fn rounded(mut values: Vec<f32>) -> Vec<f32> {
-        Numerics::Bf16V1.round(&mut values);
+        Profile::Bf16V1.round(&mut values);
         values
     }
 
@@ -262,8 +267,8 @@ mod tests {
     #[test]
     fn norm_rounds_once_at_its_end() {
         let (rows, weights) = (noise((3, 40)), noise((1, 40)).flatten_all().unwrap());
-        let [exact, served] = [Numerics::F32, Numerics::Bf16V1]
-            .map(|numerics| values(&rows.apply_op2_no_bwd(&weights, &RmsNorm { eps: 1e-5, numerics }).unwrap()));
+        let [exact, served] = [Profile::F32V1, Profile::Bf16V1]
+            .map(|profile| values(&rows.apply_op2_no_bwd(&weights, &RmsNorm { eps: 1e-5, profile }).unwrap()));
         assert_ne!(exact, served);
         assert_eq!(rounded(exact), served);
     }
@@ -271,33 +276,33 @@ mod tests {
     #[test]
     fn rotation_rounds_the_products_and_what_it_turned() {
         let (raw, angles) = (noise((3, 24)), noise((3, 8)));
-        let turned = |products: Vec<f32>, numerics| {
+        let turned = |products: Vec<f32>, profile| {
             let products = tensor(&products, (3, 24));
-            products.inplace_op2(&angles, &Rotate { heads: 2, head_dim: 8, numerics }).unwrap();
+            products.inplace_op2(&angles, &Rotate { heads: 2, head_dim: 8, profile }).unwrap();
             values(&products)
         };
-        let served = turned(values(&raw), Numerics::Bf16V1);
-        assert_eq!(rounded(turned(rounded(values(&raw)), Numerics::F32)), served);
-        assert_ne!(rounded(turned(values(&raw), Numerics::F32)), served);
+        let served = turned(values(&raw), Profile::Bf16V1);
+        assert_eq!(rounded(turned(rounded(values(&raw)), Profile::F32V1)), served);
+        assert_ne!(rounded(turned(values(&raw), Profile::F32V1)), served);
     }
 
     #[test]
     fn silu_is_rounded_before_it_is_multiplied() {
-        let numerics = Numerics::Bf16V1;
+        let profile = Profile::Bf16V1;
         let (gate, up) = (1.0_f32, 1.0 + 1.0 / 128.0);
-        let op = GatedSilu { ffn: 1, numerics };
+        let op = GatedSilu { ffn: 1, profile };
         let active = tensor(&[gate, up], (1, 2)).apply_op1_no_bwd(&op).unwrap();
         let mut silu = [gate / (1.0 + (-gate).exp())];
-        numerics.round(&mut silu);
+        profile.round(&mut silu);
         let mut expected = [silu[0] * up];
-        numerics.round(&mut expected);
+        profile.round(&mut expected);
         assert_eq!(values(&active), expected);
     }
 
     #[test]
     fn sums_are_rounded_once() {
         let (a, b) = (tensor(&[256.0, -1.0], (1, 2)), tensor(&[1.0, 1.0], (1, 2)));
-        let sum = a.apply_op2_no_bwd(&b, &Add(Numerics::Bf16V1)).unwrap();
+        let sum = a.apply_op2_no_bwd(&b, &Add(Profile::Bf16V1)).unwrap();
         assert_eq!(values(&sum), [256.0, 0.0]);
     }
 }

@@ -13,10 +13,11 @@
 //! use std::sync::Arc;
 //!
 //! use assay_commitments::TokenId;
-//! use assay_llm_runtime::{Model, Numerics, Session, synthetic};
+//! use assay_commitments::rows::Profile;
+//! use assay_llm_runtime::{Model, Session, synthetic};
 //!
 //! let checkpoint = synthetic::checkpoint(&synthetic::Numbers::TINY, 1);
-//! let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Numerics::Bf16V1)?;
+//! let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1)?;
 //! let mut session = Session::new(Arc::new(model), true);
 //! let logits = session.prefill(&[5, 9, 7].map(TokenId::new))?;
 //! assert_eq!(logits.len(), 100);
@@ -42,7 +43,6 @@ pub mod finetune;
 pub mod generation;
 mod kernels;
 pub mod model;
-mod numerics;
 pub mod quantize;
 mod random;
 pub mod session;
@@ -52,5 +52,4 @@ pub use checkpoint::{Checkpoint, CheckpointError, ModelFolder};
 pub use error::RunError;
 pub use generation::{Generate, Generation, generate};
 pub use model::Model;
-pub use numerics::Numerics;
 pub use session::Session;

@@ -2,6 +2,7 @@
 
 use assay_audit::model::ModelTensors;
 use assay_commitments::manifest::Architecture;
+use assay_commitments::rows::Profile;
 use assay_commitments::trace::TreeId;
 use assay_commitments::{LayerIndex, TokenId};
 use candle_core::{Device, Tensor};
@@ -11,13 +12,12 @@ use crate::block::{Block, Pass, check_size, matrix, vector};
 use crate::capture::{Recorder, check_finite, with_values};
 use crate::error::RunError;
 use crate::kernels::{Attention, GatedSilu, RmsNorm, Rotate, Round, product};
-use crate::numerics::Numerics;
 
 /// A model, ready to run. Cloning shares the weights; sessions on several threads share a model.
 #[derive(Clone, Debug)]
 pub struct Model {
     architecture: Architecture,
-    numerics: Numerics,
+    profile: Profile,
     window: Option<usize>,
     /// `[vocab_size, hidden]`.
     embeddings: Tensor,
@@ -32,7 +32,7 @@ impl Model {
     ///
     /// # Errors
     /// A number of the architecture out of range, or a tensor of another size than it says.
-    pub fn new(architecture: &Architecture, tensors: &ModelTensors, numerics: Numerics) -> Result<Self, RunError> {
+    pub fn new(architecture: &Architecture, tensors: &ModelTensors, profile: Profile) -> Result<Self, RunError> {
         architecture.check()?;
         let hidden = architecture.hidden as usize;
         let table = architecture.vocab_size as usize * hidden;
@@ -49,7 +49,7 @@ impl Model {
         };
         Ok(Self {
             architecture: architecture.clone(),
-            numerics,
+            profile,
             window: None,
             embeddings,
             blocks: blocks.collect::<Result<_, _>>()?,
@@ -71,8 +71,8 @@ impl Model {
     }
 
     /// Where values are rounded.
-    pub const fn numerics(&self) -> Numerics {
-        self.numerics
+    pub const fn profile(&self) -> Profile {
+        self.profile
     }
 
     /// Runs the tokens of positions `start..` and gives the logits after the last, one an entry of
@@ -87,7 +87,7 @@ impl Model {
         let pass = self.pass(start, tokens.len())?;
         let ids: Vec<u32> = tokens.iter().map(|token| token.get()).collect();
         let mut stream = self.embeddings.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
-        stream.inplace_op1(&Round(self.numerics))?;
+        stream.inplace_op1(&Round(self.profile))?;
         for ((layer, block), cache) in (0..).zip(&self.blocks).zip(caches) {
             stream = block.forward(LayerIndex::new(layer), &stream, &pass, cache, recorder.as_deref_mut())?;
         }
@@ -102,15 +102,15 @@ impl Model {
     }
 
     fn pass(&self, start: usize, count: usize) -> Result<Pass, RunError> {
-        let (numerics, architecture) = (self.numerics, &self.architecture);
+        let (profile, architecture) = (self.profile, &self.architecture);
         let (heads, kv_heads) = (architecture.heads as usize, architecture.kv_heads as usize);
         let head_dim = architecture.head_dim as usize;
         let angles = angles(&architecture.inverse_frequencies, start, count);
         Ok(Pass {
-            norm: RmsNorm { eps: architecture.norm_eps, numerics },
-            rotate: Rotate { heads: heads + kv_heads, head_dim, numerics },
-            attention: Attention { heads, kv_heads, head_dim, window: self.window, numerics },
-            mlp: GatedSilu { ffn: architecture.ffn as usize, numerics },
+            norm: RmsNorm { eps: architecture.norm_eps, profile },
+            rotate: Rotate { heads: heads + kv_heads, head_dim, profile },
+            attention: Attention { heads, kv_heads, head_dim, window: self.window, profile },
+            mlp: GatedSilu { ffn: architecture.ffn as usize, profile },
             angles: Tensor::from_vec(angles, (count, head_dim), &Device::Cpu)?,
         })
     }

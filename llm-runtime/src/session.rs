@@ -29,8 +29,8 @@ pub struct Session {
 
 impl Session {
     /// An empty sequence. With `capture`, every row that an audit may ask about is kept, as bf16:
-    /// what the model computes under [`crate::Numerics::Bf16V1`], an image of it under
-    /// [`crate::Numerics::F32`].
+    /// what the model computes under [`crate::Profile::Bf16V1`], an image of it under
+    /// [`crate::Profile::F32V1`].
     pub fn new(model: Arc<Model>, capture: bool) -> Self {
         let caches = vec![Cache::new(0, CACHE_BLOCK); model.architecture().layers as usize];
         let recorder = capture.then(|| Recorder::new(model.architecture()));

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use assay_audit::model::{LayerTensors, ModelTensors};
 use assay_commitments::TokenId;
-use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::manifest::{Architecture, Biases, Matrix, Small, SmallTensors};
 use assay_commitments::rows::{Profile, encode_row, round_bf16};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
@@ -76,6 +76,9 @@ impl Numbers {
             norm_eps: 1e-5,
             inverse_frequencies: inverse_frequencies(ROPE_THETA, self.head_dim),
             tied: self.tied,
+            biases: Biases::None,
+            head_norms: false,
+            window: None,
             stop_tokens: vec![TokenId::new(STOP)],
         }
     }
@@ -99,8 +102,7 @@ pub fn checkpoint(numbers: &Numbers, seed: u64) -> Checkpoint {
 
 fn layer(random: &mut Random, architecture: &Architecture) -> LayerTensors {
     LayerTensors {
-        input_norm: norm(random, architecture.hidden),
-        post_norm: norm(random, architecture.hidden),
+        small: SmallTensors(Small::ALL.map(|small| norm(random, architecture.length(small)))),
         matrices: Matrix::ALL.map(|which| {
             let shape = architecture.shape(which);
             let gain = if matches!(which, Matrix::Q | Matrix::K) { 1.4 } else { 1.0 };

@@ -21,8 +21,8 @@ use assay_commitments::codec;
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::TraceCommitment;
 use assay_commitments::{Epoch, ManifestId, TokenId};
+use assay_llm_runtime::Model;
 use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Model, Numerics};
 use assay_miner::{
     Backend, HonestBackend, KnownSubnet, Limits, Miner, MinerConfig, MinerError, ProveError, Published, RunningMiner,
     ServeError, Served,
@@ -76,7 +76,7 @@ fn model() -> (HonestBackend, Published) {
     let published = Published::new(&committed, tokenizer, template).unwrap();
     let assets = ModelAssets::new(&committed.manifest, tokenizer, template).unwrap();
     let honest = HonestBackend {
-        model: Arc::new(Model::new(architecture, tensors, Numerics::Bf16V1).unwrap()),
+        model: Arc::new(Model::new(architecture, tensors, Profile::Bf16V1).unwrap()),
         committed: Arc::new(committed),
         assets: Arc::new(assets),
     };

@@ -16,9 +16,10 @@ use assay_audit::sampling::Sampling;
 use assay_commitments::TokenId;
 use assay_commitments::codec;
 use assay_commitments::manifest::Matrix;
+use assay_commitments::rows::Profile;
 use assay_commitments::trace::TraceCommitment;
 use assay_llm_runtime::quantize::{self, Format};
-use assay_llm_runtime::{Model, Numerics, RunError, finetune};
+use assay_llm_runtime::{Model, RunError, finetune};
 use assay_miner::{Backend, HonestBackend, ProveError, ServeError, Served};
 
 use crate::local::LocalModel;
@@ -144,7 +145,7 @@ impl Models {
     /// [`RunError`], which a model that loads does not give.
     pub fn new(local: &Arc<LocalModel>) -> Result<Self, RunError> {
         let (architecture, tensors) = (&local.checkpoint.architecture, &local.checkpoint.tensors);
-        let run = |tensors: &ModelTensors| Model::new(architecture, tensors, Numerics::Bf16V1).map(Arc::new);
+        let run = |tensors: &ModelTensors| Model::new(architecture, tensors, Profile::Bf16V1).map(Arc::new);
         let mut skipping = tensors.clone();
         if let Some(layer) = skipping.layers.get_mut(SKIPPED_LAYER) {
             layer.matrices[Matrix::O.index()].fill(0.0);

@@ -1,7 +1,7 @@
 //! `config.json` to an architecture.
 
 use assay_commitments::TokenId;
-use assay_commitments::manifest::Architecture;
+use assay_commitments::manifest::{Architecture, Biases};
 use serde_json::Value;
 
 use super::error::{ConfigProblem, ConfigProblems};
@@ -46,6 +46,9 @@ pub(super) fn architecture(config: &Value, generation: Option<&Value>) -> Result
         norm_eps: keys.norm_eps(),
         inverse_frequencies: inverse_frequencies(theta, head_dim.unwrap_or(0)),
         tied: keys.flag("tie_word_embeddings"),
+        biases: Biases::None,
+        head_norms: false,
+        window: None,
         stop_tokens,
     };
     if keys.problems.is_empty() {

@@ -2,16 +2,24 @@
 
 use assay_audit::commit::Tensor;
 use assay_audit::model::ModelTensors;
-use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::manifest::{Architecture, Matrix, Small};
 
 /// The name of a tensor.
 pub(super) fn of(tensor: Tensor) -> String {
-    let of_layer = |layer: usize, part: &str| format!("model.layers.{layer}.{part}.weight");
+    let of_layer = |layer: usize, part: &str| format!("model.layers.{layer}.{part}");
     match tensor {
         Tensor::Embeddings => "model.embed_tokens.weight".to_owned(),
-        Tensor::InputNorm(layer) => of_layer(layer, "input_layernorm"),
-        Tensor::PostNorm(layer) => of_layer(layer, "post_attention_layernorm"),
-        Tensor::Matrix(layer, matrix) => of_layer(layer, part(matrix)),
+        Tensor::Small(layer, small) => match small {
+            Small::InputNorm => of_layer(layer, "input_layernorm.weight"),
+            Small::PostNorm => of_layer(layer, "post_attention_layernorm.weight"),
+            Small::QueryNorm => of_layer(layer, "self_attn.q_norm.weight"),
+            Small::KeyNorm => of_layer(layer, "self_attn.k_norm.weight"),
+            Small::QueryBias => of_layer(layer, "self_attn.q_proj.bias"),
+            Small::KeyBias => of_layer(layer, "self_attn.k_proj.bias"),
+            Small::ValueBias => of_layer(layer, "self_attn.v_proj.bias"),
+            Small::OutputBias => of_layer(layer, "self_attn.o_proj.bias"),
+        },
+        Tensor::Matrix(layer, matrix) => format!("{}.weight", of_layer(layer, part(matrix))),
         Tensor::FinalNorm => "model.norm.weight".to_owned(),
         Tensor::Head => "lm_head.weight".to_owned(),
     }

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use assay_audit::commit::{ModelWeights, Tensor};
 use assay_commitments::manifest::Architecture;
+use assay_commitments::rows::Profile;
 use assay_commitments::rows::bf16_value;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -25,7 +26,6 @@ use serde_json::Value;
 
 use super::error::CheckpointError;
 use super::{names, optional};
-use crate::numerics::Numerics;
 
 const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -219,7 +219,7 @@ struct Place {
 pub struct WeightFiles {
     folder: PathBuf,
     architecture: Architecture,
-    numerics: Numerics,
+    profile: Profile,
     files: Vec<WeightFile>,
     digests: Vec<[u8; 32]>,
     places: HashMap<Tensor, Place>,
@@ -227,11 +227,7 @@ pub struct WeightFiles {
 
 impl WeightFiles {
     /// Opens the weight files of a folder and finds all tensors of the architecture in them.
-    pub(super) fn open(
-        folder: &Path,
-        architecture: &Architecture,
-        numerics: Numerics,
-    ) -> Result<Self, CheckpointError> {
+    pub(super) fn open(folder: &Path, architecture: &Architecture, profile: Profile) -> Result<Self, CheckpointError> {
         let Listed { paths, index } = Listed::read(folder)?;
         let files = paths.into_iter().map(WeightFile::open).collect::<Result<Vec<_>, _>>()?;
         let headers = files.iter().map(WeightFile::header).collect::<Result<Vec<_>, _>>()?;
@@ -265,7 +261,7 @@ impl WeightFiles {
         Ok(Self {
             folder: folder.to_owned(),
             architecture: architecture.clone(),
-            numerics,
+            profile,
             digests: headers.iter().map(|header| header.digest).collect(),
             files,
             places,
@@ -282,7 +278,7 @@ impl WeightFiles {
                 return Err(CheckpointError::Changed { path: path.clone() });
             }
         }
-        Self::open(&self.folder, &self.architecture, self.numerics)
+        Self::open(&self.folder, &self.architecture, self.profile)
     }
 
     /// Name and digest of every weight file: of its length, the time when it was last written to, and
@@ -317,7 +313,7 @@ impl ModelWeights for WeightFiles {
             let (bytes, _) = buffer.split_at_mut(values.len() * width);
             file.read(place.offset + (at * width) as u64, bytes)?;
             place.stored.widen(bytes, values);
-            self.numerics.round(values);
+            self.profile.round(values);
             if !are_finite(values) {
                 let within = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
                 let (path, name) = (file.path.clone(), place.name.clone());

@@ -1,10 +1,10 @@
 //! Causal grouped-query attention over a cache, softmax in f32.
 
+use assay_commitments::rows::Profile;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::{TASK_WORK, dot, elements};
-use crate::numerics::Numerics;
 
 /// Attention of the newest `n` positions over all `t` in the cache.
 ///
@@ -17,7 +17,7 @@ pub(crate) struct Attention {
     pub(crate) head_dim: usize,
     /// How many positions, its own included, a position attends to; `None` for all before it.
     pub(crate) window: Option<usize>,
-    pub(crate) numerics: Numerics,
+    pub(crate) profile: Profile,
 }
 
 impl CustomOp2 for Attention {
@@ -57,7 +57,7 @@ impl CustomOp2 for Attention {
                 .with_min_len(TASK_WORK.div_ceil(head_work))
                 .for_each_init(Vec::new, attend);
         }
-        self.numerics.round(&mut out);
+        self.profile.round(&mut out);
         Ok((CpuStorage::F32(out), Shape::from((positions, width))))
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn attention(window: Option<usize>) -> Attention {
-        Attention { heads: 4, kv_heads: 2, head_dim: 8, window, numerics: Numerics::F32 }
+        Attention { heads: 4, kv_heads: 2, head_dim: 8, window, profile: Profile::F32V1 }
     }
 
     /// The textbook form, in f64, for one head of one position.
@@ -146,10 +146,10 @@ mod tests {
     fn only_the_end_is_rounded() {
         let mut source = Random::new(7);
         let (products, cache) = (random(&mut source, (3, 64)), random(&mut source, (9, 32)));
-        let served = run(&Attention { numerics: Numerics::Bf16V1, ..attention(None) }, &products, &cache);
+        let served = run(&Attention { profile: Profile::Bf16V1, ..attention(None) }, &products, &cache);
         for (mut exact, served) in run(&attention(None), &products, &cache).into_iter().zip(served) {
             assert_ne!(exact, served);
-            Numerics::Bf16V1.round(&mut exact);
+            Profile::Bf16V1.round(&mut exact);
             assert_eq!(exact, served);
         }
     }

@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 
 use assay_audit::sampling::{Sampling, sample};
+use assay_commitments::rows::Profile;
 use assay_commitments::trace::FinishReason;
 use assay_commitments::{Position, TokenId};
 use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Checkpoint, Generate, Generation, Numerics, RunError, Session, generate};
+use assay_llm_runtime::{Checkpoint, Generate, Generation, RunError, Session, generate};
 
 use super::{fixture, model, tokenizer, tokens};
 
@@ -46,7 +47,7 @@ impl Case {
             streamed.push(token);
             if streamed.len() == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let generation = generate(&model(&self.checkpoint, Numerics::Bf16V1), &request, &mut on_token)?;
+        let generation = generate(&model(&self.checkpoint, Profile::Bf16V1), &request, &mut on_token)?;
         assert_eq!(generation.output, streamed, "tokens stream as they are picked");
         let positions = generation.trace.as_ref().unwrap().positions();
         assert_eq!(positions, self.prompt.len() + streamed.len() - 1, "the last token is not fed back");
@@ -113,7 +114,7 @@ fn a_caller_may_break_off() {
 fn each_pick_is_the_samplers_at_the_position_before_it() {
     let case = Case { sampling: Sampling { temperature: 1.2, top_k: 30, top_p: 0.9, seed: 77 }, ..Case::tiny() };
     let output = case.run().unwrap().output;
-    let mut session = Session::new(model(&case.checkpoint, Numerics::Bf16V1), false);
+    let mut session = Session::new(model(&case.checkpoint, Profile::Bf16V1), false);
     let mut logits = session.prefill(&case.prompt).unwrap();
     for (position, token) in (4..).zip(output) {
         assert_eq!(token, sample(&logits, &case.sampling, Position::new(position)));
@@ -126,7 +127,7 @@ fn each_pick_is_the_samplers_at_the_position_before_it() {
 #[test]
 fn what_cannot_be_run_is_refused_and_leaves_the_session_as_it_was() {
     let case = Case::tiny();
-    let mut session = Session::new(model(&case.checkpoint, Numerics::Bf16V1), true);
+    let mut session = Session::new(model(&case.checkpoint, Profile::Bf16V1), true);
     session.prefill(&case.prompt).unwrap();
     let unknown = session.prefill(&[TokenId::new(1), TokenId::new(100)]).unwrap_err().to_string();
     assert_eq!(unknown, "token 100 is not in the vocabulary of 100 tokens");

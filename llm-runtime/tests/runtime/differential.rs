@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use assay_commitments::TokenId;
+use assay_commitments::rows::Profile;
 use assay_llm_runtime::checkpoint::named_tensors;
 use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Checkpoint, Model, Numerics, Session};
+use assay_llm_runtime::{Checkpoint, Model, Session};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral};
@@ -79,7 +80,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 /// Prefill and greedy decoding in f32: the same tokens, logits within the tolerance.
 fn assert_equal_to_llama(checkpoint: &Checkpoint, prompt: &[TokenId], steps: usize) {
     let mut oracle = Oracle::new(checkpoint, DType::F32);
-    let mut session = Session::new(model(checkpoint, Numerics::F32), false);
+    let mut session = Session::new(model(checkpoint, Profile::F32V1), false);
     let (mut ours, mut theirs) = (session.prefill(prompt).unwrap(), oracle.feed(prompt));
     for step in 0..steps {
         let difference = largest_difference(&ours, &theirs);
@@ -152,7 +153,7 @@ fn wide_heads() -> Checkpoint {
 fn f32_equals_candle_where_heads_are_wider_than_the_stream() {
     let checkpoint = wide_heads();
     let prompt = tokens(&checkpoint, 50);
-    let ours = Session::new(model(&checkpoint, Numerics::F32), false).prefill(&prompt).unwrap();
+    let ours = Session::new(model(&checkpoint, Profile::F32V1), false).prefill(&prompt).unwrap();
     let difference = largest_difference(&ours, &mistral_logits(&checkpoint, None, &prompt));
     assert!(difference <= TOLERANCE, "{difference}");
 }
@@ -162,7 +163,7 @@ fn a_window_is_candles_sliding_window() {
     let checkpoint = wide_heads();
     let prompt = tokens(&checkpoint, 50);
     let windowed = |window| {
-        let windowed = Arc::new(model(&checkpoint, Numerics::F32).with_window(window));
+        let windowed = Arc::new(model(&checkpoint, Profile::F32V1).with_window(window));
         let logits = Session::new(windowed.clone(), false).prefill(&prompt).unwrap();
         let mut session = Session::new(windowed, false);
         let steps = prompt.iter().map(|token| session.step(*token).unwrap()).last().unwrap();
@@ -195,11 +196,11 @@ fn bf16_agrees_with_candle_in_nearly_all_picks() {
     const STEPS: u32 = 300;
     let checkpoint = fixture();
     let prompt = tokenizer(&checkpoint).encode("And the king answered,").unwrap();
-    let run = |numerics, dtype| {
-        bf16_agreement(model(&checkpoint, numerics), &mut Oracle::new(&checkpoint, dtype), &prompt, STEPS)
+    let run = |profile, dtype| {
+        bf16_agreement(model(&checkpoint, profile), &mut Oracle::new(&checkpoint, dtype), &prompt, STEPS)
     };
-    let (with_bf16, bf16_difference) = run(Numerics::Bf16V1, DType::BF16);
-    let (with_f32, f32_difference) = run(Numerics::Bf16V1, DType::F32);
+    let (with_bf16, bf16_difference) = run(Profile::Bf16V1, DType::BF16);
+    let (with_f32, f32_difference) = run(Profile::Bf16V1, DType::F32);
     println!(
         "bf16-1: {with_bf16} of {STEPS} picks as candle's bf16 (logits within {bf16_difference}), \
          {with_f32} as candle's f32 (logits within {f32_difference})"

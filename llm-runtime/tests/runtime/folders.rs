@@ -12,7 +12,7 @@ use assay_commitments::rows::Profile;
 use assay_commitments::weights::WeightCommitment;
 use assay_llm_runtime::checkpoint::{CheckpointError, WeightFiles, named_tensors};
 use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Checkpoint, ModelFolder, Numerics};
+use assay_llm_runtime::{Checkpoint, ModelFolder};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,7 +29,7 @@ fn folder() -> (TempDir, Checkpoint) {
 }
 
 fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
-    Checkpoint::load(folder, Numerics::Bf16V1)
+    Checkpoint::load(folder, Profile::Bf16V1)
 }
 
 /// The one line that a folder is refused with after `damage`.
@@ -118,11 +118,11 @@ fn f32_and_f16_weights_are_read_and_rounded_to_what_is_served() {
     let path = folder.path().join("model.safetensors");
     write_weights(&path, &stored(&checkpoint, Dtype::F32, |x| (x * (1.0 + f32::EPSILON)).to_le_bytes()));
     assert_eq!(load(folder.path()).unwrap().tensors, checkpoint.tensors);
-    let exact = Checkpoint::load(folder.path(), Numerics::F32).unwrap();
+    let exact = Checkpoint::load(folder.path(), Profile::F32V1).unwrap();
     let scaled = checkpoint.tensors.final_norm[0] * (1.0 + f32::EPSILON);
     assert_eq!(exact.tensors.final_norm[0].to_bits(), scaled.to_bits());
     write_weights(&path, &stored(&checkpoint, Dtype::F16, |x| half::f16::from_f32(x).to_le_bytes()));
-    let halves = Checkpoint::load(folder.path(), Numerics::F32).unwrap();
+    let halves = Checkpoint::load(folder.path(), Profile::F32V1).unwrap();
     let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3 * a.abs() + 1e-7;
     assert!(halves.tensors.embeddings.iter().zip(&checkpoint.tensors.embeddings).all(close));
 }
@@ -387,7 +387,7 @@ fn shards_that_contradict_their_index_are_refused() {
 
 #[test]
 fn a_folder_that_changes_is_noticed() {
-    let open = |folder: &Path| ModelFolder::open(folder, Numerics::Bf16V1).unwrap();
+    let open = |folder: &Path| ModelFolder::open(folder, Profile::Bf16V1).unwrap();
     let later = |path: &Path| {
         let file = fs::File::options().append(true).open(path).unwrap();
         let modified = file.metadata().unwrap().modified().unwrap();
@@ -492,7 +492,7 @@ fn coefficients_read_from_files_are_those_of_the_tensors() {
     ] {
         write_weights(&path, &stored);
         let checkpoint = load(folder.path()).unwrap();
-        let opened = ModelFolder::open(folder.path(), Numerics::Bf16V1).unwrap();
+        let opened = ModelFolder::open(folder.path(), Profile::Bf16V1).unwrap();
         let surroundings = Surroundings { profile: Profile::Bf16V1, tokenizer: b"", chat_template: None };
         let mut comparing = Comparing { checkpoint: &checkpoint, pieces: pieces.clone(), compared: 0 };
         manifest(&opened.weights, surroundings, &mut comparing).unwrap();

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use assay_audit::prompt::Tokenizer;
 use assay_commitments::TokenId;
-use assay_llm_runtime::{Checkpoint, Model, Numerics};
+use assay_commitments::rows::Profile;
+use assay_llm_runtime::{Checkpoint, Model};
 
 /// The trained model of this repository.
 fn fixture_folder() -> PathBuf {
@@ -19,11 +20,11 @@ fn fixture_folder() -> PathBuf {
 }
 
 fn fixture() -> Checkpoint {
-    Checkpoint::load(&fixture_folder(), Numerics::Bf16V1).expect("the fixture model is whole")
+    Checkpoint::load(&fixture_folder(), Profile::Bf16V1).expect("the fixture model is whole")
 }
 
-fn model(checkpoint: &Checkpoint, numerics: Numerics) -> Arc<Model> {
-    Arc::new(Model::new(&checkpoint.architecture, &checkpoint.tensors, numerics).unwrap())
+fn model(checkpoint: &Checkpoint, profile: Profile) -> Arc<Model> {
+    Arc::new(Model::new(&checkpoint.architecture, &checkpoint.tensors, profile).unwrap())
 }
 
 fn tokenizer(checkpoint: &Checkpoint) -> Tokenizer {

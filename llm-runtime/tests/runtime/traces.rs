@@ -9,11 +9,11 @@ use assay_commitments::rows::{Profile, decode_row, encode_row, round_bf16};
 use assay_commitments::trace::{Trace, TraceShape, TreeId};
 use assay_commitments::{KvGroup, LayerIndex, TokenId};
 use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Checkpoint, Generate, Model, Numerics, RunError, Session, generate};
+use assay_llm_runtime::{Checkpoint, Generate, Model, RunError, Session, generate};
 
 use super::{fixture, model, tokenizer, tokens};
 
-const BOTH: [Numerics; 2] = [Numerics::Bf16V1, Numerics::F32];
+const BOTH: [Profile; 2] = [Profile::Bf16V1, Profile::F32V1];
 
 fn tiny() -> Checkpoint {
     synthetic::checkpoint(&Numbers::TINY, 3)
@@ -39,15 +39,15 @@ fn capture_on_and_off_give_equal_tokens() {
     let tokenizer = tokenizer(&checkpoint);
     let prompt = tokenizer.encode("In the beginning").unwrap();
     let sampled = Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 9 };
-    for (numerics, sampling) in BOTH.into_iter().flat_map(|n| [(n, Sampling::GREEDY), (n, sampled)]) {
-        let model = model(&checkpoint, numerics);
+    for (profile, sampling) in BOTH.into_iter().flat_map(|n| [(n, Sampling::GREEDY), (n, sampled)]) {
+        let model = model(&checkpoint, profile);
         let answer = |capture| {
             let request =
                 Generate { prompt: &prompt, sampling, tokenizer: &tokenizer, stop: &[], max_tokens: 80, capture };
             generate(&model, &request, &mut |_| ControlFlow::Continue(())).unwrap()
         };
         let (on, off) = (answer(true), answer(false));
-        assert_eq!((on.output, on.finish), (off.output.clone(), off.finish), "{numerics:?}");
+        assert_eq!((on.output, on.finish), (off.output.clone(), off.finish), "{profile:?}");
         assert!(off.trace.is_none());
         assert_eq!(on.trace.unwrap().positions(), prompt.len() + off.output.len() - 1);
     }
@@ -56,7 +56,7 @@ fn capture_on_and_off_give_equal_tokens() {
 #[test]
 fn every_tree_has_a_row_for_every_position_run() {
     let checkpoint = tiny();
-    let trace = trace(&model(&checkpoint, Numerics::Bf16V1), &tokens(&checkpoint, 12), 7);
+    let trace = trace(&model(&checkpoint, Profile::Bf16V1), &tokens(&checkpoint, 12), 7);
     let shape = TraceShape::new(&checkpoint.architecture, Profile::Bf16V1);
     assert_eq!((trace.shape(), trace.positions()), (&shape, 12));
     for tree in shape.trees() {
@@ -71,7 +71,7 @@ fn the_stream_starts_with_embeddings_and_is_the_running_rounded_sum() {
     let checkpoint = tiny();
     let (tokens, layers) = (tokens(&checkpoint, 20), checkpoint.architecture.layers);
     let hidden = checkpoint.architecture.hidden as usize;
-    let trace = trace(&model(&checkpoint, Numerics::Bf16V1), &tokens, 15);
+    let trace = trace(&model(&checkpoint, Profile::Bf16V1), &tokens, 15);
     #[expect(clippy::cast_possible_truncation, reason = "bf16 values are f32 values")]
     let stream = |tree, position| -> Vec<f32> { row(&trace, tree, position).iter().map(|x| *x as f32).collect() };
     for (position, token) in tokens.iter().enumerate() {
@@ -102,8 +102,8 @@ fn relative_difference(a: &[f64], b: &[f64]) -> f64 {
 fn prefill_and_steps_give_nearly_equal_rows() {
     let checkpoint = fixture();
     let tokens = tokens(&checkpoint, 64);
-    for (numerics, tolerance) in [(Numerics::Bf16V1, 0.05), (Numerics::F32, 0.01)] {
-        let model = model(&checkpoint, numerics);
+    for (profile, tolerance) in [(Profile::Bf16V1, 0.05), (Profile::F32V1, 0.01)] {
+        let model = model(&checkpoint, profile);
         let (at_once, in_steps) = (trace(&model, &tokens, 64), trace(&model, &tokens, 1));
         let mut worst = (0.0, None);
         for tree in at_once.shape().trees() {
@@ -114,8 +114,8 @@ fn prefill_and_steps_give_nearly_equal_rows() {
                 }
             }
         }
-        println!("{numerics:?}: prefill and steps differ by at most {:.2e} of a row, {:?}", worst.0, worst.1);
-        assert!(worst.0 < tolerance, "{numerics:?}: {worst:?}");
+        println!("{profile:?}: prefill and steps differ by at most {:.2e} of a row, {:?}", worst.0, worst.1);
+        assert!(worst.0 < tolerance, "{profile:?}: {worst:?}");
     }
 }
 
@@ -126,7 +126,7 @@ fn cached_rows_hold_the_keys_of_a_group_then_its_values() {
     for (matrix, keys_are_zero) in [(1, true), (2, false)] {
         let mut altered = checkpoint.clone();
         altered.tensors.layers[0].matrices[matrix].fill(0.0);
-        let trace = trace(&model(&altered, Numerics::Bf16V1), &tokens(&checkpoint, 5), 3);
+        let trace = trace(&model(&altered, Profile::Bf16V1), &tokens(&checkpoint, 5), 3);
         for group in 0..altered.architecture.kv_heads {
             let cached = row(&trace, TreeId::Kv(LayerIndex::new(0), KvGroup::new(group)), 4);
             let (keys, values) = cached.split_at(altered.architecture.head_dim as usize);
@@ -142,7 +142,7 @@ fn layers_without_output_matrices_leave_the_stream_alone() {
     for matrix in [3, 6] {
         checkpoint.tensors.layers[1].matrices[matrix].fill(0.0);
     }
-    let trace = trace(&model(&checkpoint, Numerics::Bf16V1), &tokens(&checkpoint, 6), 4);
+    let trace = trace(&model(&checkpoint, Profile::Bf16V1), &tokens(&checkpoint, 6), 4);
     let rows = |layer| trace.rows(TreeId::H(LayerIndex::new(layer)), 0..6);
     assert_eq!(rows(1), rows(2));
     assert_ne!(rows(0), rows(1));
@@ -151,7 +151,7 @@ fn layers_without_output_matrices_leave_the_stream_alone() {
 #[test]
 fn sessions_on_several_threads_share_a_model() {
     let checkpoint = tiny();
-    let model = model(&checkpoint, Numerics::Bf16V1);
+    let model = model(&checkpoint, Profile::Bf16V1);
     let tokens = tokens(&checkpoint, 30);
     let alone = trace(&model, &tokens, 10);
     let traces = std::thread::scope(|scope| {
@@ -167,12 +167,12 @@ fn sessions_on_several_threads_share_a_model() {
 fn rows_that_overflow_are_refused() {
     let mut checkpoint = tiny();
     checkpoint.tensors.layers[1].matrices[3].fill(3e38);
-    for numerics in BOTH {
-        let mut session = Session::new(model(&checkpoint, numerics), true);
+    for profile in BOTH {
+        let mut session = Session::new(model(&checkpoint, profile), true);
         let error = session.prefill(&tokens(&checkpoint, 4)).unwrap_err();
         assert!(matches!(error, RunError::NotFinite { .. }), "{error}");
         assert!(error.to_string().contains("the attention branch of layer 1 overflowed"), "{error}");
-        let mut session = Session::new(model(&checkpoint, numerics), false);
+        let mut session = Session::new(model(&checkpoint, profile), false);
         let error = session.prefill(&tokens(&checkpoint, 4)).unwrap_err();
         assert!(error.to_string().contains("the logits"), "{error}");
     }
@@ -184,11 +184,11 @@ fn tensors_of_another_model_are_refused() {
     let refusal = |alter: &dyn Fn(&mut Checkpoint)| {
         let mut altered = checkpoint.clone();
         alter(&mut altered);
-        Model::new(&altered.architecture, &altered.tensors, Numerics::Bf16V1).unwrap_err().to_string()
+        Model::new(&altered.architecture, &altered.tensors, Profile::Bf16V1).unwrap_err().to_string()
     };
     for (text, expected) in [
         (refusal(&|c| c.tensors.layers[1].matrices[4].truncate(5)), "layer 1: gate_proj has 5 weights"),
-        (refusal(&|c| c.tensors.layers[0].post_norm.clear()), "layer 0: post-attention norm has 0 weights"),
+        (refusal(&|c| c.tensors.layers[0].small.0[1].clear()), "layer 0: post-attention norm has 0 weights"),
         (refusal(&|c| c.tensors.embeddings.clear()), "embedding table has 0 weights"),
         (refusal(&|c| c.tensors.head = Some(vec![])), "lm_head has 0 weights"),
         (refusal(&|c| c.tensors.final_norm.push(1.0)), "final norm has 33 weights"),

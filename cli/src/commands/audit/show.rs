@@ -348,13 +348,13 @@ fn bar(ratio: f64) -> String {
 }
 
 const fn size_parts(sizes: &ProofSizes) -> [(&'static str, usize); 7] {
-    let ProofSizes { norms, rows, supplied, logits, paths, claims, openings } = *sizes;
+    let ProofSizes { small, rows, supplied, logits, paths, claims, openings } = *sizes;
     [
         ("rows", rows),
         ("paths", paths),
         ("supplied products", supplied),
         ("logits", logits),
-        ("norms", norms),
+        ("norms and biases", small),
         ("claims", claims),
         ("openings", openings),
     ]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use assay_commitments::codec;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::rows::Profile;
-use assay_llm_runtime::{ModelFolder, Numerics};
+use assay_llm_runtime::ModelFolder;
 use serde_json::json;
 
 use super::memory::Plan;
@@ -40,13 +40,11 @@ pub(crate) struct Args {
 }
 
 fn parse_profile(name: &str) -> Result<Profile, String> {
-    Profile::from_name(name).ok_or_else(|| format!("no such profile: there is {}", Profile::Bf16V1.name()))
+    let names = || Profile::ALL.map(Profile::name).join(", ");
+    Profile::from_name(name).ok_or_else(|| format!("no such profile: there are {}", names()))
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    let numerics = match args.profile {
-        Profile::Bf16V1 => Numerics::Bf16V1,
-    };
     let begin = Instant::now();
     let plan = Plan::of_folder(args.memory, &args.folder)?;
     let manifest_path = args.out.clone().unwrap_or_else(|| args.folder.join(MANIFEST_NAME));
@@ -59,7 +57,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     check_writable(&manifest_path)?;
 
-    let folder = ModelFolder::open(&args.folder, numerics)?;
+    let folder = ModelFolder::open(&args.folder, args.profile)?;
     let mut partial =
         Partial::open(&partial_path(&manifest_path), &fingerprint(&folder, args.profile), count(&folder)?)?;
     if partial.done() > 0 {

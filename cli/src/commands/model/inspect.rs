@@ -107,6 +107,9 @@ impl Inspected {
         listing.line("vocabulary", format!("{}, {tied}", thousands(architecture.vocab_size.into())));
         listing.line("positions", thousands(architecture.max_positions.into()));
         listing.line("norm epsilon", architecture.norm_eps);
+        listing.line("biases", architecture.biases.name());
+        listing.line("norms of heads", if architecture.head_norms { "queries and keys" } else { "none" });
+        listing.line("window", architecture.window.map_or("none".to_owned(), |window| format!("{window} positions")));
         let stops: Vec<String> = architecture.stop_tokens.iter().map(ToString::to_string).collect();
         listing.line("stop tokens", if stops.is_empty() { "none".to_owned() } else { stops.join(", ") });
         if let Some(manifest) = &self.manifest {
@@ -220,6 +223,9 @@ impl Inspected {
                 "max_positions": architecture.max_positions,
                 "norm_eps": architecture.norm_eps,
                 "tied": architecture.tied,
+                "biases": architecture.biases.name(),
+                "head_norms": architecture.head_norms,
+                "window": architecture.window,
                 "stop_tokens": architecture.stop_tokens.iter().map(|token| token.get()).collect::<Vec<_>>(),
             },
             "layer_code": code(&self.layer_code, architecture.layers.into()),

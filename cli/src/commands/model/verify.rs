@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use assay_commitments::manifest::{Architecture, LayerEntry, Manifest, Matrix};
+use assay_commitments::rows::Profile;
 use assay_commitments::weights::WeightCommitment;
-use assay_llm_runtime::{Checkpoint, ModelFolder, Numerics};
+use assay_llm_runtime::{Checkpoint, ModelFolder};
 
 use super::memory::{self, Plan};
 use super::streaming::{Streamed, stream};
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         return refuse(difference);
     }
     let plan = Plan::of_folder(args.memory, &args.folder)?;
-    let folder = ModelFolder::open(&args.folder, Numerics::Bf16V1)?;
+    let folder = ModelFolder::open(&args.folder, Profile::Bf16V1)?;
     let found = match stream(&folder, manifest.profile, plan, None) {
         // A manifest promises weights that are finite, as it promises what they are.
         Err(fault) if fault.outcome == Outcome::Damaged => return refuse(fault.message),
@@ -96,6 +97,9 @@ fn architecture_difference(found: &Architecture, expected: &Architecture) -> Opt
         norm_eps,
         inverse_frequencies,
         tied,
+        biases,
+        head_norms,
+        window,
         stop_tokens,
     } = found;
     let numbers = [
@@ -116,6 +120,9 @@ fn architecture_difference(found: &Architecture, expected: &Architecture) -> Opt
         ("numbers norm_eps", norm_eps.to_bits() == expected.norm_eps.to_bits()),
         ("rotary frequencies", *inverse_frequencies == expected.inverse_frequencies),
         ("settings tie_word_embeddings", *tied == expected.tied),
+        ("projections that have a bias", *biases == expected.biases),
+        ("norms of query and key heads", *head_norms == expected.head_norms),
+        ("sliding windows", *window == expected.window),
         ("stop tokens", *stop_tokens == expected.stop_tokens),
     ];
     others.into_iter().find(|(_, same)| !same).map(|(name, _)| format!("the {name} differ"))
@@ -161,7 +168,7 @@ fn layer_differences(
 ) -> Vec<String> {
     let mut differences = vec![];
     if found.small != expected.small {
-        differences.push(format!("layer {number}: a norm (input_layernorm or post_attention_layernorm) differs"));
+        differences.push(format!("layer {number}: a norm or a bias differs"));
     }
     if found.weights == expected.weights && found.exponents == expected.exponents {
         return differences;
