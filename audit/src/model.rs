@@ -78,14 +78,18 @@ pub enum CommitError {
 }
 
 /// A model in memory, as something that is read piece by piece.
-struct InMemory<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct InMemory<'a> {
     architecture: &'a Architecture,
     tensors: &'a ModelTensors,
 }
 
 impl<'a> InMemory<'a> {
     /// Checks the sizes of all tensors.
-    fn new(architecture: &'a Architecture, tensors: &'a ModelTensors) -> Result<Self, CommitError> {
+    ///
+    /// # Errors
+    /// [`CommitError`] for a tensor of another size than the architecture says.
+    pub fn new(architecture: &'a Architecture, tensors: &'a ModelTensors) -> Result<Self, CommitError> {
         let (found, expected) = (tensors.layers.len(), architecture.layers);
         if found as u64 != u64::from(expected) {
             return Err(CommitError::Layers { found, expected });
