@@ -7,6 +7,7 @@ use assay_commitments::{KvGroup, LayerIndex};
 use candle_core::{Storage, Tensor};
 
 use crate::error::RunError;
+use crate::numerics::Numerics;
 
 /// Encodes the rows of a pass as it computes them.
 ///
@@ -21,16 +22,22 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(architecture: &Architecture) -> Self {
+    pub(crate) fn new(architecture: &Architecture, numerics: Numerics) -> Self {
+        let shape = TraceShape::new(architecture, Profile::Bf16V1);
         Self {
-            trace: Trace::new(TraceShape::new(architecture, Profile::Bf16V1)),
+            trace: match numerics {
+                Numerics::Bf16V1 => Trace::new(shape),
+                // The images of rows that were not rounded do not add up.
+                Numerics::F32 => Trace::with_residuals(shape),
+            },
             kv_heads: architecture.kv_heads as usize,
             head_dim: architecture.head_dim as usize,
             bytes: Vec::new(),
         }
     }
 
-    pub(crate) fn into_trace(self) -> Trace {
+    pub(crate) fn into_trace(mut self) -> Trace {
+        self.trace.seal();
         self.trace
     }
 
