@@ -2,7 +2,7 @@
 //! weights at hand, without sketches, signatures or openings.
 
 use assay_commitments::rows::decode_row;
-use assay_commitments::trace::{Trace, TreeId};
+use assay_commitments::trace::{TraceRows, TreeId};
 use assay_commitments::{LayerIndex, Position, SessionId};
 use rayon::prelude::*;
 
@@ -23,7 +23,11 @@ use crate::verdict::{Margin, Relation, Where};
 ///
 /// # Errors
 /// [`ProveError`] if the trace does not hold the challenge's positions.
-pub fn margins(model: &CommittedModel, trace: &Trace, challenge: &Challenge) -> Result<Vec<Margin>, ProveError> {
+pub fn margins(
+    model: &CommittedModel,
+    trace: &dyn TraceRows,
+    challenge: &Challenge,
+) -> Result<Vec<Margin>, ProveError> {
     let positions = trace.positions();
     let shape = Shape { manifest: &model.manifest, challenge, positions, signs: 0 };
     // No opening is made, so the session that keys the leaves does not matter.
@@ -37,12 +41,16 @@ pub fn margins(model: &CommittedModel, trace: &Trace, challenge: &Challenge) -> 
 ///
 /// # Errors
 /// [`ProveError`] if the trace does not hold the position, or the row has no finite norm.
-pub fn reference_logits(model: &CommittedModel, trace: &Trace, position: Position) -> Result<Vec<f64>, ProveError> {
+pub fn reference_logits(
+    model: &CommittedModel,
+    trace: &dyn TraceRows,
+    position: Position,
+) -> Result<Vec<f64>, ProveError> {
     let manifest = &model.manifest;
     let layer = LayerIndex::new(manifest.architecture.layers);
     let at = index(position.get());
-    let rows = trace.rows(TreeId::H(layer), at..at.saturating_add(1)).ok_or(ProveError::TraceTooShort)?;
-    let input = head_input(&decode_row(manifest.profile, rows)?, &model.final_norm, manifest)
+    let rows = trace.rows(TreeId::H(layer), at..at.saturating_add(1))?;
+    let input = head_input(&decode_row(manifest.profile, &rows)?, &model.final_norm, manifest)
         .ok_or(ProveError::Range { layer, position, relation: Relation::Logits })?;
     let unit = power_of_two(input.product_exponent(manifest.head.exponent));
     Ok(head_products(model, &input).into_iter().map(|product| real(product) * unit).collect())

@@ -4,7 +4,7 @@ use assay_commitments::codec::{Malformed, Writer};
 use assay_commitments::manifest::Matrix;
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::decode_row;
-use assay_commitments::trace::{Trace, TraceCommitment, TraceTrees, TreeId};
+use assay_commitments::trace::{RowsError, TraceCommitment, TraceRows, TraceTrees, TreeId};
 use assay_commitments::weights::{Claim, LayerPolynomial, Opening, open};
 use assay_commitments::{LayerIndex, Position};
 use assay_sumcheck::transcript::{Reduction, Transcript};
@@ -36,6 +36,9 @@ pub enum ProveError {
     /// The trace does not reach over the committed positions.
     #[error("the trace ends before the committed positions do")]
     TraceTooShort,
+    /// A row of the trace cannot be read.
+    #[error(transparent)]
+    Rows(#[from] RowsError),
     /// A row of the trace has no canonical form.
     #[error("a row of the trace is not canonical: {0}")]
     Row(#[from] Malformed),
@@ -77,7 +80,7 @@ pub fn prove(
     model: &CommittedModel,
     request: &Request,
     commitment: &TraceCommitment,
-    trace: &Trace,
+    trace: &dyn TraceRows,
     nonce: Option<&Nonce>,
 ) -> Result<Vec<u8>, ProveError> {
     let statement = Statement { request, commitment, nonce };
@@ -164,13 +167,13 @@ fn opening<'a>(
 pub(crate) struct Source<'a> {
     pub(crate) model: &'a CommittedModel,
     pub(crate) shape: Shape<'a>,
-    pub(crate) trace: &'a Trace,
+    pub(crate) trace: &'a dyn TraceRows,
     pub(crate) trees: TraceTrees,
 }
 
 impl Source<'_> {
-    fn bytes(&self, tree: TreeId, range: std::ops::Range<usize>) -> Result<&[u8], ProveError> {
-        self.trace.rows(tree, range).ok_or(ProveError::TraceTooShort)
+    fn bytes(&self, tree: TreeId, range: std::ops::Range<usize>) -> Result<Vec<u8>, ProveError> {
+        Ok(self.trace.rows(tree, range)?)
     }
 
     fn hashes(&self, tree: TreeId, range: &std::ops::Range<usize>) -> Vec<[u8; 32]> {
@@ -184,7 +187,7 @@ impl Source<'_> {
         let polynomial = &committed.weights.polynomial;
         let row = |tree| {
             let position = index(cell.position.get());
-            self.bytes(tree, position..position + 1).map(<[u8]>::to_vec)
+            self.bytes(tree, position..position + 1)
         };
         let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
         let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
@@ -192,7 +195,7 @@ impl Source<'_> {
             .shape
             .cache_ranges(cell)
             .into_iter()
-            .map(|(group, range)| self.bytes(TreeId::Kv(cell.layer, group), range).map(<[u8]>::to_vec))
+            .map(|(group, range)| self.bytes(TreeId::Kv(cell.layer, group), range))
             .collect::<Result<Vec<_>, _>>()?;
         let ranges = self.shape.cell_ranges(cell);
         let hashes = ranges.iter().flat_map(|(tree, range)| self.hashes(*tree, range)).collect();
@@ -225,7 +228,7 @@ impl Source<'_> {
         let manifest = &self.model.manifest;
         let tree = TreeId::H(self.shape.end());
         let range = index(position.get())..index(position.get()) + 1;
-        let h = self.bytes(tree, range.clone())?.to_vec();
+        let h = self.bytes(tree, range.clone())?;
         let row = decode_row(manifest.profile, &h)?;
         let input = head_input(&row, &self.model.final_norm, manifest).ok_or(ProveError::Range {
             layer: self.shape.end(),
@@ -251,7 +254,7 @@ impl Source<'_> {
         let next = LayerIndex::new(cell.layer.get() + 1);
         let position = index(cell.position.get());
         let committed = self.bytes(TreeId::H(next), position..position + 1)?;
-        let committed = decode_row(self.model.manifest.profile, committed)?;
+        let committed = decode_row(self.model.manifest.profile, &committed)?;
         let number = index(cell.layer.get());
         let layer = layer(&self.model.manifest, &self.model.manifest.layers[number], &self.model.layers[number].small);
         Ok(layer.middle(rows).is_ok_and(|middle| layer.next(&middle, rows) == committed))

@@ -99,7 +99,7 @@ impl SelfAudit {
         let reply = match nonce {
             Some(nonce) if !due => Reply::Settled { nonce },
             nonce => Reply::Challenged {
-                answer: match backend.prove(&request, &commitment, &served, nonce.as_ref()) {
+                answer: match backend.prove(&request, &commitment, &served.trace, nonce.as_ref()) {
                     Ok(proof) => Answer::Proof(sign_proof(&miner, &session, proof)),
                     Err(_) => Answer::Omitted(Omission::Absent),
                 },

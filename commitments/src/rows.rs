@@ -162,6 +162,24 @@ pub fn encode_row(profile: Profile, row: &[f32], out: &mut Vec<u8>) {
     }
 }
 
+/// Adds the encoded row `branch` to `stream`, element by element, each sum rounded as the profile says.
+/// What overflows becomes infinite.
+pub fn add_row(profile: Profile, stream: &mut [u8], branch: &[u8]) {
+    match profile.element() {
+        Element::Bf16 => {
+            let value = |bytes: [u8; 2]| bf16_value(u16::from_le_bytes(bytes));
+            for (sum, branch) in stream.as_chunks_mut::<2>().0.iter_mut().zip(branch.as_chunks::<2>().0) {
+                *sum = bf16_bits(value(*sum) + value(*branch)).to_le_bytes();
+            }
+        }
+        Element::F32 => {
+            for (sum, branch) in stream.as_chunks_mut::<4>().0.iter_mut().zip(branch.as_chunks::<4>().0) {
+                *sum = flush(f32::from_le_bytes(*sum) + f32::from_le_bytes(*branch)).to_le_bytes();
+            }
+        }
+    }
+}
+
 /// The numbers of an encoded row.
 ///
 /// # Errors

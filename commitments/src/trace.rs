@@ -5,13 +5,16 @@
 //! `BLAKE3_keyed(session id, kind, layer, position, group, BLAKE3(row bytes))`: a tree cannot be
 //! relayed to another session, and a prefix that is served again rehashes 32 bytes a row.
 
+mod rows;
+
 use sha3::{Digest, Sha3_256};
 
 use crate::codec::{self, Canonical, Malformed, Reader, Writer};
 use crate::ids::{Hotkey, KvGroup, LayerIndex, ManifestId, Position, SessionId, TokenId};
 use crate::manifest::Architecture;
-use crate::merkle::MerkleTree;
 use crate::rows::Profile;
+
+pub use rows::{RowsError, Trace, TraceDigests, TraceRows, TraceTrees};
 
 /// A tree of the trace, named by what its rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +66,7 @@ pub fn leaf(session: &SessionId, tree: TreeId, position: Position, digest: &[u8;
 /// Which trees a model's trace has, and in which order their roots stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceShape {
+    profile: Profile,
     layers: u32,
     groups: u32,
     hidden_bytes: usize,
@@ -76,6 +80,7 @@ impl TraceShape {
         let bytes =
             |elements: u32| usize::try_from(elements).unwrap_or(usize::MAX).saturating_mul(profile.element_bytes());
         Self {
+            profile,
             layers: architecture.layers,
             groups: architecture.kv_heads,
             hidden_bytes: bytes(architecture.hidden),
@@ -131,95 +136,6 @@ impl TraceShape {
             TreeId::A(_) => self.attention_bytes,
             TreeId::Kv(..) => self.kv_bytes,
         }
-    }
-}
-
-/// The rows of an execution with their digests, as a runtime captures them.
-#[derive(Clone, Debug)]
-pub struct Trace {
-    shape: TraceShape,
-    columns: Vec<Column>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Column {
-    bytes: Vec<u8>,
-    digests: Vec<[u8; 32]>,
-}
-
-impl Trace {
-    /// An empty trace.
-    pub fn new(shape: TraceShape) -> Self {
-        Self { shape, columns: vec![Column::default(); shape.tree_count()] }
-    }
-
-    /// The trace's shape.
-    pub const fn shape(&self) -> &TraceShape {
-        &self.shape
-    }
-
-    /// Positions captured so far: those that every tree has.
-    pub fn positions(&self) -> usize {
-        self.columns.iter().map(|column| column.digests.len()).min().unwrap_or(0)
-    }
-
-    /// Appends the rows of the next positions of `tree`; `bytes` holds whole rows.
-    ///
-    /// # Panics
-    /// When the tree does not exist or the bytes are no whole rows: a bug of the runtime.
-    pub fn push(&mut self, tree: TreeId, bytes: &[u8]) {
-        let size = self.shape.row_bytes(tree);
-        assert!(bytes.len().is_multiple_of(size), "rows of {tree:?} have {size} bytes");
-        let index = self.shape.tree_index(tree).expect("the runtime captures trees of its own model");
-        let column = &mut self.columns[index];
-        column.bytes.extend_from_slice(bytes);
-        column.digests.extend(bytes.chunks_exact(size).map(row_digest));
-    }
-
-    /// The bytes of the rows of `tree` at `positions`, side by side; `None` out of range.
-    pub fn rows(&self, tree: TreeId, positions: std::ops::Range<usize>) -> Option<&[u8]> {
-        let size = self.shape.row_bytes(tree);
-        let column = self.columns.get(self.shape.tree_index(tree)?)?;
-        column.bytes.get(positions.start.checked_mul(size)?..positions.end.checked_mul(size)?)
-    }
-
-    /// Bytes held.
-    pub fn memory(&self) -> usize {
-        self.columns.iter().map(|column| column.bytes.len() + 32 * column.digests.len()).sum()
-    }
-
-    /// The trees over the first `positions` positions in a session.
-    ///
-    /// # Panics
-    /// When fewer positions were captured: a bug of the runtime.
-    pub fn commit(&self, session: &SessionId, positions: usize) -> TraceTrees {
-        let trees = self.shape.trees().zip(&self.columns).map(|(tree, column)| {
-            let leaves = column.digests[..positions]
-                .iter()
-                .zip(0..)
-                .map(|(digest, position)| leaf(session, tree, Position::new(position), digest));
-            MerkleTree::from_leaf_hashes(leaves.collect())
-        });
-        TraceTrees { shape: self.shape, trees: trees.collect() }
-    }
-}
-
-/// The trees of a trace, on the miner's side.
-#[derive(Clone, Debug)]
-pub struct TraceTrees {
-    shape: TraceShape,
-    trees: Vec<MerkleTree>,
-}
-
-impl TraceTrees {
-    /// The roots in their fixed order, each with its leaf count bound beside it.
-    pub fn roots(&self) -> Vec<[u8; 32]> {
-        self.trees.iter().map(MerkleTree::bound_root).collect()
-    }
-
-    /// The tree of that name; `None` if this model has none such.
-    pub fn tree(&self, tree: TreeId) -> Option<&MerkleTree> {
-        self.trees.get(self.shape.tree_index(tree)?)
     }
 }
 

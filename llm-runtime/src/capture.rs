@@ -14,6 +14,7 @@ use crate::error::RunError;
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     trace: Trace,
+    profile: Profile,
     kv_heads: usize,
     head_dim: usize,
     /// Reused between rows.
@@ -21,26 +22,28 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(architecture: &Architecture) -> Self {
+    pub(crate) fn new(architecture: &Architecture, profile: Profile) -> Self {
         Self {
-            trace: Trace::new(TraceShape::new(architecture, Profile::Bf16V1)),
+            trace: Trace::new(TraceShape::new(architecture, profile)),
+            profile,
             kv_heads: architecture.kv_heads as usize,
             head_dim: architecture.head_dim as usize,
             bytes: Vec::new(),
         }
     }
 
-    pub(crate) fn into_trace(self) -> Trace {
+    pub(crate) fn into_trace(mut self) -> Trace {
+        self.trace.seal();
         self.trace
     }
 
     /// Adds whole rows `[n, width]` of `tree`.
     pub(crate) fn rows(&mut self, tree: TreeId, rows: &Tensor) -> Result<(), RunError> {
-        let Self { trace, bytes, .. } = self;
+        let Self { trace, profile, bytes, .. } = self;
         with_values(rows, |values| {
             check_finite(values, || name(tree))?;
             bytes.clear();
-            encode_row(Profile::Bf16V1, values, bytes);
+            encode_row(*profile, values, bytes);
             trace.push(tree, bytes);
             Ok(())
         })
@@ -48,7 +51,7 @@ impl Recorder {
 
     /// Adds turned keys and values `[n, k | v]` of a layer, each group's side by side.
     pub(crate) fn cache_rows(&mut self, layer: LayerIndex, rows: &Tensor) -> Result<(), RunError> {
-        let Self { trace, bytes, kv_heads, head_dim } = self;
+        let Self { trace, profile, bytes, kv_heads, head_dim } = self;
         let keys_width = *kv_heads * *head_dim;
         with_values(rows, |values| {
             check_finite(values, || name(TreeId::Kv(layer, KvGroup::new(0))))?;
@@ -56,8 +59,8 @@ impl Recorder {
                 bytes.clear();
                 for row in values.chunks_exact(2 * keys_width) {
                     let (keys, values) = row.split_at(keys_width);
-                    encode_row(Profile::Bf16V1, &keys[at..at + *head_dim], bytes);
-                    encode_row(Profile::Bf16V1, &values[at..at + *head_dim], bytes);
+                    encode_row(*profile, &keys[at..at + *head_dim], bytes);
+                    encode_row(*profile, &values[at..at + *head_dim], bytes);
                 }
                 trace.push(TreeId::Kv(layer, KvGroup::new(group)), bytes);
             }

@@ -7,13 +7,14 @@
 //!
 //! What stands before this crate is a request, as token ids and a sampler
 //! ([`assay_audit::prompt`], [`assay_audit::sampling`]); what comes after it is the commitment to
-//! the captured rows ([`assay_commitments::trace::Trace::commit`]).
+//! the captured rows ([`assay_commitments::trace::TraceRows::commit`]).
 //!
 //! ```
 //! use std::sync::Arc;
 //!
 //! use assay_commitments::TokenId;
 //! use assay_commitments::rows::Profile;
+//! use assay_commitments::trace::TraceRows;
 //! use assay_llm_runtime::{Model, Session, synthetic};
 //!
 //! let checkpoint = synthetic::checkpoint(&synthetic::Numbers::TINY, 1);
@@ -31,6 +32,7 @@
 //! | [`model`] | weights as candle tensors, and one pass over them |
 //! | [`session`] | one sequence: its cache, its trace |
 //! | [`generation`] | from a prompt to an answer |
+//! | [`retention`] | traces that wait to be proven, in memory or on disk |
 //! | [`quantize`], [`finetune`] | the same model with other weights, for calibration |
 //! | [`synthetic`] | small random models for tests |
 #![deny(unsafe_code)]
@@ -46,6 +48,7 @@ pub mod model;
 pub mod quantize;
 mod quantized;
 mod random;
+pub mod retention;
 pub mod session;
 pub mod synthetic;
 

@@ -33,7 +33,7 @@ impl Session {
     /// [`crate::Profile::F32V1`].
     pub fn new(model: Arc<Model>, capture: bool) -> Self {
         let caches = vec![Cache::new(0, CACHE_BLOCK); model.architecture().layers as usize];
-        let recorder = capture.then(|| Recorder::new(model.architecture()));
+        let recorder = capture.then(|| Recorder::new(model.architecture(), model.profile()));
         Self { model, caches, positions: 0, recorder }
     }
 

@@ -8,7 +8,6 @@ use assay_audit::policy::Policy;
 use assay_audit::request::{Deadlines, Request};
 use assay_commitments::codec;
 use assay_commitments::manifest::Architecture;
-use assay_commitments::trace::TraceShape;
 use assay_commitments::{Epoch, Hotkey};
 use assay_proto::v1::Signed;
 use tonic::Status;
@@ -72,11 +71,6 @@ pub(crate) const fn least_budget_ms(policy: &Policy) -> u32 {
         Policy::Sampled { least_budget_ms, .. } => least_budget_ms,
         Policy::Everything => 0,
     }
-}
-
-/// Bytes of trace that a position takes, digests counted.
-pub(crate) fn trace_bytes_per_position(shape: &TraceShape) -> usize {
-    shape.trees().map(|tree| shape.row_bytes(tree) + 32).sum()
 }
 
 /// Positions that an answer can reach; `None` when the prompt is empty or does not fit the context.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use assay_audit::challenge::Nonce;
 use assay_audit::request::Request;
 use assay_commitments::TokenId;
-use assay_commitments::trace::{FinishReason, Trace, TraceCommitment};
+use assay_commitments::trace::{FinishReason, Trace, TraceCommitment, TraceRows};
 use thiserror::Error;
 
 /// An answer, and all that is needed to commit to it and to prove it.
@@ -61,7 +61,8 @@ pub trait Backend: Send + Sync + 'static {
         honest_commitment(request, served)
     }
 
-    /// Proves what the nonce draws; everything when there is none.
+    /// Proves what the nonce draws; everything when there is none. `trace` is that of the answer, wherever
+    /// it was kept since.
     ///
     /// # Errors
     /// [`ProveError`]: the miner then has nothing to show, which is a failure of its own.
@@ -69,7 +70,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         request: &Request,
         commitment: &TraceCommitment,
-        served: &Served,
+        trace: &dyn TraceRows,
         nonce: Option<&Nonce>,
     ) -> Result<Vec<u8>, ProveError>;
 }

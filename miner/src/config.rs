@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub struct MinerConfig {
     pub subnet: Arc<dyn SubnetView>,
     /// The most that is taken on.
     pub limits: Limits,
+    /// Where traces are written to when memory is short, as far as the limits allow; without a folder they
+    /// stay in memory. What is written lies in files without a name and is gone with the process.
+    pub spill_folder: Option<PathBuf>,
 }
 
 impl fmt::Debug for MinerConfig {
@@ -32,6 +36,7 @@ impl fmt::Debug for MinerConfig {
             .field("keys", &self.keys)
             .field("network", &self.network)
             .field("limits", &self.limits)
+            .field("spill_folder", &self.spill_folder)
             .finish_non_exhaustive()
     }
 }
@@ -51,8 +56,10 @@ pub struct Limits {
     pub proving: usize,
     /// How long an accepted request may wait for its turn to be served.
     pub queue: Duration,
-    /// Bytes of traces kept at a time, counted at the most that each session can reach.
+    /// Bytes of memory for traces at a time, those on their way counted at the most that they can reach.
     pub retained_bytes: usize,
+    /// Bytes of disk for the finished traces that no longer fit; 0 for none.
+    pub spilled_bytes: usize,
     /// Output tokens of a request.
     pub output_tokens: u32,
     /// Distinct layers that an audit can touch, lm_head counted.
@@ -84,6 +91,7 @@ impl Default for Limits {
             proving: 1,
             queue: Duration::from_secs(5),
             retained_bytes: 1 << 30,
+            spilled_bytes: 0,
             output_tokens: 4096,
             distinct_layers: 65,
             cells: 1 << 16,

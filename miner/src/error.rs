@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use assay_audit::verdict::OwnFault;
+use assay_llm_runtime::retention::FolderError;
 use thiserror::Error;
 
 /// Why a miner does not start.
@@ -25,6 +26,9 @@ pub enum MinerError {
     /// A limit under which nothing could be served.
     #[error("the limit `{0}` is 0: nothing could be served; set it to at least 1")]
     Limit(&'static str),
+    /// The folder for traces cannot be written to.
+    #[error(transparent)]
+    SpillFolder(#[from] FolderError),
     /// The reflection service refuses its descriptors: a build that went wrong.
     #[error("the service descriptors cannot be read: {0}; build again")]
     Reflection(#[from] tonic_reflection::server::Error),

@@ -9,7 +9,7 @@ use assay_audit::model::CommittedModel;
 use assay_audit::prompt::prompt_tokens;
 use assay_audit::request::Request;
 use assay_commitments::TokenId;
-use assay_commitments::trace::TraceCommitment;
+use assay_commitments::trace::{TraceCommitment, TraceRows};
 use assay_llm_runtime::{Generate, Model, RunError, generate};
 
 use crate::backend::{Backend, ProveError, ServeError, Served};
@@ -61,10 +61,10 @@ impl Backend for HonestBackend {
         &self,
         request: &Request,
         commitment: &TraceCommitment,
-        served: &Served,
+        trace: &dyn TraceRows,
         nonce: Option<&Nonce>,
     ) -> Result<Vec<u8>, ProveError> {
-        assay_audit::prove::prove(&self.committed, request, commitment, &served.trace, nonce)
+        assay_audit::prove::prove(&self.committed, request, commitment, trace, nonce)
             .map_err(|error| ProveError(error.to_string()))
     }
 }

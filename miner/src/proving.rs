@@ -6,10 +6,11 @@ use std::time::Instant;
 use assay_audit::challenge::{Nonce, is_audited, nonce_commitment};
 use assay_audit::request::Request;
 use assay_audit::session::{RefusalReason, SignedBytes, sign_proof};
+use assay_llm_runtime::retention::Held;
 use tracing::{error, info};
 
 use crate::backend::ProveError;
-use crate::retention::{Held, Kept, ProofState};
+use crate::retention::{Kept, ProofState};
 use crate::state::State;
 
 /// What a validator says after a commitment.
@@ -46,9 +47,9 @@ pub(crate) fn check_reveal(request: &Request, digest: &[u8; 32], reveal: Reveal)
 
 /// The session's proof, begun by whoever asks first; `None` when there is none to be had.
 pub(crate) async fn proof(state: &Arc<State>, kept: &Arc<Kept>, nonce: Option<Nonce>) -> Option<Arc<SignedBytes>> {
-    if let Some(held) = kept.take_held() {
+    if let Some(trace) = kept.take_trace() {
         // A task of its own: the proof goes on when the stream breaks that asked for it.
-        tokio::spawn(compute(Arc::clone(state), Arc::clone(kept), held, nonce));
+        tokio::spawn(compute(Arc::clone(state), Arc::clone(kept), trace, nonce));
     }
     let mut proof = kept.proof.subscribe();
     let settled = proof.wait_for(|proof| !matches!(proof, ProofState::Pending)).await.ok()?;
@@ -58,16 +59,16 @@ pub(crate) async fn proof(state: &Arc<State>, kept: &Arc<Kept>, nonce: Option<No
     }
 }
 
-async fn compute(state: Arc<State>, kept: Arc<Kept>, held: Held, nonce: Option<Nonce>) {
+async fn compute(state: Arc<State>, kept: Arc<Kept>, trace: Held, nonce: Option<Nonce>) {
     let Ok(slot) = Arc::clone(&state.proving).acquire_owned().await else { return };
     let work = {
         let (state, kept) = (Arc::clone(&state), Arc::clone(&kept));
         move || {
             let begun = Instant::now();
-            let proof = state.backend.prove(&kept.request, &kept.commitment, &held.served, nonce.as_ref());
+            let proof = state.backend.prove(&kept.request, &kept.commitment, &trace, nonce.as_ref());
             let spent = begun.elapsed();
             kept.permit.charge(spent);
-            drop(held.room);
+            drop(trace);
             drop(slot);
             (proof.map(|proof| sign_proof(&state.config.keys, &kept.session, proof)), spent)
         }

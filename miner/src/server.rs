@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_audit::request::MAX_REQUEST_BYTES;
+use assay_llm_runtime::retention::{Budget, TraceStore, Usage};
 use assay_proto::v1::miner_server::MinerServer;
 use assay_proto::{ENVELOPE_BYTES, FILE_DESCRIPTOR_SET};
 use tokio::net::TcpListener;
@@ -43,13 +44,15 @@ pub struct RunningMiner {
     drain: Duration,
     health: HealthReporter,
     server: JoinHandle<()>,
+    traces: TraceStore,
 }
 
 impl Miner {
     /// Listens and serves.
     ///
     /// # Errors
-    /// [`MinerError`]: the address is taken, or the limits serve nothing.
+    /// [`MinerError`]: the address is taken, the folder for traces cannot be written to, or the limits
+    /// serve nothing.
     pub async fn start(
         config: MinerConfig,
         published: Published,
@@ -57,6 +60,11 @@ impl Miner {
     ) -> Result<RunningMiner, MinerError> {
         let (address, limits) = (config.listen, config.limits);
         check(&limits)?;
+        let traces = TraceStore::new(Budget {
+            memory_bytes: limits.retained_bytes,
+            disk_bytes: limits.spilled_bytes,
+            folder: config.spill_folder.clone(),
+        })?;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -65,7 +73,7 @@ impl Miner {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let local_addr = listener.local_addr().map_err(listen)?;
 
-        let state = State::new(config, published, Arc::new(backend));
+        let state = State::new(config, published, Arc::new(backend), traces.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<MinerServer<Service>>().await;
         let service = MinerServer::new(Service::new(Arc::clone(&state)))
@@ -95,7 +103,15 @@ impl Miner {
         });
         tokio::spawn(purge(Arc::clone(&state)));
         info!(%local_addr, hotkey = %state.hotkey, manifest = %state.published.id(), "serving");
-        Ok(RunningMiner { local_addr, draining, closing: closing.drop_guard(), drain: limits.drain, health, server })
+        Ok(RunningMiner {
+            local_addr,
+            draining,
+            closing: closing.drop_guard(),
+            drain: limits.drain,
+            health,
+            server,
+            traces,
+        })
     }
 }
 
@@ -103,6 +119,11 @@ impl RunningMiner {
     /// Where it listens.
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// What the kept traces take.
+    pub fn trace_usage(&self) -> Usage {
+        self.traces.usage()
     }
 
     /// Takes no new requests, finishes those that are open within the limit for that, and stops.

@@ -9,8 +9,9 @@ use assay_audit::request::Request;
 use assay_audit::session::{RefusalReason, SignedBytes, sign_commitment};
 use assay_audit::transcript_file::{Conclusion, Receipt};
 use assay_commitments::codec;
-use assay_commitments::trace::TraceShape;
+use assay_commitments::trace::{Trace, TraceShape};
 use assay_commitments::{SessionId, TokenId};
+use assay_llm_runtime::retention::Room;
 use assay_proto::v1::miner_message::Message as Ours;
 use assay_proto::v1::validator_message::Message as Theirs;
 use assay_proto::v1::{self, MinerMessage, Resume, Signed, Tokens, ValidatorMessage};
@@ -25,7 +26,7 @@ use crate::admission;
 use crate::backend::ServeError;
 use crate::peers::{SessionPermit, Turned};
 use crate::proving::{self, Reveal};
-use crate::retention::{Held, Kept, Room};
+use crate::retention::Kept;
 use crate::state::State;
 
 /// By when a stream must say what it is for.
@@ -155,8 +156,10 @@ where
         let positions = admission::most_positions(prompt_tokens, request.max_tokens, &manifest.architecture)
             .ok_or_else(|| unserved("context length"))?;
         let shape = TraceShape::new(&manifest.architecture, manifest.profile);
-        let bytes = positions.saturating_mul(admission::trace_bytes_per_position(&shape));
-        let room = state.retention.reserve(bytes).ok_or_else(busy)?;
+        let traces = state.traces.clone();
+        // Other traces may have to be written to disk first.
+        let reserved = tokio::task::spawn_blocking(move || traces.reserve(Trace::most_memory(&shape, positions)));
+        let room = reserved.await.ok().flatten().ok_or_else(busy)?;
         Ok(Admitted { request, session, permit, slot, room })
     }
 
@@ -179,7 +182,8 @@ where
             let commitment = state.backend.commit(&request, &served);
             let signed = sign_commitment(&state.config.keys, &commitment);
             drop(slot);
-            let kept = Arc::new(Kept::new(request, commitment, permit, Held { served, room }));
+            let trace = state.traces.keep(served.trace, room);
+            let kept = Arc::new(Kept::new(request, commitment, permit, trace));
             // Kept before it is sent: the answer may come on another stream.
             state.retention.keep(Arc::clone(&kept));
             Ok::<_, ServeError>((kept, signed))

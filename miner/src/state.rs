@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use assay_audit::session::{Refusal, RefusalReason, SignedBytes};
 use assay_commitments::{Hotkey, SessionId};
+use assay_llm_runtime::retention::TraceStore;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,7 @@ pub(crate) struct State {
     pub(crate) serving: Arc<Semaphore>,
     pub(crate) proving: Arc<Semaphore>,
     pub(crate) retention: Retention,
+    pub(crate) traces: TraceStore,
     /// No new work any more.
     pub(crate) draining: CancellationToken,
     /// No work at all any more.
@@ -32,7 +34,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(config: MinerConfig, published: Published, backend: Arc<dyn Backend>) -> Arc<Self> {
+    pub(crate) fn new(
+        config: MinerConfig,
+        published: Published,
+        backend: Arc<dyn Backend>,
+        traces: TraceStore,
+    ) -> Arc<Self> {
         let limits = config.limits;
         Arc::new(Self {
             hotkey: config.keys.hotkey(),
@@ -43,7 +50,8 @@ impl State {
             peers: Arc::default(),
             serving: Arc::new(Semaphore::new(limits.serving)),
             proving: Arc::new(Semaphore::new(limits.proving)),
-            retention: Retention::new(limits.retained_bytes),
+            retention: Retention::default(),
+            traces,
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         })

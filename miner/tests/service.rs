@@ -19,7 +19,7 @@ use assay_audit::transcript_file::{Measurements, Receipt};
 use assay_audit::verdict::Verdict;
 use assay_commitments::codec;
 use assay_commitments::rows::Profile;
-use assay_commitments::trace::TraceCommitment;
+use assay_commitments::trace::{Trace, TraceCommitment, TraceRows, TraceShape};
 use assay_commitments::{Epoch, ManifestId, TokenId};
 use assay_llm_runtime::Model;
 use assay_llm_runtime::synthetic::{self, Numbers};
@@ -88,15 +88,23 @@ struct Bench {
     manifest: ManifestId,
 }
 
-async fn start(limits: Limits, backend: impl FnOnce(HonestBackend) -> Box<dyn Backend>) -> Bench {
-    let (honest, published) = model();
-    let config = MinerConfig {
+fn config(limits: Limits) -> MinerConfig {
+    MinerConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         keys: miner_keys(),
         network: NETWORK,
         subnet: subnet(),
         limits,
-    };
+        spill_folder: None,
+    }
+}
+
+async fn start(limits: Limits, backend: impl FnOnce(HonestBackend) -> Box<dyn Backend>) -> Bench {
+    start_as(config(limits), backend).await
+}
+
+async fn start_as(config: MinerConfig, backend: impl FnOnce(HonestBackend) -> Box<dyn Backend>) -> Bench {
+    let (honest, published) = model();
     let manifest = published.id();
     let miner = Miner::start(config, published, Boxed(backend(honest))).await.unwrap();
     Bench { miner, manifest }
@@ -121,10 +129,10 @@ impl Backend for Boxed {
         &self,
         request: &Request,
         commitment: &TraceCommitment,
-        served: &Served,
+        trace: &dyn TraceRows,
         nonce: Option<&Nonce>,
     ) -> Result<Vec<u8>, ProveError> {
-        self.0.prove(request, commitment, served, nonce)
+        self.0.prove(request, commitment, trace, nonce)
     }
 }
 
@@ -145,10 +153,10 @@ impl Backend for Slow {
         &self,
         request: &Request,
         commitment: &TraceCommitment,
-        served: &Served,
+        trace: &dyn TraceRows,
         nonce: Option<&Nonce>,
     ) -> Result<Vec<u8>, ProveError> {
-        self.0.prove(request, commitment, served, nonce)
+        self.0.prove(request, commitment, trace, nonce)
     }
 }
 
@@ -398,6 +406,49 @@ async fn a_full_miner_is_busy_and_loses_nothing() {
     assert_eq!(bench.refused(&bench.request(1, AuditRate::Always)).await, RefusalReason::Busy);
 }
 
+/// Memory holds the trace of one session on its way, and what stays in memory of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_beyond_the_memory_wait_on_disk_and_are_proven_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (honest, _) = model();
+    let manifest = &honest.committed.manifest;
+    let shape = TraceShape::new(&manifest.architecture, manifest.profile);
+    let most = Trace::most_memory(&shape, "to be or not".len() + 6);
+    let digests = 32 * shape.tree_count() * ("to be or not".len() + 5);
+    let limits = Limits { retained_bytes: most + 4 * digests, spilled_bytes: 1 << 20, ..Limits::default() };
+    let config = MinerConfig { spill_folder: Some(folder.path().to_owned()), ..config(limits) };
+    let bench = start_as(config, |honest| Box::new(honest)).await;
+    let mut open = vec![];
+    for counter in 0..5 {
+        let mut line = bench.ask(&bench.request(counter, AuditRate::Always)).await;
+        let commitment = line.commitment().await;
+        open.push((counter, line, commitment));
+    }
+    let usage = bench.miner.trace_usage();
+    assert!(usage.spilled == 4 && usage.memory_bytes <= limits.retained_bytes, "{usage:?}");
+    for (counter, mut line, commitment) in open {
+        line.challenge(Bench::nonce(counter)).await;
+        let proof = line.proof().await;
+        let request = bench.request(counter, AuditRate::Always);
+        // The proof is the one that a trace in memory gives.
+        let served = honest.serve(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+        let nonce = Bench::nonce(counter);
+        assert!(honest.prove(&request, &commitment, &served.trace, Some(&nonce)).unwrap() == proof);
+        line.receipt(&request).await;
+    }
+    let usage = bench.miner.trace_usage();
+    assert_eq!((usage.memory_bytes, usage.disk_bytes), (0, 0));
+}
+
+#[tokio::test]
+async fn a_folder_for_traces_that_is_none_is_told_at_the_start() {
+    let (honest, published) = model();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let config = MinerConfig { spill_folder: Some(file.path().to_owned()), ..config(Limits::default()) };
+    let error = Miner::start(config, published, honest).await.unwrap_err();
+    assert!(matches!(error, MinerError::SpillFolder(_)), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spent_budget_is_refused_but_never_below_the_policys_least() {
     let bench = honest(Limits { proof_ms_per_epoch: 1, ..Limits::default() }).await;
@@ -472,13 +523,7 @@ async fn health_and_reflection_tell_of_the_service() {
 #[tokio::test]
 async fn a_limit_that_serves_nothing_is_named() {
     let (honest, published) = model();
-    let config = MinerConfig {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        keys: miner_keys(),
-        network: NETWORK,
-        subnet: subnet(),
-        limits: Limits { proving: 0, ..Limits::default() },
-    };
-    let error = Miner::start(config, published, honest).await.unwrap_err();
+    let limits = Limits { proving: 0, ..Limits::default() };
+    let error = Miner::start(config(limits), published, honest).await.unwrap_err();
     assert!(matches!(error, MinerError::Limit("proving")), "{error}");
 }

@@ -17,7 +17,7 @@ use assay_audit::transcript_file::TranscriptFile;
 use assay_audit::verdict::Verdict;
 use assay_chain::{Chain, Devnet, Genesis, GenesisHash, NetUid, Parameters, Rao};
 use assay_commitments::rows::Profile;
-use assay_commitments::trace::TraceCommitment;
+use assay_commitments::trace::{TraceCommitment, TraceRows};
 use assay_commitments::{Epoch, ManifestId, TokenId};
 use assay_llm_runtime::Model;
 use assay_llm_runtime::synthetic::{self, Numbers};
@@ -105,6 +105,7 @@ impl World {
             network: NETWORK,
             subnet: self.subnet.clone(),
             limits: Limits { drain: Duration::from_secs(5), ..Limits::default() },
+            spill_folder: None,
         }
     }
 
@@ -156,10 +157,10 @@ impl Backend for Cheat {
         &self,
         request: &Request,
         commitment: &TraceCommitment,
-        served: &Served,
+        trace: &dyn TraceRows,
         nonce: Option<&Nonce>,
     ) -> Result<Vec<u8>, ProveError> {
-        (self.proof)(self.honest.prove(request, commitment, served, nonce)?)
+        (self.proof)(self.honest.prove(request, commitment, trace, nonce)?)
     }
 }
 

@@ -15,7 +15,7 @@ use assay_audit::tolerance::Tolerance;
 use assay_audit::verdict::Margin;
 use assay_commitments::manifest::Matrix;
 use assay_commitments::rows::Profile;
-use assay_commitments::trace::Trace;
+use assay_commitments::trace::{Trace, TraceRows};
 use assay_commitments::{Position, TokenId};
 use assay_llm_runtime::quantize::{self, Format};
 use assay_llm_runtime::{Generate, Model, Session, generate};

@@ -17,7 +17,7 @@ use assay_commitments::TokenId;
 use assay_commitments::codec;
 use assay_commitments::manifest::Matrix;
 use assay_commitments::rows::Profile;
-use assay_commitments::trace::TraceCommitment;
+use assay_commitments::trace::{TraceCommitment, TraceRows};
 use assay_llm_runtime::quantize::{self, Format};
 use assay_llm_runtime::{Model, RunError, finetune};
 use assay_miner::{Backend, HonestBackend, ProveError, ServeError, Served};
@@ -269,10 +269,10 @@ impl Backend for Player {
         &self,
         request: &Request,
         commitment: &TraceCommitment,
-        served: &Served,
+        trace: &dyn TraceRows,
         nonce: Option<&Nonce>,
     ) -> Result<Vec<u8>, ProveError> {
-        let honestly = || self.honest.prove(request, commitment, served, nonce);
+        let honestly = || self.honest.prove(request, commitment, trace, nonce);
         match self.behaviour {
             Behaviour::ZeroProof => honestly().map(|proof| vec![0; proof.len()]),
             Behaviour::FallsSilent => {

@@ -120,6 +120,7 @@ impl Stage {
                 network: Network { genesis: *genesis.as_bytes(), netuid: NETUID },
                 subnet: Arc::clone(&subnet) as Arc<dyn SubnetView>,
                 limits: Limits::default(),
+                spill_folder: None,
             };
             let running = Miner::start(config, published.clone(), models.backend(role.behaviour, &epoch))
                 .await

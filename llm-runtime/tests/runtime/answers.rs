@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use assay_audit::sampling::{Sampling, sample};
 use assay_commitments::rows::Profile;
-use assay_commitments::trace::FinishReason;
+use assay_commitments::trace::{FinishReason, TraceRows};
 use assay_commitments::{Position, TokenId};
 use assay_llm_runtime::synthetic::{self, Numbers};
 use assay_llm_runtime::{Checkpoint, Generate, Generation, RunError, Session, generate};

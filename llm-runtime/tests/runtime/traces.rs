@@ -6,7 +6,7 @@ use std::sync::Arc;
 use assay_audit::sampling::Sampling;
 use assay_commitments::manifest::Architecture;
 use assay_commitments::rows::{Profile, decode_row, encode_row, round_bf16};
-use assay_commitments::trace::{Trace, TraceShape, TreeId};
+use assay_commitments::trace::{Trace, TraceRows, TraceShape, TreeId};
 use assay_commitments::{KvGroup, LayerIndex, TokenId};
 use assay_llm_runtime::synthetic::{self, Numbers};
 use assay_llm_runtime::{Checkpoint, Generate, Model, RunError, Session, generate};
@@ -30,7 +30,7 @@ fn trace(model: &Arc<Model>, tokens: &[TokenId], first: usize) -> Trace {
 }
 
 fn row(trace: &Trace, tree: TreeId, position: usize) -> Vec<f64> {
-    decode_row(Profile::Bf16V1, trace.rows(tree, position..position + 1).unwrap()).unwrap()
+    decode_row(Profile::Bf16V1, &trace.rows(tree, position..position + 1).unwrap()).unwrap()
 }
 
 #[test]
@@ -58,11 +58,11 @@ fn every_tree_has_a_row_for_every_position_run() {
     let checkpoint = tiny();
     let trace = trace(&model(&checkpoint, Profile::Bf16V1), &tokens(&checkpoint, 12), 7);
     let shape = TraceShape::new(&checkpoint.architecture, Profile::Bf16V1);
-    assert_eq!((trace.shape(), trace.positions()), (&shape, 12));
+    assert_eq!((trace.shape(), trace.positions()), (shape, 12));
     for tree in shape.trees() {
-        let rows = trace.rows(tree, 0..12).unwrap_or_else(|| panic!("{tree:?}"));
-        assert!(decode_row(Profile::Bf16V1, rows).is_ok(), "{tree:?} is canonical");
-        assert!(trace.rows(tree, 0..13).is_none(), "{tree:?} has no more");
+        let rows = trace.rows(tree, 0..12).unwrap_or_else(|error| panic!("{tree:?}: {error}"));
+        assert!(decode_row(Profile::Bf16V1, &rows).is_ok(), "{tree:?} is canonical");
+        assert!(trace.rows(tree, 0..13).is_err(), "{tree:?} has no more");
     }
 }
 
@@ -78,7 +78,7 @@ fn the_stream_starts_with_embeddings_and_is_the_running_rounded_sum() {
         let mut embedding = Vec::new();
         let table = &checkpoint.tensors.embeddings;
         encode_row(Profile::Bf16V1, &table[token.get() as usize * hidden..][..hidden], &mut embedding);
-        assert_eq!(trace.rows(TreeId::H(LayerIndex::new(0)), position..position + 1), Some(embedding.as_slice()));
+        assert_eq!(trace.rows(TreeId::H(LayerIndex::new(0)), position..position + 1), Ok(embedding));
         for layer in (0..layers).map(LayerIndex::new) {
             let branches = stream(TreeId::O(layer), position).into_iter().zip(stream(TreeId::M(layer), position));
             let sums: Vec<f32> = stream(TreeId::H(layer), position)
