@@ -14,7 +14,7 @@ use tempfile::TempDir;
 #[derive(Deserialize)]
 struct Cases {
     templates: Vec<Template>,
-    texts: Vec<Text>,
+    texts: Vec<Plain>,
     ids: Vec<Ids>,
     different: Vec<Different>,
 }
@@ -48,7 +48,7 @@ enum Outcome {
 }
 
 #[derive(Deserialize)]
-struct Text {
+struct Plain {
     tokenizer: String,
     text: String,
     tokens: Vec<u32>,
@@ -136,7 +136,7 @@ fn chats_render_to_the_same_text_and_tokens() {
 #[test]
 fn texts_become_the_same_tokens_and_come_back_as_the_same_text() {
     let mut differences = Vec::new();
-    for Text { tokenizer: name, text, tokens, decoded } in cases().texts {
+    for Plain { tokenizer: name, text, tokens, decoded } in cases().texts {
         let tokenizer = tokenizer(&name);
         let prompt = prompt_tokens(&Prompt::Text(text.clone()), &tokenizer, None).unwrap();
         if prompt != ids(&tokens) {
