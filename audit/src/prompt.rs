@@ -368,7 +368,8 @@ impl ChatTemplate {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(PromptError::Template("it is too long".to_owned()));
         }
-        let source = without_generation_tags(source);
+        // The lines of a template end as its author's system ends them, those of its text do not.
+        let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
         let mut environment = metered::environment();
         environment.add_function("raise_exception", |message: String| -> Result<(), minijinja::Error> {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
@@ -388,7 +389,8 @@ impl ChatTemplate {
         if messages.len() > MAX_MESSAGES || bytes.fold(0, usize::saturating_add) > MAX_PROMPT_BYTES {
             return Err(PromptError::Render("there are too many of them".to_owned()));
         }
-        let root = context! { messages, add_generation_prompt => true };
+        // Templates take what is absent here for what is not supported by whoever calls them.
+        let root = context! { messages, tools => (), documents => (), add_generation_prompt => true };
         let text = guarded(|| metered::render(&self.environment, &self.source, root))
             .map_err(|text| PromptError::Render(text.to_owned()))?
             .map_err(|error| {
@@ -667,6 +669,17 @@ pub(crate) mod tests {
         let template = ChatTemplate::from_bytes(source).unwrap();
         let text = template.render(&[message("system", " be kind "), message("user", "hi")]).unwrap();
         assert_eq!(text, "<s>[be kind](hi)<a>");
+    }
+
+    #[test]
+    fn a_template_renders_the_same_whatever_ends_its_lines() {
+        let render =
+            |source: &str| ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[message("user", "a\r\nb")]);
+        let source = "x\n{% if true %}\ny\n{% endif %}\n{{ messages[0].content ~ 'l\nm' }}\n";
+        assert_eq!(render(source).unwrap(), "x\ny\na\r\nbl\nm");
+        for end in ["\r\n", "\r"] {
+            assert_eq!(render(&source.replace('\n', end)), render(source));
+        }
     }
 
     #[test]

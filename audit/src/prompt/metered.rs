@@ -16,12 +16,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, Vm, WhitespaceConfig, make_string_output, parse};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Object, Rest, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context, filters};
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
 
 use crate::num::long;
 
@@ -133,6 +136,10 @@ fn concatenate(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Err
 
 fn slice(state: &State<'_, '_>, a: &Value, start: &Value, stop: &Value, step: &Value) -> Result<Value, Error> {
     charge(state, own_size(a))?;
+    // The engine breaks off when it reads an empty text backwards.
+    if a.len() == Some(0) {
+        return Ok(a.clone());
+    }
     plainly("a[start:stop:step]", context! { a, start, stop, step })
 }
 
@@ -167,6 +174,32 @@ fn multiplied(name: &str, args: &[Value]) -> u64 {
     }
 }
 
+/// JSON as Python's `json.dumps` spaces it, for which templates are written: a space after commas and
+/// colons, and no character escaped that JSON allows. The engine's own filter has neither.
+fn to_json(value: &Value) -> Result<String, Error> {
+    struct Spaced;
+    impl Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+            writer.write_all(if first { b"" } else { b", " })
+        }
+
+        fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+            self.begin_array_value(writer, first)
+        }
+
+        fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+            writer.write_all(b": ")
+        }
+    }
+    let failed = |error: &dyn std::fmt::Display| Error::new(ErrorKind::BadSerialization, error.to_string());
+    if value.is_undefined() {
+        return Err(failed(&"undefined has no JSON"));
+    }
+    let mut out = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut out, Spaced)).map_err(|error| failed(&error))?;
+    String::from_utf8(out).map_err(|error| failed(&error))
+}
+
 /// The filters of a template; those that read their argument as text, or compare its parts, are marked.
 fn filter_table() -> Vec<(&'static str, bool, Value)> {
     vec![
@@ -181,7 +214,7 @@ fn filter_table() -> Vec<(&'static str, bool, Value)> {
         ("lines", true, Value::from_function(filters::lines)),
         ("string", true, Value::from_function(filters::string)),
         ("safe", true, Value::from_function(filters::safe)),
-        ("tojson", true, Value::from_function(filters::tojson)),
+        ("tojson", true, Value::from_function(to_json)),
         ("length", false, Value::from_function(filters::length)),
         ("count", false, Value::from_function(filters::length)),
         ("list", false, Value::from_function(filters::list)),
@@ -269,7 +302,13 @@ pub(super) fn environment() -> Environment<'static> {
         charge(state, all.iter().map(size).fold(multiplied(method, &all), u64::saturating_add))?;
         let made = minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)?;
         charge(state, made_size(&made))?;
-        Ok(made)
+        // The library counts bytes, Python characters.
+        Ok(match (method, value.as_str(), made.as_usize()) {
+            ("find" | "rfind", Some(text), Some(bytes)) => {
+                Value::from(text.get(..bytes).map_or(0, |before| before.chars().count()))
+            }
+            _ => made,
+        })
     });
     environment.set_formatter(|out, state, value| {
         charge(state, text_size(value))?;

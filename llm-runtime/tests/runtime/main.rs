@@ -4,6 +4,7 @@
 mod answers;
 mod differential;
 mod folders;
+mod prompts;
 mod traces;
 
 use std::path::PathBuf;
