@@ -9,7 +9,7 @@ use candle_nn::kv_cache::Cache;
 
 use crate::capture::Recorder;
 use crate::error::RunError;
-use crate::kernels::{Add, Attention, GatedSilu, RmsNorm, Rotate, Round, product};
+use crate::kernels::{Add, Attention, GatedSilu, RmsNorm, Rotate, Round, Weights, product};
 use crate::numerics::Numerics;
 
 /// Weights of a layer, matrices as `[outputs, inputs]`. Those that share an input are stacked to one:
@@ -19,13 +19,13 @@ pub(crate) struct Block {
     input_norm: Tensor,
     post_norm: Tensor,
     /// `[q | k | v, hidden]`.
-    qkv: Tensor,
+    qkv: Weights,
     /// `[hidden, q]`.
-    output: Tensor,
+    output: Weights,
     /// `[gate | up, hidden]`.
-    gate_up: Tensor,
+    gate_up: Weights,
     /// `[hidden, ffn]`.
-    down: Tensor,
+    down: Weights,
 }
 
 /// What all layers of a pass share.
@@ -44,7 +44,7 @@ impl Pass {
     }
 
     /// A product, rounded.
-    fn linear(&self, x: &Tensor, weights: &Tensor) -> candle_core::Result<Tensor> {
+    fn linear(&self, x: &Tensor, weights: &Weights) -> candle_core::Result<Tensor> {
         let products = product(x, weights)?;
         products.inplace_op1(&Round(self.numerics()))?;
         Ok(products)
@@ -63,7 +63,7 @@ impl Block {
         let stacked = |matrices: &[Matrix]| {
             let parts: Vec<&[f32]> =
                 matrices.iter().map(|matrix| tensors.matrices[matrix.index()].as_slice()).collect();
-            matrix(&parts.concat(), architecture.shape(matrices[0]).inputs as usize)
+            matrix(&parts.concat(), architecture.shape(matrices[0]).inputs as usize).map(Weights::F32)
         };
         Ok(Self {
             input_norm: norm("input norm", &tensors.input_norm)?,

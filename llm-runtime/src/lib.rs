@@ -34,6 +34,7 @@
 //! | [`synthetic`] | small random models for tests |
 #![deny(unsafe_code)]
 
+mod bandwidth;
 mod block;
 mod capture;
 pub mod checkpoint;
@@ -48,6 +49,7 @@ mod random;
 pub mod session;
 pub mod synthetic;
 
+pub use bandwidth::read_bandwidth;
 pub use checkpoint::{Checkpoint, CheckpointError, ModelFolder};
 pub use error::RunError;
 pub use generation::{Generate, Generation, generate};

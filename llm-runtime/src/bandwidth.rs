@@ -1,0 +1,62 @@
+//! How fast this machine reads memory: what bounds a decode, which reads every weight once a token.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Larger than most last caches.
+const BUFFER: usize = 1 << 30;
+/// What is timed at once, and what a thread reads at a time.
+const PIECE: usize = 1 << 25;
+const PART: usize = 1 << 20;
+const PASSES: usize = 5;
+
+/// Bytes a second that all threads together read from memory: passes over 1 GiB, of which each piece's
+/// best time counts.
+#[expect(clippy::cast_precision_loss, reason = "a size below 2^53")]
+pub fn read_bandwidth() -> f64 {
+    let buffer = vec![1_u64; BUFFER / size_of::<u64>()];
+    let mut best = [f64::INFINITY; BUFFER / PIECE];
+    for _ in 0..PASSES {
+        for (piece, best) in buffer.chunks(PIECE / size_of::<u64>()).zip(&mut best) {
+            let begin = Instant::now();
+            let parts = piece.par_chunks(PART / size_of::<u64>());
+            black_box(parts.map(|part| Arch::new().dispatch(Sum(part))).reduce(|| 0, u64::wrapping_add));
+            *best = best.min(begin.elapsed().as_secs_f64());
+        }
+    }
+    BUFFER as f64 / best.iter().sum::<f64>()
+}
+
+/// The sum of all words, compiled for the widest vectors.
+struct Sum<'a>(&'a [u64]);
+
+impl WithSimd for Sum<'_> {
+    type Output = u64;
+
+    #[expect(clippy::inline_always, reason = "only what is inlined is compiled for the instructions found at run time")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> u64 {
+        let mut lanes = [0_u64; 64];
+        let (chunks, rest) = self.0.as_chunks::<64>();
+        for chunk in chunks {
+            for (lane, word) in lanes.iter_mut().zip(chunk) {
+                *lane = lane.wrapping_add(*word);
+            }
+        }
+        lanes.iter().chain(rest).fold(0, |sum, word| sum.wrapping_add(*word))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sum_counts_every_word() {
+        let words: Vec<u64> = (0..1000).collect();
+        assert_eq!(Arch::new().dispatch(Sum(&words)), 499_500);
+    }
+}
