@@ -61,9 +61,12 @@ impl Block {
             check_size(name, values, shape.inputs as usize * shape.outputs as usize)?;
         }
         let stacked = |matrices: &[Matrix]| {
-            let parts: Vec<&[f32]> =
-                matrices.iter().map(|matrix| tensors.matrices[matrix.index()].as_slice()).collect();
-            matrix(&parts.concat(), architecture.shape(matrices[0]).inputs as usize).map(Weights::F32)
+            let parts = matrices.iter().map(|matrix| {
+                let shape = architecture.shape(*matrix);
+                let shape = [shape.outputs as usize, shape.inputs as usize];
+                Weights::f32(&tensors.matrices[matrix.index()], shape)
+            });
+            Weights::stack(&parts.collect::<Result<Vec<_>, _>>()?)
         };
         Ok(Self {
             input_norm: norm("input norm", &tensors.input_norm)?,

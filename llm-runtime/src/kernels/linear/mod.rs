@@ -154,15 +154,12 @@ impl CustomOp2 for Product {
     ) -> Result<(CpuStorage, Shape)> {
         let rows = elements(rows, rows_layout)?;
         let (outputs, inputs) = values_layout.shape().dims2()?;
-        match values {
-            CpuStorage::BF16(_) => {
-                let values = elements::<bf16>(values, values_layout)?.reinterpret_cast();
-                run(self.0, rows, outputs, Matrix { values, inputs, scales: &[], group: inputs })
-            }
-            _ => {
-                let values = elements::<f32>(values, values_layout)?;
-                run(self.0, rows, outputs, Matrix { values, inputs, scales: &[], group: inputs })
-            }
+        if let CpuStorage::BF16(_) = values {
+            let values = elements::<bf16>(values, values_layout)?.reinterpret_cast();
+            Ok(run(self.0, rows, outputs, Matrix { values, inputs, scales: &[], group: inputs }))
+        } else {
+            let values = elements::<f32>(values, values_layout)?;
+            Ok(run(self.0, rows, outputs, Matrix { values, inputs, scales: &[], group: inputs }))
         }
     }
 }
@@ -190,7 +187,7 @@ impl CustomOp3 for ScaledProduct {
         let (outputs, inputs) = values_layout.shape().dims2()?;
         let values = elements::<u8>(values, values_layout)?;
         let scales = elements(scales, scales_layout)?;
-        run(self.instructions, rows, outputs, Matrix { values, inputs, scales, group: self.group })
+        Ok(run(self.instructions, rows, outputs, Matrix { values, inputs, scales, group: self.group }))
     }
 }
 
@@ -208,7 +205,7 @@ fn run<E: Element>(
     rows: &[f32],
     outputs: usize,
     matrix: Matrix<'_, E>,
-) -> Result<(CpuStorage, Shape)> {
+) -> (CpuStorage, Shape) {
     let count = rows.len() / matrix.inputs;
     let mut out = vec![0.0; count * outputs];
     if count > 0 {
@@ -228,5 +225,5 @@ fn run<E: Element>(
             shares.into_par_iter().for_each(|share| instructions.run(share));
         }
     }
-    Ok((CpuStorage::F32(out), Shape::from((count, outputs))))
+    (CpuStorage::F32(out), Shape::from((count, outputs)))
 }

@@ -73,9 +73,14 @@ impl<'a, E: Element> Matrix<'a, E> {
         &self.values[output * self.inputs..][inputs]
     }
 
+    /// A row's scales for the groups from input `start` on.
     #[inline(always)]
-    fn scale(&self, output: usize, group: usize) -> f32 {
-        self.scales[output * self.inputs.div_ceil(self.group) + group]
+    fn row_scales(&self, output: usize, start: usize) -> &'a [f32] {
+        if !E::SCALED {
+            return &[];
+        }
+        let groups = self.inputs.div_ceil(self.group);
+        &self.scales[output * groups..][start / self.group..groups]
     }
 
     /// Inputs of a panel: whole groups.
@@ -144,11 +149,11 @@ impl<L: Lanes, const OUTPUTS: usize> Weights<L, OUTPUTS> for &[[Vector; OUTPUTS]
 /// As they are stored.
 impl<L: Lanes, E: Element, const OUTPUTS: usize> Weights<L, OUTPUTS> for [&[[E; LANES]]; OUTPUTS] {
     #[inline(always)]
-    fn part(self, steps: Range<usize>) -> Self {
-        self.map(
-            #[inline(always)]
-            |row| &row[steps.start..steps.end],
-        )
+    fn part(mut self, steps: Range<usize>) -> Self {
+        for row in &mut self {
+            *row = &row[steps.start..steps.end];
+        }
+        self
     }
     #[inline(always)]
     fn get(self, lanes: L, step: usize, output: usize) -> L::V {
@@ -170,13 +175,13 @@ fn add_products<L: Lanes, const ROWS: usize, const OUTPUTS: usize>(
     let weights = weights.part(0..x.len());
     for (step, x) in x.iter().enumerate() {
         let mut factors = [lanes.splat(0.0); ROWS];
-        for row in 0..ROWS {
-            factors[row] = lanes.load(&x[row].0);
+        for (factor, x) in factors.iter_mut().zip(x) {
+            *factor = lanes.load(&x.0);
         }
         for output in 0..OUTPUTS {
             let weight = weights.get(lanes, step, output);
-            for row in 0..ROWS {
-                sums[row][output] = lanes.mul_add(factors[row], weight, sums[row][output]);
+            for (sums, factor) in sums.iter_mut().zip(factors) {
+                sums[output] = lanes.mul_add(factor, weight, sums[output]);
             }
         }
     }
@@ -212,12 +217,20 @@ impl<E: Element> Task for Share<'_, '_, E> {
     }
 }
 
-impl<E: Element> Share<'_, '_, E> {
+impl<'a, E: Element> Share<'a, '_, E> {
     /// The outputs that a tile from `first` on computes: where there are none left, the last again.
     #[inline(always)]
     fn outputs<const OUTPUTS: usize>(&self, first: usize) -> [usize; OUTPUTS] {
         let last = self.out[0].len() - 1;
         std::array::from_fn(|index| self.start + (first + index).min(last))
+    }
+
+    /// The scales of a tile's outputs for the groups from input `start` on.
+    #[inline(always)]
+    fn scales<const OUTPUTS: usize>(&self, outputs: &[usize; OUTPUTS], start: usize) -> [&'a [f32]; OUTPUTS] {
+        let mut scales: [&[f32]; OUTPUTS] = [&[]; OUTPUTS];
+        scales.iter_mut().zip(outputs).for_each(|(scales, output)| *scales = self.matrix.row_scales(*output, start));
+        scales
     }
 
     /// One tile of rows: weights are widened on their way from memory.
@@ -227,12 +240,12 @@ impl<E: Element> Share<'_, '_, E> {
         let x = self.rows.tile::<ROWS>(0, 0..self.rows.steps);
         for first in (0..self.out[0].len()).step_by(OUTPUTS) {
             let outputs = self.outputs::<OUTPUTS>(first);
-            let weights = outputs.map(
-                #[inline(always)]
-                |output| self.matrix.row(output, 0..inputs).as_chunks::<LANES>().0,
-            );
+            let mut weights: [&[[E; LANES]]; OUTPUTS] = [&[]; OUTPUTS];
+            for (weights, output) in weights.iter_mut().zip(outputs) {
+                *weights = self.matrix.row(output, 0..inputs).as_chunks().0;
+            }
             let sums = [[lanes.splat(0.0); OUTPUTS]; ROWS];
-            let sums = self.add_block(lanes, x, weights, &outputs, 0, sums);
+            let sums = self.add_block(lanes, x, weights, self.scales(&outputs, 0), sums);
             self.finish(lanes, 0, first, &sums);
         }
     }
@@ -255,9 +268,10 @@ impl<E: Element> Share<'_, '_, E> {
                     for (index, output) in outputs.into_iter().enumerate() {
                         widen(lanes, self.matrix.row(output, range.clone()), panel, index);
                     }
+                    let scales = self.scales(&outputs, start);
                     for row in rows.clone().step_by(L::ROWS) {
                         let sums = &mut sums[row - rows.start..];
-                        let place = Place { row, first, outputs: &outputs, start };
+                        let place = Place { row, first, scales, start };
                         match rows.end - row {
                             1 => self.tile::<L, 1, OUTPUTS>(lanes, &place, panel, sums),
                             2 => self.tile::<L, 2, OUTPUTS>(lanes, &place, panel, sums),
@@ -286,7 +300,7 @@ impl<E: Element> Share<'_, '_, E> {
         if place.start > 0 {
             sums.copy_from_slice(&kept[..ROWS]);
         }
-        let sums = self.add_block(lanes, x, panel, place.outputs, place.start, sums);
+        let sums = self.add_block(lanes, x, panel, place.scales, sums);
         if step + panel.len() == self.rows.steps {
             self.finish(lanes, place.row, place.first, &sums);
         } else {
@@ -294,16 +308,15 @@ impl<E: Element> Share<'_, '_, E> {
         }
     }
 
-    /// Adds the products with inputs `start..`. Those of a group are added up by themselves, and their
-    /// sum comes in scaled.
+    /// Adds the products of whole groups. Those of a group are added up by themselves, and their sum
+    /// comes in scaled.
     #[inline(always)]
     fn add_block<L: Lanes, const ROWS: usize, const OUTPUTS: usize>(
         &self,
         lanes: L,
         x: &[[Vector; ROWS]],
         weights: impl Weights<L, OUTPUTS>,
-        outputs: &[usize; OUTPUTS],
-        start: usize,
+        scales: [&[f32]; OUTPUTS],
         mut sums: Sums<L::V, ROWS, OUTPUTS>,
     ) -> Sums<L::V, ROWS, OUTPUTS> {
         if !E::SCALED {
@@ -313,10 +326,9 @@ impl<E: Element> Share<'_, '_, E> {
         for (index, x) in x.chunks(steps).enumerate() {
             let weights = weights.part(index * steps..index * steps + x.len());
             let group = add_products(lanes, x, weights, [[lanes.splat(0.0); OUTPUTS]; ROWS]);
-            for output in 0..OUTPUTS {
-                let scale = lanes.splat(self.matrix.scale(outputs[output], start / self.matrix.group + index));
-                for row in 0..ROWS {
-                    sums[row][output] = lanes.mul_add(scale, group[row][output], sums[row][output]);
+            for (sums, group) in sums.iter_mut().zip(group) {
+                for ((sum, group), scales) in sums.iter_mut().zip(group).zip(scales) {
+                    *sum = lanes.mul_add(lanes.splat(scales[index]), group, *sum);
                 }
             }
         }
@@ -353,8 +365,8 @@ struct Place<'a, const OUTPUTS: usize> {
     row: usize,
     /// Its first output, from the share's start on.
     first: usize,
-    /// Its outputs in the matrix.
-    outputs: &'a [usize; OUTPUTS],
+    /// The scales of its outputs for the panel's groups.
+    scales: [&'a [f32]; OUTPUTS],
     /// The first input of its panel.
     start: usize,
 }
