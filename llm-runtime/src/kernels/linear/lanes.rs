@@ -25,6 +25,8 @@ pub(super) trait Lanes: Copy {
     /// Rows of a tile, at most 4: what its sums leave of the registers is enough for the factors.
     const ROWS: usize;
 
+    /// Asks for a cache line that is read soon; any address will do.
+    fn prefetch(self, line: *const i8);
     fn load(self, from: &[f32; LANES]) -> Self::V;
     fn store(self, to: &mut [f32; LANES], v: Self::V);
     fn splat(self, value: f32) -> Self::V;
@@ -128,6 +130,8 @@ impl Lanes for Portable {
     const ROWS: usize = 2;
 
     #[inline(always)]
+    fn prefetch(self, _: *const i8) {}
+    #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self::V {
         *from
     }
@@ -155,7 +159,7 @@ impl Lanes for Portable {
 
 #[cfg(target_arch = "x86_64")]
 mod wide {
-    use std::arch::x86_64::{__m128i, __m256, __m512, __m512i};
+    use std::arch::x86_64::{__m128i, __m256, __m512, __m512i, _MM_HINT_T0};
 
     use pulp::cast;
     use pulp::x86::{V3, V4};
@@ -167,6 +171,10 @@ mod wide {
 
         const ROWS: usize = 4;
 
+        #[inline(always)]
+        fn prefetch(self, line: *const i8) {
+            self.sse._mm_prefetch::<_MM_HINT_T0>(line);
+        }
         #[inline(always)]
         fn load(self, from: &[f32; LANES]) -> __m512 {
             cast(*from)
@@ -232,6 +240,10 @@ mod wide {
 
         const ROWS: usize = 2;
 
+        #[inline(always)]
+        fn prefetch(self, line: *const i8) {
+            self.sse._mm_prefetch::<_MM_HINT_T0>(line);
+        }
         #[inline(always)]
         fn load(self, from: &[f32; LANES]) -> Self::V {
             cast(*from)

@@ -147,17 +147,26 @@ impl<L: Lanes, const OUTPUTS: usize> Weights<L, OUTPUTS> for &[[Vector; OUTPUTS]
 }
 
 /// As they are stored.
-impl<L: Lanes, E: Element, const OUTPUTS: usize> Weights<L, OUTPUTS> for [&[[E; LANES]]; OUTPUTS] {
+#[derive(Clone, Copy, Debug)]
+struct Stored<'a, E, const OUTPUTS: usize> {
+    rows: [&'a [[E; LANES]]; OUTPUTS],
+    /// Vectors from here to the next tile's weights, which are asked for meanwhile.
+    tile: usize,
+}
+
+impl<L: Lanes, E: Element, const OUTPUTS: usize> Weights<L, OUTPUTS> for Stored<'_, E, OUTPUTS> {
     #[inline(always)]
     fn part(mut self, steps: Range<usize>) -> Self {
-        for row in &mut self {
+        for row in &mut self.rows {
             *row = &row[steps.start..steps.end];
         }
         self
     }
     #[inline(always)]
     fn get(self, lanes: L, step: usize, output: usize) -> L::V {
-        E::widen(lanes, &self[output][step])
+        let weights = &self.rows[output][step];
+        lanes.prefetch(std::ptr::from_ref(weights).wrapping_add(self.tile).cast());
+        E::widen(lanes, weights)
     }
 }
 
@@ -240,9 +249,9 @@ impl<'a, E: Element> Share<'a, '_, E> {
         let x = self.rows.tile::<ROWS>(0, 0..self.rows.steps);
         for first in (0..self.out[0].len()).step_by(OUTPUTS) {
             let outputs = self.outputs::<OUTPUTS>(first);
-            let mut weights: [&[[E; LANES]]; OUTPUTS] = [&[]; OUTPUTS];
-            for (weights, output) in weights.iter_mut().zip(outputs) {
-                *weights = self.matrix.row(output, 0..inputs).as_chunks().0;
+            let mut weights = Stored { rows: [&[][..]; OUTPUTS], tile: OUTPUTS * inputs / LANES };
+            for (row, output) in weights.rows.iter_mut().zip(outputs) {
+                *row = self.matrix.row(output, 0..inputs).as_chunks().0;
             }
             let sums = [[lanes.splat(0.0); OUTPUTS]; ROWS];
             let sums = self.add_block(lanes, x, weights, self.scales(&outputs, 0), sums);
