@@ -10,7 +10,7 @@ use candle_nn::kv_cache::Cache;
 
 use crate::capture::Recorder;
 use crate::error::RunError;
-use crate::kernels::{Add, Attention, GatedSilu, RmsNorm, Rotate, Round, product};
+use crate::kernels::{Add, Attention, GatedSilu, RmsNorm, Rotate, Round, Weights, product};
 
 /// Weights of a layer, matrices as `[outputs, inputs]`. Those that share an input are stacked to one:
 /// fewer, larger products.
@@ -19,13 +19,13 @@ pub(crate) struct Block {
     input_norm: Tensor,
     post_norm: Tensor,
     /// `[q | k | v, hidden]`.
-    qkv: Tensor,
+    qkv: Weights,
     /// `[hidden, q]`.
-    output: Tensor,
+    output: Weights,
     /// `[gate | up, hidden]`.
-    gate_up: Tensor,
+    gate_up: Weights,
     /// `[hidden, ffn]`.
-    down: Tensor,
+    down: Weights,
 }
 
 /// What all layers of a pass share.
@@ -44,7 +44,7 @@ impl Pass {
     }
 
     /// A product, rounded.
-    fn linear(&self, x: &Tensor, weights: &Tensor) -> candle_core::Result<Tensor> {
+    fn linear(&self, x: &Tensor, weights: &Weights) -> candle_core::Result<Tensor> {
         let products = product(x, weights)?;
         products.inplace_op1(&Round(self.profile()))?;
         Ok(products)
@@ -61,9 +61,12 @@ impl Block {
             check_size(name, values, shape.inputs as usize * shape.outputs as usize)?;
         }
         let stacked = |matrices: &[Matrix]| {
-            let parts: Vec<&[f32]> =
-                matrices.iter().map(|matrix| tensors.matrices[matrix.index()].as_slice()).collect();
-            matrix(&parts.concat(), architecture.shape(matrices[0]).inputs as usize)
+            let parts = matrices.iter().map(|matrix| {
+                let shape = architecture.shape(*matrix);
+                let shape = [shape.outputs as usize, shape.inputs as usize];
+                Weights::f32(&tensors.matrices[matrix.index()], shape)
+            });
+            Weights::stack(&parts.collect::<Result<Vec<_>, _>>()?)
         };
         Ok(Self {
             input_norm: norm(Small::InputNorm)?,

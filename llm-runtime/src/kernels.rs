@@ -1,21 +1,20 @@
 //! The operations of a layer, each fused, each rounded where the profile says.
 //!
-//! Candle multiplies matrices. The rest of its operations are not used: its RMS norm and its rotary
-//! embedding round inside in bf16, and a chain of elementary tensor operations costs more than the
-//! arithmetic on rows this short. What is computed here depends on its own row alone, to the bit,
-//! whatever the number of rows and threads; of the products see [`product`].
+//! Candle's operations are not used: its matrix product sums in an order that depends on the number of
+//! rows, its RMS norm and its rotary embedding round inside in bf16, and a chain of elementary tensor
+//! operations costs more than the arithmetic on rows this short. What is computed here depends on its
+//! own row alone, to the bit, whatever the number of rows and threads.
 
 mod attention;
+#[cfg_attr(not(test), expect(dead_code, reason = "models run f32 weights alone so far"))]
 mod linear;
 
 use assay_commitments::rows::Profile;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, InplaceOp1, InplaceOp2, Layout, Result, Shape, bail};
 
 pub(crate) use attention::Attention;
-pub(crate) use linear::product;
-
-/// Multiply-adds below which a task costs more to hand to another thread than to run.
-const TASK_WORK: usize = 1 << 18;
+use linear::TASK_WORK;
+pub(crate) use linear::{Weights, product};
 
 /// The elements of a contiguous tensor.
 fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

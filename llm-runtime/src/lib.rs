@@ -37,6 +37,7 @@
 //! | [`synthetic`] | small random models for tests |
 #![deny(unsafe_code)]
 
+mod bandwidth;
 mod block;
 mod capture;
 pub mod checkpoint;
@@ -52,6 +53,7 @@ pub mod retention;
 pub mod session;
 pub mod synthetic;
 
+pub use bandwidth::read_bandwidth;
 pub use checkpoint::{Checkpoint, CheckpointError, ModelFolder};
 pub use error::RunError;
 pub use generation::{Generate, Generation, generate};

@@ -11,7 +11,7 @@ use candle_nn::kv_cache::Cache;
 use crate::block::{Block, Pass, check_size, matrix, vector};
 use crate::capture::{Recorder, check_finite, with_values};
 use crate::error::RunError;
-use crate::kernels::{Attention, GatedSilu, RmsNorm, Rotate, Round, product};
+use crate::kernels::{Attention, GatedSilu, RmsNorm, Rotate, Round, Weights, product};
 
 /// A model, ready to run. Cloning shares the weights; sessions on several threads share a model.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Model {
     blocks: Vec<Block>,
     final_norm: Tensor,
     /// `[vocab_size, hidden]`.
-    head: Tensor,
+    head: Weights,
 }
 
 impl Model {
@@ -54,7 +54,7 @@ impl Model {
             embeddings,
             blocks: blocks.collect::<Result<_, _>>()?,
             final_norm: vector("final norm", &tensors.final_norm, hidden)?,
-            head,
+            head: Weights::F32(head),
         })
     }
 

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assay_commitments::TokenId;
-use assay_llm_runtime::{Checkpoint, Numerics, Session};
+use assay_commitments::rows::Profile;
+use assay_llm_runtime::{Checkpoint, Session};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::Value;
@@ -78,8 +79,8 @@ fn distance(expected: &[f32], found: &[f32]) -> f32 {
 /// What differs between a case and what this runtime makes of it.
 fn difference(case: &Path) -> Result<(), String> {
     let expected: Expected = serde_json::from_slice(&fs::read(case.join(EXPECTED[0])).unwrap()).unwrap();
-    let checkpoint = Checkpoint::load(folder(case).path(), Numerics::F32).map_err(|error| error.to_string())?;
-    let mut session = Session::new(model(&checkpoint, Numerics::F32), false);
+    let checkpoint = Checkpoint::load(folder(case).path(), Profile::F32V1).map_err(|error| error.to_string())?;
+    let mut session = Session::new(model(&checkpoint, Profile::F32V1), false);
     let prompt: Vec<TokenId> = expected.prompt.into_iter().map(TokenId::new).collect();
     let rows = logits(case);
     assert_eq!(rows.len(), expected.greedy.len() + 1);

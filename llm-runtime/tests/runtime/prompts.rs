@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use assay_audit::prompt::{ChatTemplate, Message, Prompt, Tokenizer, prompt_tokens};
 use assay_commitments::TokenId;
+use assay_commitments::rows::Profile;
+use assay_llm_runtime::Checkpoint;
 use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Checkpoint, Numerics};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -96,7 +97,7 @@ fn template(case: &Template) -> ChatTemplate {
     synthetic::write(&Numbers::TINY, 8, folder.path()).unwrap();
     fs::write(folder.path().join("tokenizer_config.json"), case.tokenizer_config.to_string()).unwrap();
     fs::copy(path(&format!("{}.jinja", case.name)), folder.path().join("chat_template.jinja")).unwrap();
-    let source = Checkpoint::load(folder.path(), Numerics::Bf16V1).unwrap().chat_template.unwrap();
+    let source = Checkpoint::load(folder.path(), Profile::Bf16V1).unwrap().chat_template.unwrap();
     ChatTemplate::from_bytes(source.as_bytes()).unwrap()
 }
 
