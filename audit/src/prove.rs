@@ -1,7 +1,7 @@
 //! The prover: from a captured trace and committed weights to the bytes of a proof.
 
 use assay_commitments::codec::{Malformed, Writer};
-use assay_commitments::manifest::Matrix;
+use assay_commitments::manifest::{Manifest, Matrix};
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::decode_row;
 use assay_commitments::trace::{RowsError, TraceCommitment, TraceRows, TraceTrees, TreeId};
@@ -18,7 +18,7 @@ use crate::model::{CommittedLayer, CommittedModel, CommittedPolynomial};
 use crate::num::index;
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
 use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
-use crate::relations::{CellRows, Linear, SuppliedProducts, decode_cell, layer};
+use crate::relations::{CellRows, Layer, Linear, SuppliedProducts, decode_cell, layer};
 use crate::request::Request;
 use crate::resolve::Search;
 use crate::rounding::Flips;
@@ -55,11 +55,10 @@ pub enum ProveError {
 }
 
 /// A cell on the prover's side: what goes into the proof, and the exact products behind it.
-pub(crate) struct ProvenCell {
-    pub(crate) witness: CellWitness,
-    pub(crate) rows: CellRows,
-    pub(crate) linears: [Linear; 7],
-    pub(crate) products: [Vec<i64>; 7],
+struct ProvenCell {
+    witness: CellWitness,
+    linears: [Linear; 7],
+    products: [Vec<i64>; 7],
 }
 
 /// A decode on the prover's side.
@@ -164,11 +163,11 @@ fn opening<'a>(
 }
 
 /// Where the prover takes rows and weights from.
-pub(crate) struct Source<'a> {
-    pub(crate) model: &'a CommittedModel,
-    pub(crate) shape: Shape<'a>,
-    pub(crate) trace: &'a dyn TraceRows,
-    pub(crate) trees: TraceTrees,
+struct Source<'a> {
+    model: &'a CommittedModel,
+    shape: Shape<'a>,
+    trace: &'a dyn TraceRows,
+    trees: TraceTrees,
 }
 
 impl Source<'_> {
@@ -180,48 +179,18 @@ impl Source<'_> {
         self.trees.tree(tree).map(|tree| tree.open_range(range.start, range.end)).unwrap_or_default()
     }
 
-    pub(crate) fn cell(&self, cell: &Cell) -> Result<ProvenCell, ProveError> {
+    fn cell(&self, cell: &Cell) -> Result<ProvenCell, ProveError> {
         let manifest = &self.model.manifest;
         let committed: &CommittedLayer = &self.model.layers[index(cell.layer.get())];
         let layer = layer(manifest, &manifest.layers[index(cell.layer.get())], &committed.small);
-        let polynomial = &committed.weights.polynomial;
-        let row = |tree| {
-            let position = index(cell.position.get());
-            self.bytes(tree, position..position + 1)
-        };
-        let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
-        let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
-        let caches = self
-            .shape
-            .cache_ranges(cell)
-            .into_iter()
-            .map(|(group, range)| self.bytes(TreeId::Kv(cell.layer, group), range))
-            .collect::<Result<Vec<_>, _>>()?;
+        let CellBytes { rows: [h, a, o, m], caches } = CellBytes::read(self.trace, &self.shape, cell)?;
         let ranges = self.shape.cell_ranges(cell);
         let hashes = ranges.iter().flat_map(|(tree, range)| self.hashes(*tree, range)).collect();
         let rows = decode_cell(manifest, cell, [&h, &a, &o, &m], &caches)?;
-
-        let out_of_range = |relation| ProveError::Range { layer: cell.layer, position: cell.position, relation };
-        let x1 = layer.attention_input(&rows).map_err(out_of_range)?;
-        let middle = layer.middle(&rows).map_err(out_of_range)?;
-        let x2 = layer.mlp_input(&middle).map_err(out_of_range)?;
-        let product = |matrix: Matrix, x: &FixedRow| polynomial.product(matrix.index(), &x.integers);
-        let (q, k) = (product(Matrix::Q, &x1), product(Matrix::K, &x1));
-        let (gate, up) = (product(Matrix::Gate, &x2), product(Matrix::Up, &x2));
-        let mut supplied = SuppliedProducts {
-            q: Supplied::compress(&q),
-            k: Supplied::compress(&k),
-            gate: Supplied::compress(&gate),
-            up: Supplied::compress(&up),
-            flips: Flips::default(),
-        };
-        let search = Search { layer: &layer, polynomial, rows: &rows, position: cell.position };
-        supplied.flips = search.flips(&x1, &x2, &supplied);
-        let linears = layer.linears(&rows, &supplied).map_err(out_of_range)?;
-        let [_, _, v, o_linear, _, _, down] = &linears;
-        let [v, o_exact, down] = [v, o_linear, down].map(|linear| product(linear.matrix, &linear.input));
+        let CellSums { supplied, linears, products } =
+            CellSums::new(&layer, &committed.weights.polynomial, cell, &rows)?;
         let witness = CellWitness { h, a, o, m, caches, supplied, hashes };
-        Ok(ProvenCell { witness, rows, linears, products: [q, k, v, o_exact, gate, up, down] })
+        Ok(ProvenCell { witness, linears, products })
     }
 
     fn decode(&self, position: Position, statement: &Statement<'_>) -> Result<ProvenDecode, ProveError> {
@@ -236,7 +205,8 @@ impl Source<'_> {
             relation: Relation::Logits,
         })?;
         let exponent = input.product_exponent(manifest.head.exponent);
-        let products = head_products(self.model, &input);
+        let shards = self.model.head.iter().map(|shard| &shard.polynomial);
+        let products = head_products(shards, manifest, &input);
         let pick = Pick {
             tolerance: Tolerance::of(manifest.profile),
             sampling: &statement.request.sampling,
@@ -247,17 +217,6 @@ impl Source<'_> {
         let target = Scores::new(&logits, exponent, &pick).target();
         let witness = DecodeWitness { h, logits, hashes: self.hashes(tree, &range) };
         Ok(ProvenDecode { witness, head: HeadProduct { input, target }, products })
-    }
-
-    /// Whether the next layer's committed input is the exact sum of this cell's rows.
-    pub(crate) fn is_residual_exact(&self, cell: &Cell, rows: &CellRows) -> Result<bool, ProveError> {
-        let next = LayerIndex::new(cell.layer.get() + 1);
-        let position = index(cell.position.get());
-        let committed = self.bytes(TreeId::H(next), position..position + 1)?;
-        let committed = decode_row(self.model.manifest.profile, &committed)?;
-        let number = index(cell.layer.get());
-        let layer = layer(&self.model.manifest, &self.model.manifest.layers[number], &self.model.layers[number].small);
-        Ok(layer.middle(rows).is_ok_and(|middle| layer.next(&middle, rows) == committed))
     }
 
     fn witness(&self, cells: &[ProvenCell], decodes: &[ProvenDecode]) -> Witness {
@@ -271,10 +230,73 @@ impl Source<'_> {
     }
 }
 
-/// Exact products with lm_head over the vocabulary.
-pub(crate) fn head_products(model: &CommittedModel, input: &FixedRow) -> Vec<i64> {
-    let shard = |polynomial: &LayerPolynomial| polynomial.product(0, &input.integers);
-    let mut logits: Vec<i64> = model.head.iter().flat_map(|part| shard(&part.polynomial)).collect();
-    logits.truncate(index(model.manifest.architecture.vocab_size));
+/// The rows of a cell as they are committed to.
+pub(crate) struct CellBytes {
+    /// `H`, `A`, `O` and `M` at the cell's position.
+    pub(crate) rows: [Vec<u8>; 4],
+    /// By group, each as far as the cell asks for it.
+    pub(crate) caches: Vec<Vec<u8>>,
+}
+
+impl CellBytes {
+    pub(crate) fn read(trace: &dyn TraceRows, shape: &Shape<'_>, cell: &Cell) -> Result<Self, ProveError> {
+        let position = index(cell.position.get());
+        let row = |tree| trace.rows(tree, position..position.saturating_add(1));
+        let layer = cell.layer;
+        let rows = [row(TreeId::H(layer))?, row(TreeId::A(layer))?, row(TreeId::O(layer))?, row(TreeId::M(layer))?];
+        let ranges = shape.cache_ranges(cell).into_iter();
+        let caches = ranges.map(|(group, range)| trace.rows(TreeId::Kv(layer, group), range));
+        Ok(Self { rows, caches: caches.collect::<Result<_, _>>()? })
+    }
+}
+
+/// The products of a cell.
+pub(crate) struct CellSums {
+    /// Those that go into the proof.
+    pub(crate) supplied: SuppliedProducts,
+    /// What each is compared with.
+    pub(crate) linears: [Linear; 7],
+    /// All of them, exact.
+    pub(crate) products: [Vec<i64>; 7],
+}
+
+impl CellSums {
+    pub(crate) fn new(
+        layer: &Layer<'_>,
+        polynomial: &LayerPolynomial,
+        cell: &Cell,
+        rows: &CellRows,
+    ) -> Result<Self, ProveError> {
+        let out_of_range = |relation| ProveError::Range { layer: cell.layer, position: cell.position, relation };
+        let x1 = layer.attention_input(rows).map_err(out_of_range)?;
+        let middle = layer.middle(rows).map_err(out_of_range)?;
+        let x2 = layer.mlp_input(&middle).map_err(out_of_range)?;
+        let product = |matrix: Matrix, x: &FixedRow| polynomial.product(matrix.index(), &x.integers);
+        let (q, k) = (product(Matrix::Q, &x1), product(Matrix::K, &x1));
+        let (gate, up) = (product(Matrix::Gate, &x2), product(Matrix::Up, &x2));
+        let mut supplied = SuppliedProducts {
+            q: Supplied::compress(&q),
+            k: Supplied::compress(&k),
+            gate: Supplied::compress(&gate),
+            up: Supplied::compress(&up),
+            flips: Flips::default(),
+        };
+        let search = Search { layer, polynomial, rows, position: cell.position };
+        supplied.flips = search.flips(&x1, &x2, &supplied);
+        let linears = layer.linears(rows, &supplied).map_err(out_of_range)?;
+        let [_, _, v, o, _, _, down] = &linears;
+        let [v, o, down] = [v, o, down].map(|linear| product(linear.matrix, &linear.input));
+        Ok(Self { supplied, linears, products: [q, k, v, o, gate, up, down] })
+    }
+}
+
+/// Exact products with lm_head, whose parts are `shards`, over the vocabulary.
+pub(crate) fn head_products<'a>(
+    shards: impl Iterator<Item = &'a LayerPolynomial>,
+    manifest: &Manifest,
+    input: &FixedRow,
+) -> Vec<i64> {
+    let mut logits: Vec<i64> = shards.flat_map(|shard| shard.product(0, &input.integers)).collect();
+    logits.truncate(index(manifest.architecture.vocab_size));
     logits
 }
