@@ -49,7 +49,7 @@ mod random;
 pub mod session;
 pub mod synthetic;
 
-pub use checkpoint::{Checkpoint, CheckpointError, ModelFolder};
+pub use checkpoint::{Checkpoint, CheckpointError, Description, ModelFolder};
 pub use error::RunError;
 pub use generation::{Generate, Generation, generate};
 pub use model::Model;
