@@ -259,12 +259,7 @@ impl Quantization {
 ///
 /// # Errors
 /// As [`write`].
-pub fn write_gptq(
-    numbers: &Numbers,
-    quantization: Quantization,
-    seed: u64,
-    folder: &Path,
-) -> io::Result<Checkpoint> {
+pub fn write_gptq(numbers: &Numbers, quantization: Quantization, seed: u64, folder: &Path) -> io::Result<Checkpoint> {
     let mut checkpoint = Checkpoint { profile: Profile::Bf16W8V1, ..checkpoint(numbers, seed) };
     let architecture = &checkpoint.architecture;
     let mut stored: Vec<Stored> = vec![];
@@ -277,9 +272,11 @@ pub fn write_gptq(
         for (matrix, weights) in Matrix::ALL.into_iter().zip(&mut layer.matrices) {
             let inputs = architecture.shape(matrix).inputs as usize;
             let prefix = matrix_prefix(number, matrix);
-            stored.extend(quantization.pack(weights, inputs).map(|(part, dtype, shape, bytes)| {
-                (format!("{prefix}.{part}"), dtype, shape, bytes)
-            }));
+            stored.extend(
+                quantization
+                    .pack(weights, inputs)
+                    .map(|(part, dtype, shape, bytes)| (format!("{prefix}.{part}"), dtype, shape, bytes)),
+            );
         }
     }
     let mut config = config(numbers)?;
@@ -312,7 +309,8 @@ impl Quantization {
                 let (scale, zero) = if self.symmetric {
                     (2.0 * most.max(-least) / largest as f32, (largest + 1) / 2)
                 } else {
-                    let scale = (most - least) / largest as f32;
+                    // So that no integer takes more than eight bits.
+                    let scale = ((most - least) / largest as f32).max(most / 127.0).max(-least / 128.0);
                     (scale, ((-least / scale).round_ties_even() as i32).clamp(1, largest))
                 };
                 let scale = f16::from_f32(scale);

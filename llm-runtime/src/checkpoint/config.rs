@@ -362,9 +362,8 @@ impl<'a> Keys<'a> {
         let Some(found) = self.get("layer_types") else {
             return;
         };
-        let agrees = |(layer, kind): (u32, &Value)| {
-            *kind == if layer < first { "full_attention" } else { "sliding_attention" }
-        };
+        let agrees =
+            |(layer, kind): (u32, &Value)| *kind == if layer < first { "full_attention" } else { "sliding_attention" };
         let list = found.as_array().map(Vec::as_slice).unwrap_or_default();
         let length = self.get("num_hidden_layers").and_then(Value::as_u64);
         if length != Some(list.len() as u64) || !(0..).zip(list).all(agrees) {
@@ -435,9 +434,7 @@ impl<'a> Keys<'a> {
                 }
                 Scaling::Plain
             }
-            Some("linear") => {
-                Scaling::Linear { factor: self.number("factor", is_factor, FACTOR).unwrap_or(1.0) }
-            }
+            Some("linear") => Scaling::Linear { factor: self.number("factor", is_factor, FACTOR).unwrap_or(1.0) },
             Some("llama3") => {
                 let factor = self.number("factor", is_factor, FACTOR);
                 let low = self.number("low_freq_factor", |low| low > 0.0, "a number above 0");
@@ -542,15 +539,50 @@ mod tests {
     #[test]
     fn every_unsupported_value_is_named() {
         for (key, value, expected) in [
-            ("architectures", json!(["GemmaForCausalLM"]), "architectures is [\"GemmaForCausalLM\"]"),
+            (
+                "architectures",
+                json!(["GemmaForCausalLM"]),
+                "architectures is [\"GemmaForCausalLM\"], supported is Llama",
+            ),
+            (
+                "architectures",
+                json!(["Gemma2ForCausalLM"]),
+                "Gemma's scaled embeddings, norms that multiply by one plus",
+            ),
+            ("architectures", json!(["Qwen3MoeForCausalLM"]), "mixtures of experts are not done"),
+            ("architectures", json!(["Phi3ForCausalLM"]), "architectures is [\"Phi3ForCausalLM\"], supported is Llama"),
+            ("architectures", json!([]), "architectures is []"),
             ("architectures", Value::Null, "architectures is missing"),
-            ("model_type", json!("mistral"), "model_type is \"mistral\""),
+            ("model_type", json!("mistral"), "architectures LlamaForCausalLM and model_type \"mistral\" contradict"),
             ("hidden_act", json!("gelu"), "hidden_act is \"gelu\", supported is \"silu\""),
-            ("attention_bias", json!(true), "attention_bias is true"),
+            ("hidden_activation", json!("gelu"), "hidden_activation is \"gelu\", supported is \"silu\""),
+            ("attention_bias", json!(1), "attention_bias is 1"),
+            ("sliding_window", json!(16), "sliding_window is 16, supported is null"),
+            ("layer_types", json!(["full_attention"]), "layer_types [\"full_attention\"] and"),
+            ("layer_types", json!(["full_attention", "sliding_attention"]), "from layer 2 on contradict"),
+            ("final_logit_softcapping", json!(30.0), "final_logit_softcapping is 30.0"),
+            ("attn_logit_softcapping", json!(50.0), "attn_logit_softcapping is 50.0"),
+            ("partial_rotary_factor", json!(0.5), "partial_rotary_factor is 0.5, supported is 1"),
             ("mlp_bias", json!(true), "mlp_bias is true"),
             ("rope_scaling", json!({"factor": 8.0}), "rope_scaling is {\"factor\":8.0}"),
-            ("rope_parameters", json!({"rope_type": "llama3"}), "rope_type is \"llama3\""),
-            ("quantization_config", json!({"bits": 4}), "quantization_config is"),
+            (
+                "rope_scaling",
+                json!({"type": "yarn", "factor": 4.0}),
+                "rope_scaling.type is \"yarn\", supported is \"default\"",
+            ),
+            ("rope_scaling", json!({"rope_type": "dynamic"}), "rope_scaling.rope_type is \"dynamic\""),
+            ("rope_scaling", json!({"rope_type": "longrope"}), "rope_scaling.rope_type is \"longrope\""),
+            ("rope_scaling", json!({"rope_type": "linear"}), "rope_scaling.factor is missing"),
+            ("rope_scaling", json!({"rope_type": "linear", "factor": 0.5}), "rope_scaling.factor is 0.5"),
+            ("rope_scaling", json!("linear"), "rope_scaling is \"linear\""),
+            ("rope_parameters", json!({"rope_type": "llama3"}), "rope_parameters.factor is missing"),
+            ("rope_parameters", json!({"full_attention": {}}), "rope_parameters is {\"full_attention\":{}}"),
+            ("rope_parameters", json!({"partial_rotary_factor": 0.5}), "rope_parameters.partial_rotary_factor is 0.5"),
+            ("quantization_config", json!({"bits": 4}), "quantization_config.quant_method is missing"),
+            ("quantization_config", json!({"quant_method": "awq"}), "quant_method is \"awq\", supported is \"gptq\""),
+            ("quantization_config", json!({"quant_method": "bitsandbytes"}), "quant_method is \"bitsandbytes\""),
+            ("quantization_config", json!({"quant_method": "fp8"}), "quant_method is \"fp8\""),
+            ("quantization_config", json!({"quant_method": "compressed-tensors"}), "is \"compressed-tensors\""),
             ("rope_theta", json!(-1.0), "rope_theta is -1.0"),
             ("rms_norm_eps", json!("small"), "rms_norm_eps is \"small\""),
             ("rms_norm_eps", json!(0.0), "norm_eps is out of range"),
@@ -573,10 +605,113 @@ mod tests {
     #[test]
     fn all_problems_are_named_at_once() {
         let mut config = with("hidden_act", json!("gelu"));
-        config["attention_bias"] = json!(true);
+        config["mlp_bias"] = json!(true);
         config.as_object_mut().unwrap().remove("vocab_size");
         let text = refusal(&config);
-        assert!(["hidden_act", "attention_bias", "vocab_size"].iter().all(|key| text.contains(key)), "{text}");
+        assert!(["hidden_act", "mlp_bias", "vocab_size"].iter().all(|key| text.contains(key)), "{text}");
+    }
+
+    fn of_family(family: &Family) -> Value {
+        let mut config = with("architectures", json!([family.name]));
+        config["model_type"] = json!(family.model_type);
+        config
+    }
+
+    fn merged(mut config: Value, more: Value) -> Value {
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    }
+
+    #[test]
+    fn families_have_their_biases_and_norms() {
+        let [llama, mistral, qwen2, qwen3] = FAMILIES.each_ref().map(of_family);
+        let kind = |config: &Value| {
+            let read = architecture(config, None);
+            (read.biases, read.head_norms)
+        };
+        let biased = |config: &Value| merged(config.clone(), json!({"attention_bias": true}));
+        assert_eq!(kind(&llama), (Biases::None, false));
+        assert_eq!(kind(&biased(&llama)), (Biases::Qkvo, false));
+        let mistral = merged(mistral, json!({"sliding_window": null}));
+        assert_eq!(kind(&mistral), (Biases::None, false));
+        assert!(refusal(&biased(&mistral)).contains("attention_bias is true, supported is false"));
+        assert_eq!(kind(&qwen2), (Biases::Qkv, false));
+        assert_eq!(kind(&biased(&qwen2)), (Biases::Qkv, false));
+        assert!(refusal(&merged(qwen2, json!({"attention_bias": false}))).contains("attention_bias is false"));
+        assert_eq!(kind(&qwen3), (Biases::None, true));
+        assert_eq!(kind(&biased(&qwen3)), (Biases::Qkvo, true));
+        assert_eq!(architecture(&qwen3, None).head_dim, 128, "what transformers takes where it is absent");
+    }
+
+    #[test]
+    fn windows_are_those_of_transformers() {
+        let [_, mistral, qwen2, qwen3] = FAMILIES.each_ref().map(of_family);
+        let window = |config: &Value, more: Value| architecture(&merged(config.clone(), more), None).window;
+        let large = json!({"max_position_embeddings": 10_000});
+        assert_eq!(window(&mistral, json!({"sliding_window": 16})), Some(16));
+        assert_eq!(window(&mistral, json!({"sliding_window": null})), None);
+        assert_eq!(window(&mistral, json!({"sliding_window": 128})), None, "as many as there are positions");
+        assert_eq!(window(&mistral, large.clone()), Some(4096), "what transformers takes where it is absent");
+        let all = json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 0});
+        for qwen in [qwen2, qwen3] {
+            assert_eq!(window(&qwen, json!({"sliding_window": 16, "max_window_layers": 0})), None);
+            assert_eq!(window(&qwen, all.clone()), Some(16));
+            let both = ["sliding_attention", "sliding_attention"];
+            assert_eq!(window(&merged(qwen.clone(), all.clone()), json!({"layer_types": both})), Some(16));
+            let none = json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 2});
+            assert_eq!(window(&qwen, none), None);
+            let some = merged(merged(qwen.clone(), all.clone()), json!({"max_window_layers": 1}));
+            assert!(refusal(&some).contains("max_window_layers is 1, supported is 0 or no less"), "{}", refusal(&some));
+            let other =
+                merged(merged(qwen.clone(), all.clone()), json!({"layer_types": ["full_attention", "full_attention"]}));
+            assert!(refusal(&other).contains("contradict"), "{}", refusal(&other));
+            // A window over the whole context is none, on however many layers.
+            assert_eq!(window(&some, json!({"sliding_window": 128})), None);
+        }
+    }
+
+    #[test]
+    fn scaling_is_read_under_old_and_new_names() {
+        let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64});
+        let expected = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 64 };
+        let old = merged(config(), json!({"rope_theta": 5e5, "rope_scaling": llama3}));
+        let mut new = merged(config(), json!({"rope_parameters": merged(llama3, json!({"rope_theta": 5e5}))}));
+        new.as_object_mut().unwrap().remove("rope_theta");
+        for config in [&old, &new] {
+            assert_eq!(architecture(config, None).inverse_frequencies, inverse_frequencies(5e5, 8, expected));
+        }
+        let linear = with("rope_scaling", json!({"type": "linear", "factor": 2}));
+        let expected = inverse_frequencies(1e4, 8, Scaling::Linear { factor: 2.0 });
+        assert_eq!(architecture(&linear, None).inverse_frequencies, expected);
+        let both = merged(linear, json!({"rope_parameters": {"rope_type": "default"}}));
+        assert!(refusal(&both).contains("one is left out"), "{}", refusal(&both));
+        let other = merged(old, json!({"original_max_position_embeddings": 32}));
+        assert!(refusal(&other).contains("32 and the 64"), "{}", refusal(&other));
+    }
+
+    #[test]
+    fn every_unsupported_quantisation_is_named() {
+        let good = json!({"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": false, "sym": true,
+            "lm_head": false, "dynamic": null, "modules_in_block_to_quantize": null, "checkpoint_format": "gptq"});
+        assert!(read(&with("quantization_config", good.clone()), None).unwrap().gptq.is_some());
+        for (key, value, expected) in [
+            ("bits", json!(3), "quantization_config.bits is 3, supported is 4 or 8"),
+            ("bits", Value::Null, "quantization_config.bits is missing"),
+            ("group_size", json!(0), "quantization_config.group_size is 0"),
+            ("group_size", Value::Null, "quantization_config.group_size is missing"),
+            ("desc_act", json!(true), "quantization_config.desc_act is true"),
+            ("lm_head", json!(true), "quantization_config.lm_head is true"),
+            ("dynamic", json!({"-:.*down.*": {}}), "quantization_config.dynamic is"),
+            ("modules_in_block_to_quantize", json!([["mlp.up_proj"]]), "modules_in_block_to_quantize is"),
+            ("checkpoint_format", json!("marlin"), "quantization_config.checkpoint_format is \"marlin\""),
+        ] {
+            let text = refusal(&with("quantization_config", merged(good.clone(), json!({key: value}))));
+            assert!(text.contains(expected) && !text.contains('\n'), "{key}: {text}");
+        }
+        let odd = merged(with("quantization_config", good), json!({"intermediate_size": 50}));
+        let text = refusal(&odd);
+        assert!(text.contains("quantization_config.bits 4 and gate_proj of 32 inputs and 50 outputs"), "{text}");
     }
 
     #[test]

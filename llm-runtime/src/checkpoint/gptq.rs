@@ -155,8 +155,7 @@ impl Gptq {
         if let Some(index) = scales.iter().position(|scale| !scale.is_finite()) {
             return Err(unfit(Part::Scales, index, "the scale is infinite or no number"));
         }
-        let mut matrix =
-            Quantized { values: vec![0; inputs * outputs], scales: vec![0.0; outputs * count], group };
+        let mut matrix = Quantized { values: vec![0; inputs * outputs], scales: vec![0.0; outputs * count], group };
         for (index, scale) in scales.iter().enumerate() {
             matrix.scales[index % outputs * count + index / outputs] = *scale;
         }

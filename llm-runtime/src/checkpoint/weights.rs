@@ -295,7 +295,13 @@ impl Directory<'_> {
         }
     }
 
-    fn find_packed(&self, layer: usize, matrix: Matrix, shape: [usize; 2], gptq: Gptq) -> Result<Held, CheckpointError> {
+    fn find_packed(
+        &self,
+        layer: usize,
+        matrix: Matrix,
+        shape: [usize; 2],
+        gptq: Gptq,
+    ) -> Result<Held, CheckpointError> {
         let [outputs, inputs] = shape;
         let find = |part: Part| self.find(names::packed(layer, matrix, part), gptq.shape(part, inputs, outputs));
         let find_integers = |part: Part| match find(part)? {
@@ -334,7 +340,11 @@ pub struct WeightFiles {
 impl WeightFiles {
     /// Opens the weight files of a folder and finds all tensors of the architecture in them, and none that is of
     /// another.
-    pub(super) fn open(folder: &Path, configuration: &Configuration, profile: Profile) -> Result<Self, CheckpointError> {
+    pub(super) fn open(
+        folder: &Path,
+        configuration: &Configuration,
+        profile: Profile,
+    ) -> Result<Self, CheckpointError> {
         let Listed { paths, index } = Listed::read(folder)?;
         let files = paths.into_iter().map(WeightFile::open).collect::<Result<Vec<_>, _>>()?;
         let headers = files.iter().map(WeightFile::header).collect::<Result<Vec<_>, _>>()?;
@@ -445,7 +455,13 @@ impl WeightFiles {
     }
 
     /// Weights of a quantised matrix.
-    fn read_packed(&self, tensor: Tensor, packed: &Packed, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+    fn read_packed(
+        &self,
+        tensor: Tensor,
+        packed: &Packed,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), CheckpointError> {
         let (Tensor::Matrix(layer, matrix), Some(gptq)) = (tensor, self.configuration.gptq) else {
             unreachable!("matrices of quantised checkpoints are packed, and nothing else");
         };
