@@ -645,26 +645,24 @@ fn load_quantised(folder: &Path) -> Result<Checkpoint, CheckpointError> {
 
 /// The weights of a matrix, written down once more from the description of the layout, element by element.
 fn dequantised(tensors: &[Stored], prefix: &str, quantization: Quantization) -> Vec<f32> {
-    let tensor = |part: &str| &tensors.iter().find(|tensor| tensor.0 == format!("{prefix}.{part}")).unwrap().3;
-    let word =
-        |part: &str, index: usize| u32::from_le_bytes(tensor(part)[4 * index..4 * index + 4].try_into().unwrap());
+    let [weights, zeros, scales, groups] = ["qweight", "qzeros", "scales", "g_idx"]
+        .map(|part| tensors.iter().find(|tensor| tensor.0 == format!("{prefix}.{part}")).unwrap().3.as_slice());
+    let word = |bytes: &[u8], index: usize| u32::from_le_bytes(bytes[4 * index..4 * index + 4].try_into().unwrap());
     let bits = quantization.bits as usize;
-    let field = |word: u32, place: usize| ((u64::from(word) >> (bits * place)) % (1 << bits)) as f32;
-    let (inputs, scales) = (tensor("g_idx").len() / 4, tensor("scales"));
-    let outputs = tensor("qweight").len() / 4 * (32 / bits) / inputs;
-    let mut weights = vec![];
+    let field = |word: u32, place: usize| (word >> (bits * place)) % (1 << bits);
+    let (inputs, outputs) = (groups.len() / 4, weights.len() / 4 * (32 / bits) / (groups.len() / 4));
+    let mut dequantised = vec![];
     for output in 0..outputs {
         for input in 0..inputs {
-            let group = word("g_idx", input) as usize;
-            let at = group * outputs + output;
+            let at = word(groups, input) as usize * outputs + output;
             let scale = half::f16::from_le_bytes([scales[2 * at], scales[2 * at + 1]]).to_f32();
-            let packed = word("qweight", input * bits / 32 * outputs + output);
-            let zero = field(word("qzeros", at * bits / 32), at % (32 / bits));
-            let zero = if quantization.version_2 { zero } else { zero + 1.0 };
-            weights.push(scale * (field(packed, input % (32 / bits)) - zero));
+            let packed = word(weights, input * bits / 32 * outputs + output);
+            let zero = field(word(zeros, at * bits / 32), at % (32 / bits)) + u32::from(!quantization.version_2);
+            let integer = i64::from(field(packed, input % (32 / bits))) - i64::from(zero);
+            dequantised.push(scale * f32::from(i16::try_from(integer).unwrap()));
         }
     }
-    weights
+    dequantised
 }
 
 #[test]
