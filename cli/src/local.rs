@@ -9,10 +9,10 @@ use assay_audit::assets::ModelAssets;
 use assay_audit::model::{CommitError, CommittedModel, commit_in_memory};
 use assay_audit::verdict::OwnFault;
 use assay_commitments::codec;
+use assay_commitments::manifest::Manifest;
 use assay_commitments::params::CodeParams;
-use assay_commitments::rows::Profile;
 use assay_commitments::weights::LayerPolynomial;
-use assay_llm_runtime::{Checkpoint, CheckpointError, Model, RunError};
+use assay_llm_runtime::{Checkpoint, CheckpointError, Description, Model, RunError};
 use assay_miner::HonestBackend;
 use thiserror::Error;
 
@@ -56,7 +56,7 @@ impl LocalModel {
     /// # Errors
     /// [`LocalError`].
     pub fn load(folder: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, LocalError> {
-        let checkpoint = Checkpoint::load(folder, Profile::Bf16V1)?;
+        let checkpoint = load(folder)?;
         let known = known_trees(&folder.join(MANIFEST_NAME));
         Self::make(checkpoint, known.as_ref(), progress)
     }
@@ -78,7 +78,7 @@ impl LocalModel {
         let template = checkpoint.chat_template.as_ref().map(String::as_bytes);
         let assets =
             ModelAssets::new(&committed.manifest, &checkpoint.tokenizer, template).map_err(LocalError::Assets)?;
-        let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1)?;
+        let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, checkpoint.profile)?;
         Ok(Self { model: Arc::new(model), committed: Arc::new(committed), assets: Arc::new(assets), checkpoint })
     }
 
@@ -90,6 +90,18 @@ impl LocalModel {
             assets: Arc::clone(&self.assets),
         }
     }
+}
+
+/// Reads a folder in the profile of the manifest that `model commit` left in it, or else in its natural one.
+///
+/// # Errors
+/// As [`Checkpoint::load`].
+pub(crate) fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    let description = Description::read(folder)?;
+    let manifest = fs::read(folder.join(MANIFEST_NAME)).ok().and_then(|bytes| codec::decode::<Manifest>(&bytes).ok());
+    // A manifest of other weights than those that are there now does not decide.
+    let committed = manifest.and_then(|manifest| description.profile(Some(manifest.profile)).ok());
+    Checkpoint::load(folder, committed.unwrap_or(description.natural_profile()))
 }
 
 /// Commits weights, with the trees that are known.
@@ -105,7 +117,7 @@ fn commit(
     CommittedModel::commit_with(
         &checkpoint.architecture,
         &checkpoint.tensors,
-        Profile::Bf16V1,
+        checkpoint.profile,
         &checkpoint.tokenizer,
         checkpoint.chat_template.as_ref().map(String::as_bytes),
         tree,

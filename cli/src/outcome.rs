@@ -96,6 +96,8 @@ impl From<CheckpointError> for Fault {
             | CheckpointError::Io { .. }
             | CheckpointError::Config { .. }
             | CheckpointError::Dtype { .. }
+            | CheckpointError::Format { .. }
+            | CheckpointError::Profile { .. }
             | CheckpointError::Changed { .. } => Outcome::Usage,
             // A file of it is broken.
             CheckpointError::Json { .. }
@@ -107,6 +109,8 @@ impl From<CheckpointError> for Fault {
             | CheckpointError::Twice { .. }
             | CheckpointError::MissingTensor { .. }
             | CheckpointError::Shape { .. }
+            | CheckpointError::Unannounced { .. }
+            | CheckpointError::Quantized { .. }
             | CheckpointError::NotFinite { .. } => Outcome::Damaged,
         };
         Self::new(outcome, &error.to_string())

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::transcript_file::TranscriptFile;
-use assay_llm_runtime::synthetic::{self, Numbers};
+use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -168,6 +168,32 @@ fn committing_refuses_what_cannot_end_well() {
     fails(&["model", "commit", &model, "--out", &model], 2, &["this is a folder"]);
     fails(&["model", "commit", &model, "--out", &workshop.text("m.tree")], 2, &["extension .tree"]);
     assert!(!workshop.path("model/manifest.assay").exists());
+}
+
+#[test]
+fn folders_are_served_in_their_profile_and_in_no_unfit_one() {
+    let workshop = Workshop::new();
+    let (plain, quantised) = (workshop.model(), workshop.text("quantised"));
+    synthetic::write_gptq(&Numbers::TINY, Quantization::INT4, 1, &workshop.path("quantised")).unwrap();
+    let profile = |path: &str| prints_json(&["model", "inspect", path, "--json"])["profile"].clone();
+    assert_eq!((profile(&plain), profile(&quantised)), ("bf16-1".into(), "bf16-w8-1".into()));
+    let commit = |folder: &str, profile: &str| ["model", "commit", folder, "--profile", profile].map(str::to_owned);
+    for (folder, unfit) in [(&plain, "bf16-w8-1"), (&quantised, "f32-1"), (&quantised, "bf16-1")] {
+        let arguments = commit(folder, unfit);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        fails(&arguments, 2, &["served in profile", unfit]);
+    }
+
+    prints(&["model", "commit", &quantised]);
+    let manifest = workshop.text("quantised/manifest.assay");
+    assert_eq!(profile(&manifest), "bf16-w8-1");
+    prints(&["model", "verify", &quantised, &manifest]);
+    fails(&["model", "verify", &plain, &manifest], 1, &["served in profile bf16-1, the manifest's is bf16-w8-1"]);
+
+    prints(&["model", "commit", &plain, "--profile", "f32-1"]);
+    let manifest = workshop.text("model/manifest.assay");
+    assert_eq!((profile(&manifest), profile(&plain)), ("f32-1".into(), "f32-1".into()));
+    prints(&["model", "verify", &plain, &manifest]);
 }
 
 #[test]

@@ -7,7 +7,9 @@
 
 mod config;
 mod error;
+mod gptq;
 mod names;
+mod rope;
 mod template;
 mod weights;
 
@@ -22,9 +24,11 @@ use assay_commitments::manifest::{Architecture, Matrix};
 use assay_commitments::rows::Profile;
 use serde_json::Value;
 
-pub(crate) use config::inverse_frequencies;
+use config::Configuration;
 pub use error::{CheckpointError, ConfigProblem, ConfigProblems};
+pub(crate) use names::matrix_prefix;
 pub use names::{NamedTensor, named_tensors};
+pub(crate) use rope::{Scaling, inverse_frequencies};
 pub use weights::WeightFiles;
 
 /// A model as its folder describes it.
@@ -32,6 +36,8 @@ pub use weights::WeightFiles;
 pub struct Checkpoint {
     /// Shapes and constants.
     pub architecture: Architecture,
+    /// The profile that the weights are served in.
+    pub profile: Profile,
     /// The weights as they are served and committed: f32, holding values of the served precision.
     pub tensors: ModelTensors,
     /// The bytes of `tokenizer.json`.
@@ -46,6 +52,69 @@ const SMALL_FILES: [&str; 6] = [CONFIG, GENERATION_CONFIG, TOKENIZER, template::
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
+
+/// What `config.json` says of a model, weights unseen.
+#[derive(Clone, Debug)]
+pub struct Description {
+    folder: PathBuf,
+    configuration: Configuration,
+}
+
+impl Description {
+    /// Reads the configuration of a model folder.
+    ///
+    /// # Errors
+    /// A missing folder or file, or all problems of `config.json`.
+    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        if !folder.is_dir() {
+            return Err(CheckpointError::NoFolder { folder: folder.to_owned() });
+        }
+        let config_path = folder.join(CONFIG);
+        let config = required(&config_path).and_then(|bytes| json(&config_path, &bytes))?;
+        let generation = optional_json(&folder.join(GENERATION_CONFIG))?;
+        let configuration = config::read(&config, generation.as_ref())
+            .map_err(|problems| CheckpointError::Config { path: config_path, problems })?;
+        Ok(Self { folder: folder.to_owned(), configuration })
+    }
+
+    /// Shapes and constants.
+    pub const fn architecture(&self) -> &Architecture {
+        &self.configuration.architecture
+    }
+
+    /// The profile that the model is served in unless told otherwise.
+    pub const fn natural_profile(&self) -> Profile {
+        match self.configuration.gptq {
+            Some(_) => Profile::Bf16W8V1,
+            None => Profile::Bf16V1,
+        }
+    }
+
+    /// The profile that was asked for, if any, else the natural one.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Profile`] for one that is for integers where there are none, or the reverse.
+    pub fn profile(&self, asked: Option<Profile>) -> Result<Profile, CheckpointError> {
+        let natural = self.natural_profile();
+        match asked {
+            Some(asked) if (asked == Profile::Bf16W8V1) != (natural == Profile::Bf16W8V1) => {
+                Err(CheckpointError::Profile { folder: self.folder.clone(), asked, natural })
+            }
+            asked => Ok(asked.unwrap_or(natural)),
+        }
+    }
+
+    /// The most bytes that [`WeightFiles`] keep of matrices that cannot be read at their places: a layer of a
+    /// quantised model.
+    pub fn decoded_bytes(&self) -> u64 {
+        let of_matrix = |gptq: &gptq::Gptq, matrix| {
+            let shape = self.architecture().shape(matrix);
+            gptq.bytes(shape.inputs as usize, shape.outputs as usize)
+        };
+        let gptq = self.configuration.gptq.as_ref();
+        gptq.map_or(0, |gptq| Matrix::ALL.into_iter().map(|matrix| of_matrix(gptq, matrix)).sum())
+    }
+}
 
 /// A folder that was opened and checked, and whose weights stay where they are: they are read from there
 /// piece by piece.
@@ -65,18 +134,20 @@ pub struct ModelFolder {
 impl ModelFolder {
     /// Opens a model folder and checks all of it but the values of weights. Weights are brought to the
     /// precision of `profile`: a bf16 checkpoint is served as it is, an f16 or f32 one is rounded to bf16
-    /// under [`Profile::Bf16V1`].
+    /// under [`Profile::Bf16V1`]; integers are taken as they are.
     ///
     /// # Errors
     /// The first thing found missing, damaged, contradictory or not supported; of `config.json`, all
     /// of them.
     pub fn open(folder: &Path, profile: Profile) -> Result<Self, CheckpointError> {
-        let architecture = Checkpoint::read_architecture(folder)?;
+        let description = Description::read(folder)?;
+        description.profile(Some(profile))?;
         let tokenizer_path = folder.join(TOKENIZER);
         let tokenizer = required(&tokenizer_path)?;
-        check_tokenizer(&tokenizer_path, &tokenizer, &architecture)?;
+        check_tokenizer(&tokenizer_path, &tokenizer, description.architecture())?;
         let chat_template = template::read(folder)?;
-        let weights = WeightFiles::open(folder, &architecture, profile)?;
+        let weights = WeightFiles::open(folder, &description.configuration, profile)?;
+        weights.check_redundant()?;
         let contents = Contents::of(folder, &weights)?;
         let opened = Self { folder: folder.to_owned(), tokenizer, chat_template, weights, contents };
         // What was read above is what the digests are of.
@@ -164,22 +235,7 @@ impl Checkpoint {
             head: if architecture.tied { None } else { Some(weights.tensor(Tensor::Head)?) },
         };
         opened.check_unchanged()?;
-        Ok(Self { architecture, tensors, tokenizer: opened.tokenizer, chat_template: opened.chat_template })
-    }
-
-    /// Reads the shapes and constants of a model folder, and none of its weights.
-    ///
-    /// # Errors
-    /// A missing folder or file, or all problems of `config.json`.
-    pub fn read_architecture(folder: &Path) -> Result<Architecture, CheckpointError> {
-        if !folder.is_dir() {
-            return Err(CheckpointError::NoFolder { folder: folder.to_owned() });
-        }
-        let config_path = folder.join(CONFIG);
-        let config = required(&config_path).and_then(|bytes| json(&config_path, &bytes))?;
-        let generation = optional_json(&folder.join(GENERATION_CONFIG))?;
-        config::architecture(&config, generation.as_ref())
-            .map_err(|problems| CheckpointError::Config { path: config_path, problems })
+        Ok(Self { architecture, profile, tensors, tokenizer: opened.tokenizer, chat_template: opened.chat_template })
     }
 }
 
@@ -195,7 +251,22 @@ fn check_tokenizer(path: &Path, bytes: &[u8], architecture: &Architecture) -> Re
 
 /// The bytes of a file that a model folder must have.
 fn required(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    optional(path)?.ok_or_else(|| CheckpointError::NoFile { path: path.to_owned() })
+    let missing = || {
+        let other = path.parent().and_then(other_format);
+        other.unwrap_or_else(|| CheckpointError::NoFile { path: path.to_owned() })
+    };
+    optional(path)?.ok_or_else(missing)
+}
+
+/// What is wrong with a folder that lacks a file, if it has weights of a format that is not read in its place.
+fn other_format(folder: &Path) -> Option<CheckpointError> {
+    let is_other = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".gguf") || (name.starts_with("pytorch_model") && name.ends_with(".bin"))
+    };
+    let has_weights = [weights::SINGLE, weights::INDEX].iter().any(|name| folder.join(name).exists());
+    let paths = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(is_other).min().filter(|_| !has_weights).map(|path| CheckpointError::Format { path })
 }
 
 /// The bytes of a file that a model folder may have.

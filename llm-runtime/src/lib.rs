@@ -54,7 +54,7 @@ pub mod session;
 pub mod synthetic;
 
 pub use bandwidth::read_bandwidth;
-pub use checkpoint::{Checkpoint, CheckpointError, ModelFolder};
+pub use checkpoint::{Checkpoint, CheckpointError, Description, ModelFolder};
 pub use error::RunError;
 pub use generation::{Generate, Generation, generate};
 pub use model::Model;

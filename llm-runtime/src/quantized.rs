@@ -17,6 +17,29 @@ pub struct Quantized {
     pub group: usize,
 }
 
+impl Quantized {
+    /// Writes weights from index `start` on, row by row, of a matrix of so many inputs: exact, as f32.
+    ///
+    /// # Panics
+    /// If they do not lie in the matrix.
+    pub fn weights(&self, inputs: usize, start: usize, out: &mut [f32]) {
+        let groups = inputs.div_ceil(self.group);
+        let (mut at, mut rest) = (start, out);
+        while !rest.is_empty() {
+            let (output, input) = (at / inputs, at % inputs);
+            let (group, within) = (input / self.group, input % self.group);
+            let run = (self.group - within).min(inputs - input).min(rest.len());
+            let (weights, after) = rest.split_at_mut(run);
+            let scale = self.scales[output * groups + group];
+            for (weight, integer) in weights.iter_mut().zip(&self.values[at..at + run]) {
+                *weight = f32::from(*integer) * scale;
+            }
+            at += run;
+            rest = after;
+        }
+    }
+}
+
 /// Weights that a model can be made of: all as f32, and those of quantised matrices as integers too.
 pub trait Weights: ModelWeights {
     /// A matrix of a layer as integers, if it is stored so.

@@ -11,10 +11,11 @@ use assay_audit::model::{LayerTensors, ModelTensors};
 use assay_commitments::TokenId;
 use assay_commitments::manifest::{Architecture, Biases, Matrix, Small, SmallTensors};
 use assay_commitments::rows::{Profile, encode_row, round_bf16};
+use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{Checkpoint, inverse_frequencies, named_tensors};
+use crate::checkpoint::{Checkpoint, Scaling, inverse_frequencies, matrix_prefix, named_tensors};
 use crate::random::Random;
 
 /// Base of the rotary frequencies.
@@ -46,6 +47,12 @@ pub struct Numbers {
     pub max_positions: u32,
     /// Whether lm_head is the embedding table.
     pub tied: bool,
+    /// Which projections have a bias.
+    pub biases: Biases,
+    /// Whether query and key heads are normed.
+    pub head_norms: bool,
+    /// How many positions a position attends to; `None` for all before it.
+    pub window: Option<u32>,
 }
 
 impl Numbers {
@@ -60,6 +67,9 @@ impl Numbers {
         ffn: 64,
         max_positions: 128,
         tied: false,
+        biases: Biases::None,
+        head_norms: false,
+        window: None,
     };
 
     /// The architecture of these numbers.
@@ -74,11 +84,11 @@ impl Numbers {
             ffn: self.ffn,
             max_positions: self.max_positions,
             norm_eps: 1e-5,
-            inverse_frequencies: inverse_frequencies(ROPE_THETA, self.head_dim),
+            inverse_frequencies: inverse_frequencies(ROPE_THETA, self.head_dim, Scaling::Plain),
             tied: self.tied,
-            biases: Biases::None,
-            head_norms: false,
-            window: None,
+            biases: self.biases,
+            head_norms: self.head_norms,
+            window: self.window,
             stop_tokens: vec![TokenId::new(STOP)],
         }
     }
@@ -94,6 +104,7 @@ pub fn checkpoint(numbers: &Numbers, seed: u64) -> Checkpoint {
     let head = (!numbers.tied).then(|| matrix(&mut random, numbers.vocab_size, numbers.hidden, 3.0));
     Checkpoint {
         architecture,
+        profile: Profile::Bf16V1,
         tensors: ModelTensors { embeddings, layers, final_norm, head },
         tokenizer: tokenizer(numbers.vocab_size).to_string().into_bytes(),
         chat_template: Some(CHAT_TEMPLATE.to_owned()),
@@ -102,7 +113,14 @@ pub fn checkpoint(numbers: &Numbers, seed: u64) -> Checkpoint {
 
 fn layer(random: &mut Random, architecture: &Architecture) -> LayerTensors {
     LayerTensors {
-        small: SmallTensors(Small::ALL.map(|small| norm(random, architecture.length(small)))),
+        small: SmallTensors(Small::ALL.map(|small| match small {
+            Small::InputNorm | Small::PostNorm | Small::QueryNorm | Small::KeyNorm => {
+                norm(random, architecture.length(small))
+            }
+            Small::QueryBias | Small::KeyBias | Small::ValueBias | Small::OutputBias => {
+                noise(random, architecture.length(small) as usize, 0.0, 0.25)
+            }
+        })),
         matrices: Matrix::ALL.map(|which| {
             let shape = architecture.shape(which);
             let gain = if matches!(which, Matrix::Q | Matrix::K) { 1.4 } else { 1.0 };
@@ -151,39 +169,174 @@ fn tokenizer(vocab_size: u32) -> Value {
 /// Writes a random model as a folder in the Hugging Face layout, weights as bf16, and gives the model.
 ///
 /// # Errors
-/// What the system says.
+/// What the system says, or that there is no family with such biases, norms and windows.
 pub fn write(numbers: &Numbers, seed: u64, folder: &Path) -> io::Result<Checkpoint> {
     let checkpoint = checkpoint(numbers, seed);
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+    write_surroundings(&checkpoint, config(numbers)?, folder)?;
+    let named = named_tensors(&checkpoint.architecture, &checkpoint.tensors);
+    let stored = named.into_iter().map(|tensor| (tensor.name, Dtype::BF16, tensor.shape, bf16_bytes(tensor.values)));
+    write_safetensors(stored.collect(), folder)?;
+    Ok(checkpoint)
+}
+
+/// `config.json` of the family that does what the numbers say.
+fn config(numbers: &Numbers) -> io::Result<Value> {
+    let mut config = json!({
+        "hidden_act": "silu",
         "vocab_size": numbers.vocab_size, "hidden_size": numbers.hidden, "intermediate_size": numbers.ffn,
         "num_hidden_layers": numbers.layers, "num_attention_heads": numbers.heads,
         "num_key_value_heads": numbers.kv_heads, "head_dim": numbers.head_dim,
         "max_position_embeddings": numbers.max_positions, "rms_norm_eps": 1e-5, "rope_theta": ROPE_THETA,
         "tie_word_embeddings": numbers.tied, "eos_token_id": STOP,
     });
+    let on_demand = json!({
+        "attention_bias": numbers.biases != Biases::None, "use_sliding_window": numbers.window.is_some(),
+        "sliding_window": numbers.window, "max_window_layers": 0,
+    });
+    let (family, model_type, more) = match (numbers.biases, numbers.head_norms, numbers.window) {
+        (biases @ (Biases::None | Biases::Qkvo), false, None) => {
+            ("Llama", "llama", json!({"attention_bias": biases == Biases::Qkvo}))
+        }
+        (Biases::None, false, window) => ("Mistral", "mistral", json!({"sliding_window": window})),
+        (Biases::Qkv, false, _) => ("Qwen2", "qwen2", on_demand),
+        (Biases::None | Biases::Qkvo, true, _) => ("Qwen3", "qwen3", on_demand),
+        _ => return Err(io::Error::other("no family has such biases, norms and windows")),
+    };
+    config["architectures"] = json!([format!("{family}ForCausalLM")]);
+    config["model_type"] = json!(model_type);
+    if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+        config.extend(more);
+    }
+    Ok(config)
+}
+
+fn write_surroundings(checkpoint: &Checkpoint, config: Value, folder: &Path) -> io::Result<()> {
     let tokenizer_config = json!({"chat_template": checkpoint.chat_template});
     fs::create_dir_all(folder)?;
     fs::write(folder.join("config.json"), config.to_string())?;
     fs::write(folder.join("tokenizer.json"), &checkpoint.tokenizer)?;
-    fs::write(folder.join("tokenizer_config.json"), tokenizer_config.to_string())?;
-    fs::write(folder.join("model.safetensors"), safetensors(&checkpoint)?)?;
+    fs::write(folder.join("tokenizer_config.json"), tokenizer_config.to_string())
+}
+
+/// A tensor's name, type, shape and bytes.
+type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
+
+fn write_safetensors(tensors: Vec<Stored>, folder: &Path) -> io::Result<()> {
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(io::Error::other)?;
+        Ok((name.as_str(), view))
+    });
+    let views: Vec<_> = views.collect::<io::Result<_>>()?;
+    fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).map_err(io::Error::other)?)
+}
+
+fn bf16_bytes(values: &[f32]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_row(Profile::Bf16V1, values, &mut bytes);
+    bytes
+}
+
+/// How a random model is quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quantization {
+    /// Bits of an integer, 4 or 8.
+    pub bits: u32,
+    /// Consecutive inputs that share scale and zero; `None` for all.
+    pub group_size: Option<u32>,
+    /// Whether all zeros are in the middle of the range.
+    pub symmetric: bool,
+    /// Whether zeros are stored as they are, as version 2 of the layout has them, and not less one.
+    pub version_2: bool,
+}
+
+impl Quantization {
+    /// What most quantised models are.
+    pub const INT4: Self = Self { bits: 4, group_size: Some(32), symmetric: true, version_2: false };
+}
+
+/// Writes a random model, quantised, as a folder in the layout of GPTQ, and gives the model that it then is. Sides of
+/// matrices are multiples of 8, or of 4 for integers of eight bits.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_gptq(numbers: &Numbers, quantization: Quantization, seed: u64, folder: &Path) -> io::Result<Checkpoint> {
+    let mut checkpoint = Checkpoint { profile: Profile::Bf16W8V1, ..checkpoint(numbers, seed) };
+    let architecture = &checkpoint.architecture;
+    let mut stored: Vec<Stored> = vec![];
+    for tensor in named_tensors(architecture, &checkpoint.tensors) {
+        if !tensor.name.ends_with("_proj.weight") {
+            stored.push((tensor.name, Dtype::BF16, tensor.shape, bf16_bytes(tensor.values)));
+        }
+    }
+    for (number, layer) in checkpoint.tensors.layers.iter_mut().enumerate() {
+        for (matrix, weights) in Matrix::ALL.into_iter().zip(&mut layer.matrices) {
+            let inputs = architecture.shape(matrix).inputs as usize;
+            let prefix = matrix_prefix(number, matrix);
+            stored.extend(
+                quantization
+                    .pack(weights, inputs)
+                    .map(|(part, dtype, shape, bytes)| (format!("{prefix}.{part}"), dtype, shape, bytes)),
+            );
+        }
+    }
+    let mut config = config(numbers)?;
+    config["quantization_config"] = json!({
+        "quant_method": "gptq", "bits": quantization.bits, "desc_act": false, "sym": quantization.symmetric,
+        "group_size": quantization.group_size.map_or(-1, i64::from),
+        "checkpoint_format": if quantization.version_2 { "gptq_v2" } else { "gptq" },
+    });
+    write_surroundings(&checkpoint, config, folder)?;
+    write_safetensors(stored, folder)?;
     Ok(checkpoint)
 }
 
-/// The weights in one file, under the names that Hugging Face gives them.
-fn safetensors(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
-    let named = named_tensors(&checkpoint.architecture, &checkpoint.tensors);
-    let encoded = named.iter().map(|tensor| {
-        let mut bytes = Vec::new();
-        encode_row(Profile::Bf16V1, tensor.values, &mut bytes);
-        bytes
-    });
-    let encoded: Vec<Vec<u8>> = encoded.collect();
-    let views = named.iter().zip(&encoded).map(|(tensor, bytes)| {
-        let view = TensorView::new(Dtype::BF16, tensor.shape.clone(), bytes).map_err(io::Error::other)?;
-        Ok((tensor.name.as_str(), view))
-    });
-    let views: Vec<_> = views.collect::<io::Result<_>>()?;
-    safetensors::serialize(views, None).map_err(io::Error::other)
+impl Quantization {
+    /// Brings a matrix `[outputs, inputs]` to integers times scales, in place, and gives its tensors.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded values are small")]
+    fn pack(self, weights: &mut [f32], inputs: usize) -> [(&'static str, Dtype, Vec<usize>, Vec<u8>); 4] {
+        let bits = self.bits as usize;
+        let per_word = 32 / bits;
+        let largest = (1_i32 << bits) - 1;
+        let group = self.group_size.map_or(inputs, |size| size as usize);
+        let (outputs, groups) = (weights.len() / inputs, inputs.div_ceil(group));
+        let mut words = vec![0_u32; inputs / per_word * outputs];
+        let mut zeros = vec![0_u32; groups * outputs / per_word];
+        let mut scales = vec![f16::ZERO; groups * outputs];
+        for (output, row) in weights.chunks_mut(inputs).enumerate() {
+            for (number, row) in row.chunks_mut(group).enumerate() {
+                let least = row.iter().copied().fold(0.0, f32::min);
+                let most = row.iter().copied().fold(0.0, f32::max);
+                let (scale, zero) = if self.symmetric {
+                    (2.0 * most.max(-least) / largest as f32, (largest + 1) / 2)
+                } else {
+                    // So that no integer takes more than eight bits.
+                    let scale = ((most - least) / largest as f32).max(most / 127.0).max(-least / 128.0);
+                    (scale, ((-least / scale).round_ties_even() as i32).clamp(1, largest))
+                };
+                let scale = f16::from_f32(scale);
+                scales[number * outputs + output] = scale;
+                let place = number * outputs + output;
+                let stored = zero - i32::from(!self.version_2);
+                zeros[place / per_word] |= stored.unsigned_abs() << (place % per_word * bits);
+                for (within, weight) in row.iter_mut().enumerate() {
+                    let integer = (*weight / scale.to_f32()).round_ties_even() as i32;
+                    let integer = integer.clamp((-zero).max(-128), (largest - zero).min(127));
+                    let input = number * group + within;
+                    let packed = (integer + zero).unsigned_abs() << (input % per_word * bits);
+                    words[input / per_word * outputs + output] |= packed;
+                    *weight = integer as f32 * scale.to_f32();
+                }
+            }
+        }
+        let of_words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let indices: Vec<u32> = (0..).zip(0..inputs).map(|(index, _)| index).collect();
+        let group = u32::try_from(group).unwrap_or(u32::MAX);
+        let of_inputs: Vec<u32> = indices.iter().map(|input| input / group).collect();
+        [
+            ("qweight", Dtype::I32, vec![inputs / per_word, outputs], of_words(&words)),
+            ("qzeros", Dtype::I32, vec![groups, outputs / per_word], of_words(&zeros)),
+            ("scales", Dtype::F16, vec![groups, outputs], scales.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            ("g_idx", Dtype::I32, vec![inputs], of_words(&of_inputs)),
+        ]
+    }
 }

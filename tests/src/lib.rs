@@ -45,6 +45,7 @@ pub fn smallest() -> Arc<LocalModel> {
         ffn: 16,
         max_positions: 32,
         tied: true,
+        ..Numbers::TINY
     };
     Arc::new(LocalModel::of(synthetic::checkpoint(&numbers, 3), &mut |_, _| ()).expect("a synthetic model commits"))
 }

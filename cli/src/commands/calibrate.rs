@@ -14,7 +14,6 @@ use assay_audit::sampling::Sampling;
 use assay_audit::tolerance::Tolerance;
 use assay_audit::verdict::Margin;
 use assay_commitments::manifest::Matrix;
-use assay_commitments::rows::Profile;
 use assay_commitments::trace::{Trace, TraceRows};
 use assay_commitments::{Position, TokenId};
 use assay_llm_runtime::quantize::{self, Format};
@@ -230,7 +229,7 @@ fn run_sequence(model: &Arc<Model>, sequence: &Sequence, mode: Mode) -> Result<(
 fn cheating_model(model: &LocalModel, format: Format, matrices: &[Matrix]) -> Result<Arc<Model>, Fault> {
     let architecture = &model.checkpoint.architecture;
     let tensors = quantize::model(architecture, &model.checkpoint.tensors, format, matrices);
-    Ok(Arc::new(Model::new(architecture, &tensors, Profile::Bf16V1)?))
+    Ok(Arc::new(Model::new(architecture, &tensors, model.checkpoint.profile)?))
 }
 
 /// The margins of all cells of a trace.

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use assay_audit::prompt::{ChatTemplate, Tokenizer, prompt_tokens};
 use assay_commitments::TokenId;
-use assay_commitments::rows::Profile;
-use assay_llm_runtime::{Checkpoint, Generate, Generation, Model, generate};
+use assay_llm_runtime::{Generate, Generation, Model, generate};
 use serde_json::json;
 
 use super::request::{PromptArgs, SamplingArgs};
+use crate::local;
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{is_watched, print, print_json, seconds, write};
 
@@ -36,11 +36,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> CommandResult {
     let prompt = args.prompt.prompt()?;
     let sampling = args.sampling.sampling()?;
-    let checkpoint = Checkpoint::load(&args.folder, Profile::Bf16V1)?;
+    let checkpoint = local::load(&args.folder)?;
     let tokenizer = Tokenizer::from_bytes(&checkpoint.tokenizer)?;
     let template = checkpoint.chat_template.as_ref();
     let template = template.map(|template| ChatTemplate::from_bytes(template.as_bytes())).transpose()?;
-    let model = Arc::new(Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1)?);
+    let model = Arc::new(Model::new(&checkpoint.architecture, &checkpoint.tensors, checkpoint.profile)?);
     let prompt = prompt_tokens(&prompt, &tokenizer, template.as_ref())?;
 
     let plan = Generate {

@@ -1,6 +1,6 @@
 //! `assay model`: commit a model, look at one, check one.
 
-use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::manifest::{Architecture, Matrix, Small};
 use clap::Subcommand;
 
 use crate::outcome::CommandResult;
@@ -38,5 +38,6 @@ fn parameters(architecture: &Architecture) -> u64 {
     let table = u64::from(architecture.vocab_size) * hidden;
     let matrices: u64 = Matrix::ALL.iter().map(|matrix| architecture.shape(*matrix).weights()).sum();
     let tables = if architecture.tied { table } else { 2 * table };
-    tables + u64::from(architecture.layers) * (matrices + 2 * hidden) + hidden
+    let small: u64 = Small::ALL.iter().map(|small| u64::from(architecture.length(*small))).sum();
+    tables + u64::from(architecture.layers) * (matrices + small) + hidden
 }

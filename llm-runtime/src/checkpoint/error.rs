@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use assay_commitments::manifest::ArchitectureError;
+use assay_commitments::rows::Profile;
 use thiserror::Error;
 
 /// Why a model folder cannot be served.
@@ -120,8 +121,44 @@ pub enum CheckpointError {
         /// The shape that follows from the configuration.
         expected: Vec<usize>,
     },
+    /// A tensor is there of which the configuration does not speak, so that the model without it would be another.
+    #[error("{}: tensor {name} is not one that config.json announces: they belong to different models", path.display())]
+    Unannounced {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor of a quantised matrix holds something that cannot be served.
+    #[error("{}: tensor {name} at index {index}: {reason}", path.display())]
+    Quantized {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The first such element, counted row by row, where each packed integer counts.
+        index: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The weights are in files of a format that is not read.
+    #[error("{}: weights of this format are not read: point to a folder of safetensors weights", path.display())]
+    Format {
+        /// The first such file.
+        path: PathBuf,
+    },
+    /// A folder cannot be served in a profile.
+    #[error("{}: served in profile {}, not in {}: matrices are{} quantised", folder.display(), natural.name(), asked.name(), if *natural == Profile::Bf16W8V1 { "" } else { " not" })]
+    Profile {
+        /// The folder.
+        folder: PathBuf,
+        /// The profile that was asked for.
+        asked: Profile,
+        /// The one in which it is served unless told otherwise.
+        natural: Profile,
+    },
     /// A tensor is stored in a type that is not read.
-    #[error("{}: tensor {name} is stored as {found}: only F32, F16 and BF16 are read", path.display())]
+    #[error("{}: tensor {name} is stored as {found}: only {supported} can be read", path.display())]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -129,6 +166,8 @@ pub enum CheckpointError {
         name: String,
         /// Its type.
         found: String,
+        /// What would be read.
+        supported: &'static str,
     },
     /// A weight is no number.
     #[error("{}: tensor {name} holds {value} at index {index}: a model with such weights cannot be served", path.display())]
@@ -148,11 +187,11 @@ pub enum CheckpointError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigProblem {
     /// A key that every model has is missing.
-    Missing(&'static str),
+    Missing(String),
     /// A value is not what this runtime does.
     Unsupported {
         /// The key.
-        key: &'static str,
+        key: String,
         /// Its value, as JSON.
         found: String,
         /// What is supported.

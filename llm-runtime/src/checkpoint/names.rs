@@ -1,8 +1,10 @@
-//! What Hugging Face calls the tensors of a Llama.
+//! What Hugging Face calls the tensors of a model.
 
 use assay_audit::commit::Tensor;
 use assay_audit::model::ModelTensors;
 use assay_commitments::manifest::{Architecture, Matrix, Small};
+
+use super::gptq::Part;
 
 /// The name of a tensor.
 pub(super) fn of(tensor: Tensor) -> String {
@@ -19,10 +21,24 @@ pub(super) fn of(tensor: Tensor) -> String {
             Small::ValueBias => of_layer(layer, "self_attn.v_proj.bias"),
             Small::OutputBias => of_layer(layer, "self_attn.o_proj.bias"),
         },
-        Tensor::Matrix(layer, matrix) => format!("{}.weight", of_layer(layer, part(matrix))),
+        Tensor::Matrix(layer, matrix) => of_matrix(layer, matrix, "weight"),
         Tensor::FinalNorm => "model.norm.weight".to_owned(),
         Tensor::Head => "lm_head.weight".to_owned(),
     }
+}
+
+/// The name of a tensor of a quantised matrix.
+pub(super) fn packed(layer: usize, matrix: Matrix, part: Part) -> String {
+    of_matrix(layer, matrix, part.name())
+}
+
+fn of_matrix(layer: usize, matrix: Matrix, tensor: &str) -> String {
+    format!("{}.{tensor}", matrix_prefix(layer, matrix))
+}
+
+/// What the names of all tensors of a matrix begin with.
+pub(crate) fn matrix_prefix(layer: usize, matrix: Matrix) -> String {
+    format!("model.layers.{layer}.{}", part(matrix))
 }
 
 /// The part of a layer that a matrix is.

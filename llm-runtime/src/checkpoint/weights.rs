@@ -10,12 +10,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use assay_audit::commit::{ModelWeights, Tensor};
-use assay_commitments::manifest::Architecture;
-use assay_commitments::rows::Profile;
-use assay_commitments::rows::bf16_value;
+use assay_commitments::manifest::{Architecture, Matrix};
+use assay_commitments::rows::{Profile, bf16_value};
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use memmap2::{Mmap, MmapOptions};
@@ -24,10 +24,13 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::config::Configuration;
 use super::error::CheckpointError;
-use super::{names, optional};
+use super::gptq::{Gptq, Part, Unfit};
+use super::{names, optional, other_format};
+use crate::quantized::{Quantized, Weights};
 
-const SINGLE: &str = "model.safetensors";
+pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// Weights that are read and decoded at a time: few enough to stay in a core's nearest cache.
@@ -209,25 +212,139 @@ struct Place {
     name: String,
     /// Of its first byte in the file.
     offset: u64,
-    stored: Stored,
-    /// Weights that it has.
+    /// Elements that it has.
     length: usize,
+}
+
+/// A tensor of the model.
+#[derive(Clone, Debug)]
+enum Held {
+    /// As it is.
+    Plain(Place, Stored),
+    /// A matrix in the layout of GPTQ.
+    Packed(Packed),
+}
+
+/// Where a quantised matrix lies.
+#[derive(Clone, Debug)]
+struct Packed {
+    weights: Place,
+    zeros: Place,
+    scales: Place,
+    scale: Stored,
+    groups: Place,
+    outputs: usize,
+}
+
+/// A tensor that is there for nothing, if it holds what it should.
+#[derive(Clone, Debug)]
+struct Redundant {
+    place: Place,
+    /// The tensor that it repeats; zeros, if it repeats none.
+    repeats: Option<Place>,
+    /// Bytes of each.
+    bytes: usize,
+}
+
+/// The quantised matrices of the layer that was last read. Committing reads a layer many times in strides across
+/// all of its matrices, and from packed columns a row cannot be read.
+#[derive(Debug, Default)]
+struct Decoded {
+    layer: usize,
+    matrices: [Option<Quantized>; 7],
+}
+
+/// Names and places of all tensors in the files.
+struct Directory<'a> {
+    files: &'a [WeightFile],
+    headers: &'a [Header],
+    /// Which file holds a tensor; `None` when there is but one.
+    index: Option<&'a HashMap<String, usize>>,
+}
+
+impl Directory<'_> {
+    fn path(&self, file: usize) -> PathBuf {
+        self.files[file].path.clone()
+    }
+
+    fn find(&self, name: String, expected: Vec<usize>) -> Result<(Place, Dtype), CheckpointError> {
+        let missing = |file, name| CheckpointError::MissingTensor { path: self.path(file), name };
+        let file = match self.index {
+            None => 0,
+            Some(index) => match index.get(&name) {
+                Some(file) => *file,
+                None => return Err(missing(0, name)),
+            },
+        };
+        let Some(info) = self.headers[file].metadata.info(&name) else {
+            return Err(missing(file, name));
+        };
+        if info.shape != expected {
+            let (path, found) = (self.path(file), info.shape.clone());
+            return Err(CheckpointError::Shape { path, name, found, expected });
+        }
+        let offset = self.headers[file].end + info.data_offsets.0 as u64;
+        Ok((Place { file, name, offset, length: expected.iter().product() }, info.dtype))
+    }
+
+    fn find_plain(&self, name: String, expected: Vec<usize>) -> Result<(Place, Stored), CheckpointError> {
+        let (place, dtype) = self.find(name, expected)?;
+        match Stored::of(dtype) {
+            Some(stored) => Ok((place, stored)),
+            None => Err(self.wrong_type(place, dtype, "F32, F16 and BF16")),
+        }
+    }
+
+    fn find_packed(
+        &self,
+        layer: usize,
+        matrix: Matrix,
+        shape: [usize; 2],
+        gptq: Gptq,
+    ) -> Result<Held, CheckpointError> {
+        let [outputs, inputs] = shape;
+        let find = |part: Part| self.find(names::packed(layer, matrix, part), gptq.shape(part, inputs, outputs));
+        let find_integers = |part: Part| match find(part)? {
+            (place, Dtype::I32) => Ok(place),
+            (place, dtype) => Err(self.wrong_type(place, dtype, "I32")),
+        };
+        let (scales, scale) = match find(Part::Scales)? {
+            (place, Dtype::F16) => (place, Stored::F16),
+            (place, Dtype::BF16) => (place, Stored::Bf16),
+            // An integer times an f32 is no f32.
+            (place, dtype) => return Err(self.wrong_type(place, dtype, "F16 and BF16")),
+        };
+        let [weights, zeros, groups] = [Part::Weights, Part::Zeros, Part::Groups].map(find_integers);
+        Ok(Held::Packed(Packed { weights: weights?, zeros: zeros?, scales, scale, groups: groups?, outputs }))
+    }
+
+    fn wrong_type(&self, place: Place, found: Dtype, supported: &'static str) -> CheckpointError {
+        let path = self.path(place.file);
+        CheckpointError::Dtype { path, name: place.name, found: format!("{found:?}"), supported }
+    }
 }
 
 /// The weights of a folder.
 #[derive(Debug)]
 pub struct WeightFiles {
     folder: PathBuf,
-    architecture: Architecture,
+    configuration: Configuration,
     profile: Profile,
     files: Vec<WeightFile>,
     digests: Vec<[u8; 32]>,
-    places: HashMap<Tensor, Place>,
+    tensors: HashMap<Tensor, Held>,
+    redundant: Vec<Redundant>,
+    decoded: RwLock<Decoded>,
 }
 
 impl WeightFiles {
-    /// Opens the weight files of a folder and finds all tensors of the architecture in them.
-    pub(super) fn open(folder: &Path, architecture: &Architecture, profile: Profile) -> Result<Self, CheckpointError> {
+    /// Opens the weight files of a folder and finds all tensors of the architecture in them, and none that is of
+    /// another.
+    pub(super) fn open(
+        folder: &Path,
+        configuration: &Configuration,
+        profile: Profile,
+    ) -> Result<Self, CheckpointError> {
         let Listed { paths, index } = Listed::read(folder)?;
         let files = paths.into_iter().map(WeightFile::open).collect::<Result<Vec<_>, _>>()?;
         let headers = files.iter().map(WeightFile::header).collect::<Result<Vec<_>, _>>()?;
@@ -237,35 +354,135 @@ impl WeightFiles {
                 return Err(CheckpointError::MissingTensor { path: files[*place].path.clone(), name: name.clone() });
             }
         }
-        let place = |tensor: Tensor| {
-            let name = names::of(tensor);
-            let missing =
-                |file: usize| CheckpointError::MissingTensor { path: files[file].path.clone(), name: name.clone() };
-            let file = match &index {
-                None => 0,
-                Some(index) => *index.get(&name).ok_or_else(|| missing(0))?,
+        let directory = Directory { files: &files, headers: &headers, index: index.as_ref() };
+        let Configuration { architecture, gptq } = configuration;
+        let find = |tensor: Tensor| {
+            let shape = tensor.shape(architecture);
+            let held = match (tensor, gptq, &*shape) {
+                (Tensor::Matrix(layer, matrix), Some(gptq), &[outputs, inputs]) => {
+                    directory.find_packed(layer, matrix, [outputs, inputs], *gptq)?
+                }
+                _ => {
+                    let (place, stored) = directory.find_plain(names::of(tensor), shape)?;
+                    Held::Plain(place, stored)
+                }
             };
-            let path = || files[file].path.clone();
-            let info = headers[file].metadata.info(&name).ok_or_else(|| missing(file))?;
-            let expected = tensor.shape(architecture);
-            if info.shape != expected {
-                return Err(CheckpointError::Shape { path: path(), name, found: info.shape.clone(), expected });
-            }
-            let Some(stored) = Stored::of(info.dtype) else {
-                return Err(CheckpointError::Dtype { path: path(), name, found: format!("{:?}", info.dtype) });
-            };
-            let offset = headers[file].end + info.data_offsets.0 as u64;
-            Ok((tensor, Place { file, name, offset, stored, length: tensor.length(architecture) }))
+            Ok((tensor, held))
         };
-        let places = Tensor::all(architecture).into_iter().map(place).collect::<Result<_, _>>()?;
+        let tensors = Tensor::all(architecture).into_iter().map(find).collect::<Result<HashMap<_, _>, _>>();
+        let redundant = directory.redundant(configuration, &holders);
+        // What is too much explains what is missing.
+        let (redundant, tensors) = (redundant?, tensors?);
         Ok(Self {
             folder: folder.to_owned(),
-            architecture: architecture.clone(),
+            configuration: configuration.clone(),
             profile,
             digests: headers.iter().map(|header| header.digest).collect(),
             files,
-            places,
+            tensors,
+            redundant,
+            decoded: RwLock::default(),
         })
+    }
+
+    /// Checks the values of tensors that are there beside those of the model.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unannounced`] for one that would make it another model.
+    pub(super) fn check_redundant(&self) -> Result<(), CheckpointError> {
+        const PIECE: usize = 1 << 18;
+        let (mut found, mut expected) = (vec![0; PIECE], vec![0; PIECE]);
+        for Redundant { place, repeats, bytes } in &self.redundant {
+            for start in (0..*bytes).step_by(PIECE) {
+                let length = PIECE.min(bytes - start);
+                self.files[place.file].read(place.offset + start as u64, &mut found[..length])?;
+                if let Some(repeated) = repeats {
+                    self.files[repeated.file].read(repeated.offset + start as u64, &mut expected[..length])?;
+                }
+                if found[..length] != expected[..length] {
+                    let (path, name) = (self.files[place.file].path.clone(), place.name.clone());
+                    return Err(CheckpointError::Unannounced { path, name });
+                }
+            }
+            expected.fill(0);
+        }
+        Ok(())
+    }
+
+    /// Elements of a plain tensor, at most [`BATCH`] of them, as they are stored.
+    fn read_plain(&self, place: &Place, stored: Stored, at: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+        let mut buffer = [0_u8; 4 * BATCH];
+        let (bytes, _) = buffer.split_at_mut(out.len() * stored.bytes());
+        self.files[place.file].read(place.offset + (at * stored.bytes()) as u64, bytes)?;
+        stored.widen(bytes, out);
+        Ok(())
+    }
+
+    /// Elements of a tensor of integers.
+    fn read_words(&self, place: &Place, at: usize, count: usize) -> Result<Vec<u32>, CheckpointError> {
+        let mut bytes = vec![0; 4 * count];
+        self.files[place.file].read(place.offset + 4 * at as u64, &mut bytes)?;
+        Ok(bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
+    }
+
+    fn unpack(&self, packed: &Packed, gptq: Gptq) -> Result<Quantized, CheckpointError> {
+        /// Words that are read at a time: few enough to stay in a core's cache while their rows become columns.
+        const WORDS: usize = 1 << 17;
+        let refuse = |Unfit { part, index, reason }| {
+            let place = match part {
+                Part::Weights => &packed.weights,
+                Part::Zeros => &packed.zeros,
+                Part::Scales => &packed.scales,
+                Part::Groups => &packed.groups,
+            };
+            let (path, name) = (self.files[place.file].path.clone(), place.name.clone());
+            CheckpointError::Quantized { path, name, index, reason }
+        };
+        let groups = self.read_words(&packed.groups, 0, packed.groups.length)?;
+        let zeros = self.read_words(&packed.zeros, 0, packed.zeros.length)?;
+        let mut scales = vec![0.0; packed.scales.length];
+        for (number, scales) in scales.chunks_mut(BATCH).enumerate() {
+            self.read_plain(&packed.scales, packed.scale, number * BATCH, scales)?;
+        }
+        let mut unpacking = gptq.begin(groups, &scales, &zeros).map_err(refuse)?;
+        let rows = packed.weights.length / packed.outputs;
+        let strip = (WORDS / packed.outputs).max(1);
+        for first in (0..rows).step_by(strip) {
+            let count = strip.min(rows - first) * packed.outputs;
+            unpacking.add(first, &self.read_words(&packed.weights, first * packed.outputs, count)?);
+        }
+        unpacking.finish().map_err(refuse)
+    }
+
+    /// Weights of a quantised matrix.
+    fn read_packed(
+        &self,
+        tensor: Tensor,
+        packed: &Packed,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), CheckpointError> {
+        let (Tensor::Matrix(layer, matrix), Some(gptq)) = (tensor, self.configuration.gptq) else {
+            unreachable!("matrices of quantised checkpoints are packed, and nothing else");
+        };
+        let inputs = packed.groups.length;
+        let decoded = self.decoded.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = decoded.matrices[matrix.index()].as_ref().filter(|_| decoded.layer == layer) {
+            known.weights(inputs, start, out);
+            return Ok(());
+        }
+        drop(decoded);
+        let mut decoded = self.decoded.write().unwrap_or_else(PoisonError::into_inner);
+        if decoded.layer != layer {
+            // Before there are others: there is room for one layer.
+            *decoded = Decoded { layer, ..Decoded::default() };
+        }
+        let known = match &mut decoded.matrices[matrix.index()] {
+            Some(known) => known,
+            unknown @ None => unknown.insert(self.unpack(packed, gptq)?),
+        };
+        known.weights(inputs, start, out);
+        Ok(())
     }
 
     /// The same, opened anew.
@@ -278,7 +495,7 @@ impl WeightFiles {
                 return Err(CheckpointError::Changed { path: path.clone() });
             }
         }
-        Self::open(&self.folder, &self.architecture, self.profile)
+        Self::open(&self.folder, &self.configuration, self.profile)
     }
 
     /// Name and digest of every weight file: of its length, the time when it was last written to, and
@@ -299,28 +516,80 @@ impl ModelWeights for WeightFiles {
     type Error = CheckpointError;
 
     fn architecture(&self) -> &Architecture {
-        &self.architecture
+        &self.configuration.architecture
     }
 
     fn read(&self, tensor: Tensor, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
-        let place = &self.places[&tensor];
-        assert!(start + out.len() <= place.length, "what is read lies in the tensor");
-        let width = place.stored.bytes();
-        let file = &self.files[place.file];
-        let mut buffer = [0_u8; 4 * BATCH];
+        assert!(start + out.len() <= tensor.length(self.architecture()), "what is read lies in the tensor");
+        let (place, stored) = match &self.tensors[&tensor] {
+            Held::Plain(place, stored) => (place, *stored),
+            Held::Packed(packed) => return self.read_packed(tensor, packed, start, out),
+        };
         for (number, values) in out.chunks_mut(BATCH).enumerate() {
             let at = start + number * BATCH;
-            let (bytes, _) = buffer.split_at_mut(values.len() * width);
-            file.read(place.offset + (at * width) as u64, bytes)?;
-            place.stored.widen(bytes, values);
+            self.read_plain(place, stored, at, values)?;
             self.profile.round(values);
             if !are_finite(values) {
                 let within = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
-                let (path, name) = (file.path.clone(), place.name.clone());
+                let (path, name) = (self.files[place.file].path.clone(), place.name.clone());
                 return Err(CheckpointError::NotFinite { path, name, index: at + within, value: values[within] });
             }
         }
         Ok(())
+    }
+}
+
+impl Weights for WeightFiles {
+    fn quantized(&self, layer: usize, matrix: Matrix) -> Result<Option<Quantized>, CheckpointError> {
+        match (self.tensors.get(&Tensor::Matrix(layer, matrix)), self.configuration.gptq) {
+            (Some(Held::Packed(packed)), Some(gptq)) => self.unpack(packed, gptq).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Directory<'_> {
+    /// The tensors that are not of the model, but may be there beside it.
+    fn redundant(
+        &self,
+        configuration: &Configuration,
+        holders: &HashMap<String, usize>,
+    ) -> Result<Vec<Redundant>, CheckpointError> {
+        let Configuration { architecture, gptq } = configuration;
+        let tensors = Tensor::all(architecture);
+        let announced = tensors.iter().flat_map(|tensor| match (tensor, gptq) {
+            (Tensor::Matrix(layer, matrix), Some(_)) => {
+                Part::ALL.map(|part| names::packed(*layer, *matrix, part)).to_vec()
+            }
+            _ => vec![names::of(*tensor)],
+        });
+        let announced: HashSet<String> = announced.collect();
+        let mut others: Vec<&String> = holders.keys().filter(|name| !announced.contains(*name)).collect();
+        others.sort_unstable();
+        let mut redundant = vec![];
+        // Older versions of transformers stored the rotary frequencies, which follow from the configuration.
+        for name in others.into_iter().filter(|name| !name.ends_with(".rotary_emb.inv_freq")) {
+            let file = holders[name];
+            let unannounced = || CheckpointError::Unannounced { path: self.path(file), name: name.clone() };
+            let info = self.headers[file].metadata.info(name).ok_or_else(unannounced)?;
+            let repeats = if architecture.tied && *name == names::of(Tensor::Head) {
+                let (table, dtype) = self.find(names::of(Tensor::Embeddings), info.shape.clone())?;
+                if dtype != info.dtype {
+                    return Err(unannounced());
+                }
+                Some(table)
+            } else if gptq.is_some() && name.ends_with("_proj.bias") {
+                // Older versions of AutoGPTQ gave every matrix a bias of zeros.
+                None
+            } else {
+                return Err(unannounced());
+            };
+            let (start, end) = info.data_offsets;
+            let offset = self.headers[file].end + start as u64;
+            let place = Place { file, name: name.clone(), offset, length: info.shape.iter().product() };
+            redundant.push(Redundant { place, repeats, bytes: end - start });
+        }
+        Ok(redundant)
     }
 }
 
@@ -355,7 +624,7 @@ impl Listed {
         }
         let index_path = folder.join(INDEX);
         let Some(bytes) = optional(&index_path)? else {
-            return Err(CheckpointError::NoFile { path: single });
+            return Err(other_format(folder).unwrap_or(CheckpointError::NoFile { path: single }));
         };
         let index = super::json(&index_path, &bytes)?;
         Self::from_index(folder, &index).map_err(|reason| CheckpointError::Index { path: index_path, reason })

@@ -4,15 +4,17 @@ use std::fs;
 use std::path::Path;
 
 use assay_audit::commit::{Committer, ModelWeights, PolynomialWeights, Surroundings, Tensor, manifest};
+use assay_audit::model::CommittedModel;
 use assay_audit::prompt::{ChatTemplate, Message};
-use assay_commitments::manifest::ArchitectureError;
+use assay_commitments::manifest::{ArchitectureError, Biases, Manifest, Matrix};
 use assay_commitments::params::CodeParams;
 use assay_commitments::polynomial::{Coefficients, LayerPolynomial};
 use assay_commitments::rows::Profile;
-use assay_commitments::weights::WeightCommitment;
+use assay_commitments::weights::{WeightCommitment, commit};
 use assay_llm_runtime::checkpoint::{CheckpointError, WeightFiles, named_tensors};
-use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Checkpoint, ModelFolder};
+use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
+use assay_llm_runtime::{Checkpoint, Description, ModelFolder, Weights};
+use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -174,11 +176,14 @@ fn an_unreadable_config_is_named() {
 fn another_architecture_is_named_with_all_that_is_not_supported() {
     let change = |folder: &Path| {
         change_json(&folder.join("config.json"), |config| {
-            config["architectures"] = json!(["Qwen2ForCausalLM"]);
-            config["rope_scaling"] = json!({"rope_type": "llama3"});
+            config["architectures"] = json!(["Gemma2ForCausalLM"]);
+            config["rope_scaling"] = json!({"rope_type": "yarn"});
         });
     };
-    assert_refused(change, &["config.json: architectures is [\"Qwen2ForCausalLM\"]", "; rope_scaling is"]);
+    assert_refused(
+        change,
+        &["config.json: architectures is [\"Gemma2ForCausalLM\"]", "; rope_scaling.rope_type is \"yarn\""],
+    );
 }
 
 #[test]
@@ -497,5 +502,312 @@ fn coefficients_read_from_files_are_those_of_the_tensors() {
         let mut comparing = Comparing { checkpoint: &checkpoint, pieces: pieces.clone(), compared: 0 };
         manifest(&opened.weights, surroundings, &mut comparing).unwrap();
         assert!(comparing.compared > numbers.layers as usize + 1, "there are several shards");
+    }
+}
+
+/// What the families differ in, by family.
+const FAMILIES: [(&str, Numbers); 6] = [
+    ("llama", Numbers { biases: Biases::Qkvo, ..NUMBERS }),
+    ("mistral", Numbers { window: Some(16), ..NUMBERS }),
+    ("qwen2", Numbers { biases: Biases::Qkv, tied: true, ..NUMBERS }),
+    ("qwen2", Numbers { biases: Biases::Qkv, window: Some(9), ..NUMBERS }),
+    ("qwen3", Numbers { head_norms: true, tied: true, ..NUMBERS }),
+    ("qwen3", Numbers { head_norms: true, biases: Biases::Qkvo, window: Some(5), ..NUMBERS }),
+];
+
+#[test]
+fn folders_of_all_families_are_read_as_they_were_written() {
+    for (family, numbers) in FAMILIES {
+        let folder = TempDir::new().unwrap();
+        let written = synthetic::write(&numbers, 4, folder.path()).unwrap();
+        let config: Value = serde_json::from_slice(&fs::read(folder.path().join("config.json")).unwrap()).unwrap();
+        assert_eq!(config["model_type"], family);
+        let read = load(folder.path()).unwrap();
+        assert_eq!((&read.architecture, &read.tensors), (&written.architecture, &written.tensors), "{family}");
+        assert_eq!(read.architecture, numbers.architecture());
+        let small = &read.tensors.layers[1].small.0;
+        assert_eq!(small[2].len(), if numbers.head_norms { 8 } else { 0 });
+        assert_eq!(small[4].len(), if numbers.biases == Biases::None { 0 } else { 32 });
+    }
+}
+
+#[test]
+fn shapes_of_biases_and_head_norms_are_checked() {
+    for (_, numbers) in FAMILIES {
+        for name in ["q_proj.bias", "v_proj.bias", "o_proj.bias", "q_norm.weight", "k_norm.weight"] {
+            let name = format!("model.layers.1.self_attn.{name}");
+            let folder = TempDir::new().unwrap();
+            synthetic::write(&numbers, 4, folder.path()).unwrap();
+            let mut has = false;
+            change_weights(folder.path(), |tensors| {
+                for tensor in tensors.iter_mut().filter(|tensor| tensor.0 == name) {
+                    has = true;
+                    *tensor = (name.clone(), Dtype::F32, vec![3], vec![0; 12]);
+                }
+            });
+            let result = load(folder.path());
+            assert_eq!(result.is_err(), has, "{name}");
+            if let Err(error) = result {
+                assert!(error.to_string().contains(&format!("{name} has shape [3], config.json says")), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_that_the_configuration_does_not_announce_are_refused() {
+    for name in [
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.1.mlp.down_proj.bias",
+        "model.layers.1.self_attn.q_norm.weight",
+        "model.layers.2.input_layernorm.weight",
+        "model.layers.0.self_attn.q_proj.qweight",
+        "score.weight",
+    ] {
+        // Of zeros as well: only quantised checkpoints have such for nothing.
+        let add = |folder: &Path| {
+            change_weights(folder, |tensors| tensors.push((name.to_owned(), Dtype::F32, vec![32], vec![0; 128])));
+        };
+        assert_refused(add, &["model.safetensors: tensor", name, "is not one that config.json announces"]);
+    }
+    let (folder, checkpoint) = folder();
+    change_weights(folder.path(), |tensors| {
+        for name in ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"] {
+            tensors.push((name.to_owned(), Dtype::F32, vec![4], vec![1; 16]));
+        }
+    });
+    assert_eq!(load(folder.path()).unwrap().tensors, checkpoint.tensors);
+}
+
+#[test]
+fn a_tied_model_may_repeat_its_table_and_have_no_other_head() {
+    let folder = TempDir::new().unwrap();
+    synthetic::write(&Numbers { tied: true, ..NUMBERS }, 4, folder.path()).unwrap();
+    change_weights(folder.path(), |tensors| {
+        let table = find(tensors, "model.embed_tokens.weight").clone();
+        tensors.push(("lm_head.weight".to_owned(), table.1, table.2, table.3));
+    });
+    load(folder.path()).unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut tensors: Vec<Stored> = raw(folder.path());
+    *find(&mut tensors, "lm_head.weight").3.last_mut().unwrap() ^= 1;
+    write_weights(&path, &tensors);
+    let text = load(folder.path()).unwrap_err().to_string();
+    assert!(text.contains("lm_head.weight is not one that config.json announces"), "{text}");
+}
+
+#[test]
+fn weights_of_other_formats_are_named() {
+    for name in ["model-q4.gguf", "pytorch_model.bin"] {
+        let replace = |folder: &Path| {
+            fs::rename(folder.join("model.safetensors"), folder.join(name)).unwrap();
+        };
+        assert_refused(replace, &[name, "weights of this format are not read", "safetensors"]);
+    }
+    let alone = TempDir::new().unwrap();
+    fs::write(alone.path().join("model.gguf"), b"GGUF").unwrap();
+    let text = load(alone.path()).unwrap_err().to_string();
+    assert!(text.contains("model.gguf: weights of this format are not read"), "{text}");
+}
+
+/// The tensors of a folder as they are stored.
+fn raw(folder: &Path) -> Vec<Stored> {
+    let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors =
+        tensors.iter().map(|(name, view)| (name.to_owned(), view.dtype(), view.shape().to_vec(), view.data().to_vec()));
+    tensors.collect()
+}
+
+const QUANTISED: Numbers = Numbers { hidden: 64, heads: 8, ffn: 160, ..NUMBERS };
+
+fn quantizations() -> Vec<Quantization> {
+    let mut all = vec![];
+    for bits in [4, 8] {
+        for group_size in [Some(32), Some(128), Some(24), None] {
+            for (symmetric, version_2) in [(true, false), (true, true), (false, false), (false, true)] {
+                all.push(Quantization { bits, group_size, symmetric, version_2 });
+            }
+        }
+    }
+    all
+}
+
+fn quantised(quantization: Quantization) -> (TempDir, Checkpoint) {
+    let folder = TempDir::new().unwrap();
+    let checkpoint = synthetic::write_gptq(&QUANTISED, quantization, 8, folder.path()).unwrap();
+    (folder, checkpoint)
+}
+
+fn load_quantised(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::load(folder, Profile::Bf16W8V1)
+}
+
+/// The weights of a matrix, written down once more from the description of the layout, element by element.
+fn dequantised(tensors: &[Stored], prefix: &str, quantization: Quantization) -> Vec<f32> {
+    let [weights, zeros, scales, groups] = ["qweight", "qzeros", "scales", "g_idx"]
+        .map(|part| tensors.iter().find(|tensor| tensor.0 == format!("{prefix}.{part}")).unwrap().3.as_slice());
+    let word = |bytes: &[u8], index: usize| u32::from_le_bytes(bytes[4 * index..4 * index + 4].try_into().unwrap());
+    let bits = quantization.bits as usize;
+    let field = |word: u32, place: usize| (word >> (bits * place)) % (1 << bits);
+    let (inputs, outputs) = (groups.len() / 4, weights.len() / 4 * (32 / bits) / (groups.len() / 4));
+    let mut dequantised = vec![];
+    for output in 0..outputs {
+        for input in 0..inputs {
+            let at = word(groups, input) as usize * outputs + output;
+            let scale = half::f16::from_le_bytes([scales[2 * at], scales[2 * at + 1]]).to_f32();
+            let packed = word(weights, input * bits / 32 * outputs + output);
+            let zero = field(word(zeros, at * bits / 32), at % (32 / bits)) + u32::from(!quantization.version_2);
+            let integer = i64::from(field(packed, input % (32 / bits))) - i64::from(zero);
+            dequantised.push(scale * f32::from(i16::try_from(integer).unwrap()));
+        }
+    }
+    dequantised
+}
+
+#[test]
+fn quantised_folders_are_read_exactly() {
+    for quantization in quantizations() {
+        let (folder, written) = quantised(quantization);
+        let read = load_quantised(folder.path()).unwrap();
+        let tensors = raw(folder.path());
+        let opened = ModelFolder::open(folder.path(), Profile::Bf16W8V1).unwrap();
+        for (layer, matrices) in read.tensors.layers.iter().enumerate() {
+            for (matrix, weights) in Matrix::ALL.into_iter().zip(&matrices.matrices) {
+                let part = if matrix.index() < 4 { "self_attn" } else { "mlp" };
+                let prefix = format!("model.layers.{layer}.{part}.{}", matrix.name());
+                assert_eq!(*weights, dequantised(&tensors, &prefix, quantization), "{prefix} {quantization:?}");
+                let integers = opened.weights.quantized(layer, matrix).unwrap().unwrap();
+                let inputs = read.architecture.shape(matrix).inputs as usize;
+                let mut again = vec![0.0; weights.len()];
+                integers.weights(inputs, 0, &mut again);
+                assert_eq!(*weights, again);
+                let (start, end) = (inputs + 5, 3 * inputs - 1);
+                opened.weights.read(Tensor::Matrix(layer, matrix), start, &mut again[start..end]).unwrap();
+                assert_eq!(weights[start..end], again[start..end]);
+            }
+        }
+        assert_eq!(read.tensors, written.tensors, "{quantization:?}");
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() < 0.1;
+        let plain = synthetic::checkpoint(&QUANTISED, 8).tensors;
+        assert!(read.tensors.layers[1].matrices[4].iter().zip(&plain.layers[1].matrices[4]).all(close));
+    }
+}
+
+/// Commits to what is read piece by piece.
+struct Committing;
+
+impl Committer<WeightFiles> for Committing {
+    type Error = Never;
+
+    fn commit(
+        &mut self,
+        _: usize,
+        weights: &PolynomialWeights<'_, WeightFiles>,
+        code: &CodeParams,
+    ) -> Result<WeightCommitment, Never> {
+        Ok(commit(weights, code, 1 << 20, &|_| ())?.commitment())
+    }
+}
+
+#[test]
+fn a_quantised_folder_commits_to_its_dequantised_weights() {
+    for quantization in [Quantization::INT4, Quantization { bits: 8, symmetric: false, ..Quantization::INT4 }] {
+        let (folder, written) = quantised(quantization);
+        let opened = ModelFolder::open(folder.path(), Profile::Bf16W8V1).unwrap();
+        let surroundings = Surroundings { profile: Profile::Bf16W8V1, tokenizer: b"t", chat_template: None };
+        let (from_files, _): (Manifest, _) = manifest(&opened.weights, surroundings, &mut Committing).unwrap();
+        let Checkpoint { architecture, tensors, profile, .. } = &written;
+        let in_memory = CommittedModel::commit(architecture, tensors, *profile, b"t", None, &mut |_, _| ()).unwrap();
+        assert_eq!(from_files.id(), in_memory.manifest.id());
+        opened.check_unchanged().unwrap();
+    }
+}
+
+#[test]
+fn damaged_quantised_folders_are_refused() {
+    let prefix = "model.layers.1.mlp.up_proj";
+    let refused = |quantization: Quantization, damage: &dyn Fn(&Path, &mut Vec<Stored>), expected: &[&str]| {
+        let (folder, _) = quantised(quantization);
+        let mut tensors = raw(folder.path());
+        damage(folder.path(), &mut tensors);
+        write_weights(&folder.path().join("model.safetensors"), &tensors);
+        let text = load_quantised(folder.path()).unwrap_err().to_string();
+        assert!(!text.contains('\n') && expected.iter().all(|part| text.contains(part)), "{text}: {expected:?}");
+    };
+    for part in ["qweight", "qzeros", "scales", "g_idx"] {
+        let name = format!("{prefix}.{part}");
+        let drop = |_: &Path, tensors: &mut Vec<Stored>| tensors.retain(|tensor| tensor.0 != name);
+        refused(Quantization::INT4, &drop, &[&name, "is missing"]);
+        let shorten = |_: &Path, tensors: &mut Vec<Stored>| {
+            let tensor = find(tensors, &name);
+            let row = tensor.3.len() / tensor.2[0];
+            tensor.3.truncate(tensor.3.len() - row);
+            tensor.2[0] -= 1;
+        };
+        refused(Quantization::INT4, &shorten, &[&name, "has shape", "config.json says"]);
+        let retype = |_: &Path, tensors: &mut Vec<Stored>| {
+            let tensor = find(tensors, &name);
+            tensor.1 = if tensor.1 == Dtype::F16 { Dtype::I16 } else { Dtype::F32 };
+        };
+        refused(Quantization::INT4, &retype, &[&name, "is stored as", "can be read"]);
+    }
+    let swap = |_: &Path, tensors: &mut Vec<Stored>| find(tensors, &format!("{prefix}.g_idx")).3[4 * 5] = 1;
+    refused(Quantization::INT4, &swap, &["up_proj.g_idx at index 5", "act-order"]);
+    let infinite = |_: &Path, tensors: &mut Vec<Stored>| {
+        find(tensors, &format!("{prefix}.scales")).3[6..8].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
+    };
+    refused(Quantization::INT4, &infinite, &["up_proj.scales at index 3", "infinite"]);
+    let ones = |_: &Path, tensors: &mut Vec<Stored>| find(tensors, &format!("{prefix}.qzeros")).3[1] |= 0xf0;
+    refused(Quantization::INT4, &ones, &["up_proj.qzeros at index 3", "all ones"]);
+    // A zero of 3 leaves no room for 131 and more.
+    let low = |_: &Path, tensors: &mut Vec<Stored>| {
+        find(tensors, &format!("{prefix}.qzeros")).3[2] = 3;
+        let weights = &mut find(tensors, &format!("{prefix}.qweight")).3;
+        weights.iter_mut().for_each(|byte| *byte = (*byte).min(130));
+        // Row 2 of words, output 2, third input of the word.
+        weights[4 * (2 * 160 + 2) + 2] = 131;
+        weights[4 * (3 * 160 + 2)] = 200;
+    };
+    let int8 = Quantization { bits: 8, version_2: true, ..Quantization::INT4 };
+    refused(int8, &low, &["up_proj.qweight at index 1602", "more than eight bits"]);
+    let order = |folder: &Path, _: &mut Vec<Stored>| {
+        change_json(&folder.join("config.json"), |config| config["quantization_config"]["desc_act"] = json!(true));
+    };
+    refused(Quantization::INT4, &order, &["quantization_config.desc_act is true"]);
+    let plain = |folder: &Path, _: &mut Vec<Stored>| {
+        change_json(&folder.join("config.json"), |config| config["quantization_config"] = json!(null));
+    };
+    refused(Quantization::INT4, &plain, &["served in profile bf16-1, not in bf16-w8-1"]);
+
+    // Biases that older quantisers write are zeros.
+    let bias = |fill: u8| {
+        move |_: &Path, tensors: &mut Vec<Stored>| {
+            tensors.push((format!("{prefix}.bias"), Dtype::F16, vec![160], vec![fill; 320]));
+        }
+    };
+    refused(Quantization::INT4, &bias(1), &["up_proj.bias is not one that config.json announces"]);
+    let (folder, written) = quantised(Quantization::INT4);
+    let mut tensors = raw(folder.path());
+    bias(0)(folder.path(), &mut tensors);
+    write_weights(&folder.path().join("model.safetensors"), &tensors);
+    assert_eq!(load_quantised(folder.path()).unwrap().tensors, written.tensors);
+}
+
+#[test]
+fn a_folder_has_a_natural_profile_and_others_may_be_asked_for() {
+    let (plain, _) = folder();
+    let (quantised, _) = quantised(Quantization::INT4);
+    let [plain, quantised] = [plain.path(), quantised.path()].map(|path| Description::read(path).unwrap());
+    assert_eq!((plain.profile(None).unwrap(), plain.decoded_bytes()), (Profile::Bf16V1, 0));
+    assert_eq!(quantised.profile(None).unwrap(), Profile::Bf16W8V1);
+    // 40,960 weights in groups of 32, a scale of four bytes each.
+    assert_eq!(quantised.decoded_bytes(), 40_960 + 40_960 / 32 * 4);
+    assert_eq!(plain.profile(Some(Profile::F32V1)).unwrap(), Profile::F32V1);
+    for (description, asked) in
+        [(&plain, Profile::Bf16W8V1), (&quantised, Profile::F32V1), (&quantised, Profile::Bf16V1)]
+    {
+        let text = description.profile(Some(asked)).unwrap_err().to_string();
+        assert!(text.contains(&format!("not in {}", asked.name())), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use assay_commitments::codec;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::rows::Profile;
-use assay_llm_runtime::ModelFolder;
+use assay_llm_runtime::{Description, ModelFolder};
 use serde_json::json;
 
 use super::memory::Plan;
@@ -28,9 +28,9 @@ pub(crate) struct Args {
     /// is done lies in FILE.partial, and a run that was stopped goes on from there
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// How the runtime rounds
-    #[arg(long, value_name = "P", default_value = Profile::Bf16V1.name(), value_parser = parse_profile)]
-    profile: Profile,
+    /// How the runtime rounds: bf16-1 or f32-1, for a quantised model bf16-w8-1; bf16-1 or bf16-w8-1 if not given
+    #[arg(long, value_name = "P", value_parser = parse_profile)]
+    profile: Option<Profile>,
     /// Most memory to use, mapped files included; K, M and G are understood
     #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes, default_value = memory::DEFAULT)]
     memory: u64,
@@ -46,7 +46,9 @@ fn parse_profile(name: &str) -> Result<Profile, String> {
 
 pub(crate) fn run(args: &Args) -> CommandResult {
     let begin = Instant::now();
-    let plan = Plan::of_folder(args.memory, &args.folder)?;
+    let description = Description::read(&args.folder)?;
+    let profile = description.profile(args.profile)?;
+    let plan = Plan::of_folder(args.memory, &args.folder, &description)?;
     let manifest_path = args.out.clone().unwrap_or_else(|| args.folder.join(MANIFEST_NAME));
     let trees_path = tree_path(&manifest_path);
     if trees_path == manifest_path {
@@ -57,13 +59,12 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     check_writable(&manifest_path)?;
 
-    let folder = ModelFolder::open(&args.folder, args.profile)?;
-    let mut partial =
-        Partial::open(&partial_path(&manifest_path), &fingerprint(&folder, args.profile), count(&folder)?)?;
+    let folder = ModelFolder::open(&args.folder, profile)?;
+    let mut partial = Partial::open(&partial_path(&manifest_path), &fingerprint(&folder, profile), count(&folder)?)?;
     if partial.done() > 0 {
         tracing::info!("{} polynomials were committed by an earlier run", partial.done());
     }
-    let manifest = stream(&folder, args.profile, plan, Some(&mut partial))?.manifest;
+    let manifest = stream(&folder, profile, plan, Some(&mut partial))?.manifest;
     folder.check_unchanged()?;
     let content = codec::encode(&manifest);
     // The manifest first: stopped in between, the next run finds all polynomials done.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use assay_commitments::manifest::{Architecture, Manifest, Matrix};
 use assay_commitments::params::{Bits, CodeParams, MAX_CLAIMS, SecurityBudget, SecurityTerm};
 use assay_commitments::rows::Profile;
-use assay_llm_runtime::Checkpoint;
+use assay_llm_runtime::Description;
 use serde_json::{Value, json};
 
 use super::parameters;
@@ -48,11 +48,13 @@ pub(crate) fn run(args: &Args) -> CommandResult {
 }
 
 fn of_folder(args: &Args) -> Result<Inspected, Fault> {
-    let architecture = Checkpoint::read_architecture(&args.path)?;
+    let description = Description::read(&args.path)?;
+    let architecture = description.architecture().clone();
     let committed = args.path.join(MANIFEST_NAME);
     let manifest = if committed.exists() { Some(read_manifest(&committed)?) } else { None };
     // A manifest of other numbers says nothing about the folder as it is now.
-    let manifest = manifest.filter(|manifest| manifest.architecture == architecture);
+    let fits = |manifest: &Manifest| description.profile(Some(manifest.profile)).is_ok();
+    let manifest = manifest.filter(|manifest| manifest.architecture == architecture && fits(manifest));
     let unusable = |error: &dyn std::fmt::Display| Fault::usage(format!("{}: {error}", args.path.display()));
     let layer = architecture.layer_layout().map_err(|error| unusable(&error))?;
     let head = architecture.head_layout().map_err(|error| unusable(&error))?;
@@ -60,7 +62,7 @@ fn of_folder(args: &Args) -> Result<Inspected, Fault> {
         layer_code: CodeParams::for_layout(&layer),
         head_code: CodeParams::for_layout(&head),
         shards: architecture.head_shards().map_err(|error| unusable(&error))?,
-        profile: Profile::Bf16V1,
+        profile: manifest.as_ref().map_or(description.natural_profile(), |manifest| manifest.profile),
         architecture,
         is_folder: true,
         manifest,

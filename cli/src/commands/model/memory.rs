@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use assay_commitments::manifest::Architecture;
-use assay_llm_runtime::Checkpoint;
+use assay_llm_runtime::Description;
 
 use crate::outcome::Fault;
 use crate::terminal::bytes;
@@ -42,19 +41,19 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Splits a budget for the model in a folder, of which nothing large has been read yet.
-    pub(super) fn of_folder(budget: u64, folder: &Path) -> Result<Self, Fault> {
-        let architecture = Checkpoint::read_architecture(folder)?;
+    pub(super) fn of_folder(budget: u64, folder: &Path, description: &Description) -> Result<Self, Fault> {
         // A folder without a tokenizer is refused when it is opened.
         let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |metadata| metadata.len());
-        Self::new(budget, &architecture, tokenizer)
+        let vocabulary = description.architecture().vocab_size;
+        Self::new(budget, vocabulary, description.decoded_bytes(), tokenizer)
     }
 
-    /// Splits a budget for a model whose tokenizer file has that length.
-    pub(super) fn new(budget: u64, architecture: &Architecture, tokenizer: u64) -> Result<Self, Fault> {
+    /// Splits a budget for a model with so many embeddings and decoded bytes, whose tokenizer file has that length.
+    fn new(budget: u64, vocabulary: u32, decoded: u64, tokenizer: u64) -> Result<Self, Fault> {
         // And one that is not of the pool.
         let threads = rayon::current_num_threads() as u64 + 1;
         let parsing = tokenizer.saturating_mul(TOKENIZER);
-        let fixed = BASE + parsing + EMBEDDING * u64::from(architecture.vocab_size) + threads * THREAD;
+        let fixed = BASE + parsing + decoded + EMBEDDING * u64::from(vocabulary) + threads * THREAD;
         let rest = budget.checked_sub(fixed).filter(|rest| *rest >= LEAST).ok_or_else(|| {
             let least = fixed + LEAST;
             Fault::usage(format!(
@@ -79,19 +78,17 @@ pub(in crate::commands) fn peak() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use assay_llm_runtime::synthetic::Numbers;
-
     use super::*;
 
     #[test]
     fn a_plan_stays_within_its_budget_or_names_the_least() {
-        let large =
-            Numbers { vocab_size: 128_256, hidden: 8192, layers: 80, ffn: 28_672, ..Numbers::TINY }.architecture();
         for budget in [256 << 20, 1 << 30, parse_bytes(DEFAULT).unwrap()] {
-            let plan = Plan::new(budget, &large, 9 << 20).unwrap();
+            let plan = Plan::new(budget, 128_256, 0, 9 << 20).unwrap();
             assert!(plan.symbol_bytes as u64 <= budget / 2, "{plan:?}");
         }
-        let refusal = Plan::new(100 << 20, &large, 9 << 20).unwrap_err().message;
+        let refusal = Plan::new(100 << 20, 128_256, 0, 9 << 20).unwrap_err().message;
+        let decoded = Plan::new(1 << 30, 128_256, 200 << 20, 9 << 20).unwrap();
+        assert_eq!(Plan::new(1 << 30, 128_256, 0, 9 << 20).unwrap().symbol_bytes - decoded.symbol_bytes, 100 << 20);
         assert!(refusal.contains("--memory allows 104.9 MB") && refusal.contains("at least"), "{refusal}");
     }
 

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use assay_commitments::manifest::{Architecture, LayerEntry, Manifest, Matrix};
-use assay_commitments::rows::Profile;
 use assay_commitments::weights::WeightCommitment;
-use assay_llm_runtime::{Checkpoint, ModelFolder};
+use assay_llm_runtime::{Description, ModelFolder};
 
 use super::memory::{self, Plan};
 use super::streaming::{Streamed, stream};
@@ -30,16 +29,20 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> CommandResult {
     let manifest = read_manifest(&args.manifest)?;
-    let architecture = Checkpoint::read_architecture(&args.folder)?;
+    let description = Description::read(&args.folder)?;
     let refuse = |what: String| {
         let (folder, manifest) = (args.folder.display(), args.manifest.display());
         Err(Fault::rejected(format!("{folder} is not the model of {manifest}: {what}")))
     };
-    if let Some(difference) = architecture_difference(&architecture, &manifest.architecture) {
+    if let Some(difference) = architecture_difference(description.architecture(), &manifest.architecture) {
         return refuse(difference);
     }
-    let plan = Plan::of_folder(args.memory, &args.folder)?;
-    let folder = ModelFolder::open(&args.folder, Profile::Bf16V1)?;
+    if description.profile(Some(manifest.profile)).is_err() {
+        let (natural, other) = (description.natural_profile().name(), manifest.profile.name());
+        return refuse(format!("it is served in profile {natural}, the manifest's is {other}"));
+    }
+    let plan = Plan::of_folder(args.memory, &args.folder, &description)?;
+    let folder = ModelFolder::open(&args.folder, manifest.profile)?;
     let found = match stream(&folder, manifest.profile, plan, None) {
         // A manifest promises weights that are finite, as it promises what they are.
         Err(fault) if fault.outcome == Outcome::Damaged => return refuse(fault.message),
