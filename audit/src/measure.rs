@@ -85,11 +85,7 @@ pub fn margins(model: &Reference, trace: &dyn TraceRows, challenge: &Challenge) 
 ///
 /// # Errors
 /// [`ProveError`] if the trace does not hold the position, or the row has no finite norm.
-pub fn reference_logits(
-    model: &Reference,
-    trace: &dyn TraceRows,
-    position: Position,
-) -> Result<Vec<f64>, ProveError> {
+pub fn reference_logits(model: &Reference, trace: &dyn TraceRows, position: Position) -> Result<Vec<f64>, ProveError> {
     let manifest = &model.manifest;
     let layer = LayerIndex::new(manifest.architecture.layers);
     let at = index(position.get());

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+pub mod calibration;
 mod commands;
 pub mod demo;
 mod files;

@@ -10,7 +10,7 @@ use candle_nn::kv_cache::Cache;
 
 use crate::capture::Recorder;
 use crate::error::RunError;
-use crate::kernels::{Add, Attention, GatedSilu, RmsNorm, Rotate, Round, Weights, product};
+use crate::kernels::{Add, Attention, GatedSilu, Int8Heads, RmsNorm, Rotate, Round, Weights, product, split_product};
 
 /// Weights of a layer, matrices as `[outputs, inputs]`. Those that share an input are stacked to one:
 /// fewer, larger products.
@@ -30,6 +30,8 @@ pub(crate) struct Block {
 
 /// What all layers of a pass share.
 pub(crate) struct Pass {
+    pub(crate) split: Option<usize>,
+    pub(crate) int8_cache: bool,
     pub(crate) norm: RmsNorm,
     pub(crate) rotate: Rotate,
     pub(crate) attention: Attention,
@@ -43,9 +45,13 @@ impl Pass {
         self.norm.profile
     }
 
+    fn product(&self, x: &Tensor, weights: &Weights) -> candle_core::Result<Tensor> {
+        self.split.map_or_else(|| product(x, weights), |parts| split_product(x, weights, parts))
+    }
+
     /// A product, rounded.
     fn linear(&self, x: &Tensor, weights: &Weights) -> candle_core::Result<Tensor> {
-        let products = product(x, weights)?;
+        let products = self.product(x, weights)?;
         products.inplace_op1(&Round(self.profile()))?;
         Ok(products)
     }
@@ -96,12 +102,16 @@ impl Block {
         record(TreeId::H(layer), stream)?;
 
         let normed = stream.apply_op2_no_bwd(&self.input_norm, &pass.norm)?;
-        let products = product(&normed, &self.qkv)?;
+        let products = pass.product(&normed, &self.qkv)?;
         products.inplace_op2(&pass.angles, &pass.rotate)?;
         let query_width = pass.attention.heads * pass.attention.head_dim;
         let fresh = products.narrow(1, query_width, products.dim(1)? - query_width)?.contiguous()?;
-        cache.append(&fresh)?;
-        let cached = cache.current_data()?.unwrap_or(fresh.clone());
+        let kept = if pass.int8_cache { fresh.copy()? } else { fresh.clone() };
+        if pass.int8_cache {
+            kept.inplace_op1(&Int8Heads { head_dim: pass.attention.head_dim })?;
+        }
+        cache.append(&kept)?;
+        let cached = cache.current_data()?.unwrap_or(kept);
         let attended = products.apply_op2_no_bwd(&cached, &pass.attention)?;
         record(TreeId::A(layer), &attended)?;
         let branch = pass.linear(&attended, &self.output)?;
@@ -109,7 +119,7 @@ impl Block {
         let middle = stream.apply_op2_no_bwd(&branch, &Add(profile))?;
 
         let normed = middle.apply_op2_no_bwd(&self.post_norm, &pass.norm)?;
-        let active = product(&normed, &self.gate_up)?.apply_op1_no_bwd(&pass.mlp)?;
+        let active = pass.product(&normed, &self.gate_up)?.apply_op1_no_bwd(&pass.mlp)?;
         let branch = pass.linear(&active, &self.down)?;
         record(TreeId::M(layer), &branch)?;
         if let Some(recorder) = recorder {

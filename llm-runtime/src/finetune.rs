@@ -12,12 +12,21 @@ pub fn perturbed(tensors: &ModelTensors, relative: f32, seed: u64) -> ModelTenso
     let mut random = Random::new(seed);
     let mut perturbed = tensors.clone();
     for weights in perturbed.layers.iter_mut().flat_map(|layer| &mut layer.matrices) {
-        let deviation = relative * root_mean_square(weights);
-        for weight in weights {
-            *weight = round_bf16(*weight + deviation * random.normal());
-        }
+        add_noise(weights, relative, &mut random);
     }
     perturbed
+}
+
+/// Brings such noise to one matrix, in place.
+pub fn perturb(weights: &mut [f32], relative: f32, seed: u64) {
+    add_noise(weights, relative, &mut Random::new(seed));
+}
+
+fn add_noise(weights: &mut [f32], relative: f32, random: &mut Random) {
+    let deviation = relative * root_mean_square(weights);
+    for weight in weights {
+        *weight = round_bf16(*weight + deviation * random.normal());
+    }
 }
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a scale, not an exact sum")]

@@ -14,7 +14,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, InplaceOp1, InplaceOp2, Layo
 
 pub(crate) use attention::Attention;
 use linear::TASK_WORK;
-pub(crate) use linear::{Weights, product};
+pub(crate) use linear::{Weights, product, split_product};
 
 /// The elements of a contiguous tensor.
 fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -170,6 +170,27 @@ impl CustomOp2 for Add {
     }
 }
 
+/// Rounds heads, side by side in rows, to eight-bit integers with a scale each, in place.
+pub(crate) struct Int8Heads {
+    pub(crate) head_dim: usize,
+}
+
+impl InplaceOp1 for Int8Heads {
+    fn name(&self) -> &'static str {
+        "int8-heads"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        for head in elements_mut(storage, layout)?.chunks_exact_mut(self.head_dim) {
+            let scale = head.iter().fold(0.0_f32, |largest, value| largest.max(value.abs())) / 127.0;
+            if scale > 0.0 {
+                head.iter_mut().for_each(|value| *value = (*value / scale).round_ties_even() * scale);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// `silu(gate) * up` of the products `[n, gate | up]`: the products are rounded, then the SiLU, then
 /// what is multiplied.
 pub(crate) struct GatedSilu {
@@ -296,6 +317,26 @@ mod tests {
         let mut expected = [silu[0] * up];
         profile.round(&mut expected);
         assert_eq!(values(&active), expected);
+    }
+
+    #[test]
+    fn integers_of_a_head_reach_from_minus_127_to_127() {
+        let heads = tensor(&[127.0, -3.4, 0.6, 0.0, 0.0, 0.0], (1, 6));
+        heads.inplace_op1(&Int8Heads { head_dim: 3 }).unwrap();
+        assert_eq!(values(&heads), [127.0, -3.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn partial_sums_are_rounded_and_so_is_what_they_come_to() {
+        // The middle of two bf16 numbers in each half: 257 to 256, 259 to 260; 516 of the rounded, 516 of all.
+        let x = tensor(&[256.0, 1.0, 256.0, 3.0, 1.0], (1, 5));
+        let weights = Weights::f32(&[1.0; 5], [1, 5]).unwrap();
+        let split = |parts| values(&split_product(&x, &weights, parts).unwrap());
+        assert_eq!((split(1), split(3), split(9)), (vec![516.0], vec![516.0], vec![516.0]));
+        let x = tensor(&[256.0, 1.0, 1.0, 1.0], (1, 4));
+        let weights = Weights::f32(&[1.0; 4], [1, 4]).unwrap();
+        let split = |parts| values(&split_product(&x, &weights, parts).unwrap());
+        assert_eq!((split(1), split(2), split(4)), (vec![260.0], vec![258.0], vec![256.0]));
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub struct Model {
     architecture: Architecture,
     profile: Profile,
     window: Option<usize>,
+    /// Slices in which the layers' products are summed; `None` for one sum.
+    split: Option<usize>,
+    /// Whether keys and values are cached as eight-bit integers.
+    int8_cache: bool,
     /// `[vocab_size, hidden]`.
     embeddings: Tensor,
     blocks: Vec<Block>,
@@ -51,6 +55,8 @@ impl Model {
             architecture: architecture.clone(),
             profile,
             window: None,
+            split: None,
+            int8_cache: false,
             embeddings,
             blocks: blocks.collect::<Result<_, _>>()?,
             final_norm: vector("final norm", &tensors.final_norm, hidden)?,
@@ -63,6 +69,20 @@ impl Model {
     #[must_use]
     pub fn with_window(&self, window: usize) -> Self {
         Self { window: Some(window.max(1)), ..self.clone() }
+    }
+
+    /// The same weights with products that are summed in `parts` slices of their inputs, each sum rounded
+    /// to bf16: what no profile allows.
+    #[must_use]
+    pub fn with_split_products(&self, parts: usize) -> Self {
+        Self { split: Some(parts), ..self.clone() }
+    }
+
+    /// The same weights with keys and values rounded to eight-bit integers in the cache, one scale a
+    /// head, after their rows are captured: what no profile allows.
+    #[must_use]
+    pub fn with_int8_cache(&self) -> Self {
+        Self { int8_cache: true, ..self.clone() }
     }
 
     /// Shapes and constants.
@@ -107,6 +127,8 @@ impl Model {
         let head_dim = architecture.head_dim as usize;
         let angles = angles(&architecture.inverse_frequencies, start, count);
         Ok(Pass {
+            split: self.split,
+            int8_cache: self.int8_cache,
             norm: RmsNorm { eps: architecture.norm_eps, profile },
             rotate: Rotate { heads: heads + kv_heads, head_dim, profile },
             attention: Attention { heads, kv_heads, head_dim, window: self.window, profile },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use assay_audit::challenge::Challenge;
-use assay_audit::measure::margins;
+use assay_audit::measure::{Reference, margins};
 use assay_audit::policy::Policy;
 use assay_audit::prompt::{Message, Prompt};
 use assay_audit::session::{Answer, Exchange, Reply};
@@ -98,6 +98,8 @@ const AUDITS: u32 = 100;
 #[test]
 fn sampled_detection_agrees_with_the_share_of_broken_cells() {
     let local = fixture();
+    let checkpoint = &local.checkpoint;
+    let reference = Reference::new(&checkpoint.architecture, &checkpoint.tensors, checkpoint.profile).unwrap();
     let models = Models::new(&local).unwrap();
     for behaviour in [Behaviour::SkipsLayer, Behaviour::ShortWindow] {
         let backend = models.backend(behaviour, &Arc::new(AtomicU64::new(0)));
@@ -123,7 +125,7 @@ fn sampled_detection_agrees_with_the_share_of_broken_cells() {
                     cells: vec![assay_audit::challenge::Cell { groups: vec![*group], ..cell.clone() }],
                     decodes: vec![],
                 };
-                let found = margins(&local.committed, &served.trace, &single).unwrap();
+                let found = margins(&reference, &served.trace, &single).unwrap();
                 if found.iter().any(|margin| margin.ratio > 1.0) {
                     *broken.entry((cell.position.get(), cell.layer.get())).or_default() += 1.0 / groups;
                 }
