@@ -1,76 +1,156 @@
 //! Products of rows with a matrix.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Device, Result, Tensor, WithDType, bail};
+use half::bf16;
 use rayon::prelude::*;
 
-use super::{TASK_WORK, dot, elements};
+use super::{read, values_of};
 
-/// `x w^T` of rows `[n, inputs]` and a matrix `[outputs, inputs]`, accumulated in f32, not rounded.
+const LANES: usize = 16;
+
+/// A matrix `[outputs, inputs]` as it is run.
+#[derive(Clone, Debug)]
+pub(crate) enum Weights {
+    F32(Tensor),
+    Bf16(Tensor),
+    /// 8-bit integers times the scale of their group of consecutive inputs.
+    Int8 {
+        /// Integers from -128, stored with 128 added, `[outputs, inputs]`.
+        values: Tensor,
+        /// f32 `[outputs, groups]`; the last group of a row may be shorter than the others.
+        scales: Tensor,
+        /// Inputs of a group, a multiple of 16.
+        group: usize,
+    },
+}
+
+impl Weights {
+    /// # Errors
+    /// Not one value an output and input.
+    pub(crate) fn f32(values: &[f32], [outputs, inputs]: [usize; 2]) -> Result<Self> {
+        matrix(values, outputs, inputs).map(Self::F32)
+    }
+
+    /// # Errors
+    /// Not one value an output and input.
+    pub(crate) fn bf16(values: &[bf16], [outputs, inputs]: [usize; 2]) -> Result<Self> {
+        matrix(values, outputs, inputs).map(Self::Bf16)
+    }
+
+    /// # Errors
+    /// Not one value an output and input, not one scale an output and group, or a group that is not a
+    /// multiple of 16.
+    pub(crate) fn int8(values: &[u8], scales: &[f32], group: usize, [outputs, inputs]: [usize; 2]) -> Result<Self> {
+        if group == 0 || !group.is_multiple_of(LANES) {
+            bail!("groups of {group} weights: their length must be a multiple of {LANES}");
+        }
+        let values = matrix(values, outputs, inputs)?;
+        let scales = matrix(scales, outputs, inputs.div_ceil(group))?;
+        Ok(Self::Int8 { values, scales, group })
+    }
+
+    /// The outputs of several matrices, one after the other.
+    ///
+    /// # Errors
+    /// No matrix, matrices of several kinds, groups or numbers of inputs.
+    pub(crate) fn stack(matrices: &[Self]) -> Result<Self> {
+        let stacked = |part: fn(&Self) -> &Tensor| Tensor::cat(&matrices.iter().map(part).collect::<Vec<_>>(), 0);
+        let Some(first) = matrices.first() else { bail!("no matrix to stack") };
+        Ok(match first {
+            Self::F32(_) => Self::F32(stacked(Self::values)?),
+            Self::Bf16(_) => Self::Bf16(stacked(Self::values)?),
+            Self::Int8 { group, .. } => Self::Int8 {
+                values: stacked(Self::values)?,
+                scales: stacked(|matrix| match matrix {
+                    Self::Int8 { scales, .. } => scales,
+                    Self::F32(values) | Self::Bf16(values) => values,
+                })?,
+                group: *group,
+            },
+        })
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        self.values().dims()[0]
+    }
+
+    pub(crate) fn inputs(&self) -> usize {
+        self.values().dims()[1]
+    }
+
+    fn values(&self) -> &Tensor {
+        match self {
+            Self::F32(values) | Self::Bf16(values) | Self::Int8 { values, .. } => values,
+        }
+    }
+}
+
+fn matrix<T: WithDType>(values: &[T], outputs: usize, inputs: usize) -> Result<Tensor> {
+    if outputs == 0 || inputs == 0 {
+        bail!("a matrix of {outputs} outputs and {inputs} inputs");
+    }
+    Tensor::from_slice(values, (outputs, inputs), &Device::Cpu)
+}
+
+/// `x w^T` of rows `[n, inputs]`: f32 `[n, outputs]`, accumulated in f32, not rounded.
 ///
-/// Several rows are candle's work. For a single one its product first counts the machine's cores, by
-/// reading `/proc/cpuinfo`, which takes longer than the arithmetic of a small model. The two sum in
-/// different orders: a row run alone and among others differs in the last bits of f32.
-pub(crate) fn product(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
-    if x.dim(0)? == 1 { x.apply_op2_no_bwd(weights, &RowProduct) } else { x.matmul(&weights.t()?) }
-}
-
-/// One row: a dot product an output, always summed in the same order.
-struct RowProduct;
-
-impl CustomOp2 for RowProduct {
-    fn name(&self) -> &'static str {
-        "row-product"
+/// # Errors
+/// Rows of another type or width than the weights take.
+pub(crate) fn product(x: &Tensor, weights: &Weights) -> Result<Tensor> {
+    let (count, width) = x.dims2()?;
+    let (outputs, inputs) = (weights.outputs(), weights.inputs());
+    if width != inputs {
+        bail!("rows of {width} values for a matrix of {inputs} inputs");
     }
-
-    fn cpu_fwd(
-        &self,
-        row: &CpuStorage,
-        row_layout: &Layout,
-        weights: &CpuStorage,
-        weights_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let row = elements(row, row_layout)?;
-        let weights = elements(weights, weights_layout)?;
-        let outputs = weights.len() / row.len();
-        let mut out = vec![0.0; outputs];
-        let fill = |(out, weights): (&mut [f32], &[f32])| {
-            out.iter_mut().zip(weights.chunks_exact(row.len())).for_each(|(out, weights)| *out = dot(row, weights));
-        };
-        if weights.len() <= TASK_WORK {
-            fill((&mut out, weights));
-        } else {
-            let share = TASK_WORK.div_ceil(row.len());
-            out.par_chunks_mut(share).zip(weights.par_chunks(share * row.len())).for_each(fill);
+    let rows = read(x)?;
+    let rows = values_of::<f32>(&rows, x.layout())?;
+    let mut out = vec![0.0; count * outputs];
+    let mut fill = |weight: &(dyn Fn(usize) -> f32 + Sync)| {
+        let columns: Vec<Vec<f32>> = (0..outputs)
+            .into_par_iter()
+            .map(|output| {
+                let weights: Vec<f32> = (0..inputs).map(|input| weight(output * inputs + input)).collect();
+                rows.chunks_exact(inputs).map(|row| dot(row, &weights)).collect()
+            })
+            .collect();
+        for (output, column) in columns.into_iter().enumerate() {
+            column.into_iter().enumerate().for_each(|(row, value)| out[row * outputs + output] = value);
         }
-        Ok((CpuStorage::F32(out), Shape::from((1, outputs))))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::Device;
-
-    use super::*;
-    use crate::random::Random;
-
-    #[test]
-    fn one_row_gives_what_several_give() {
-        let mut random = Random::new(2);
-        let mut tensor = |shape: (usize, usize)| {
-            let values: Vec<f32> = (0..shape.0 * shape.1).map(|_| random.normal()).collect();
-            Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-        };
-        // Below and above the size at which threads share the work.
-        for (inputs, outputs) in [(40, 24), (512, 1031)] {
-            let (rows, weights) = (tensor((3, inputs)), tensor((outputs, inputs)));
-            let all: Vec<Vec<f32>> = product(&rows, &weights).unwrap().to_vec2().unwrap();
-            for (index, expected) in all.iter().enumerate() {
-                let alone = product(&rows.narrow(0, index, 1).unwrap(), &weights).unwrap();
-                let alone: Vec<Vec<f32>> = alone.to_vec2().unwrap();
-                for (value, expected) in alone[0].iter().zip(expected) {
-                    assert!((value - expected).abs() < 1e-4, "{value} {expected}");
-                }
-            }
+    };
+    let storage = read(weights.values())?;
+    let layout = weights.values().layout();
+    match weights {
+        Weights::F32(_) => {
+            let values = values_of::<f32>(&storage, layout)?;
+            fill(&|index| values[index]);
+        }
+        Weights::Bf16(_) => {
+            let values = values_of::<bf16>(&storage, layout)?;
+            fill(&|index| values[index].to_f32());
+        }
+        Weights::Int8 { scales, group, .. } => {
+            let values = values_of::<u8>(&storage, layout)?;
+            let storage = read(scales)?;
+            let scales = values_of::<f32>(&storage, scales.layout())?;
+            let groups = inputs.div_ceil(*group);
+            fill(&|index| {
+                let scale = scales[index / inputs * groups + index % inputs / group];
+                (f32::from(values[index]) - 128.0) * scale
+            });
         }
     }
+    Tensor::from_vec(out, (count, outputs), &Device::Cpu)
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    let mut lanes = [0.0_f32; LANES];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    lanes.iter().sum::<f32>() + rest
 }
