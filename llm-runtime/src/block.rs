@@ -36,7 +36,7 @@ pub(crate) struct Block {
 struct Stack(Vec<Weights>);
 
 impl Stack {
-    fn new(matrices: Vec<Weights>) -> Result<Self> {
+    fn new(matrices: &[Weights]) -> Result<Self> {
         let kind = |matrix: &Weights| match matrix {
             Weights::F32(_) => (0, 0),
             Weights::Bf16(_) => (1, 0),
@@ -102,13 +102,13 @@ impl Block {
         Ok(Self {
             input_norm: small(Small::InputNorm)?,
             post_norm: small(Small::PostNorm)?,
-            qkv: Stack::new(vec![matrix(Matrix::Q)?, matrix(Matrix::K)?, matrix(Matrix::V)?])?,
+            qkv: Stack::new(&[matrix(Matrix::Q)?, matrix(Matrix::K)?, matrix(Matrix::V)?])?,
             qkv_bias: joined(&[Small::QueryBias, Small::KeyBias, Small::ValueBias])?,
             head_norms: joined(&[Small::QueryNorm, Small::KeyNorm])?,
-            output: Stack::new(vec![matrix(Matrix::O)?])?,
+            output: Stack::new(&[matrix(Matrix::O)?])?,
             output_bias: joined(&[Small::OutputBias])?,
-            gate_up: Stack::new(vec![matrix(Matrix::Gate)?, matrix(Matrix::Up)?])?,
-            down: Stack::new(vec![matrix(Matrix::Down)?])?,
+            gate_up: Stack::new(&[matrix(Matrix::Gate)?, matrix(Matrix::Up)?])?,
+            down: Stack::new(&[matrix(Matrix::Down)?])?,
         })
     }
 

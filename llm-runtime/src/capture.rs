@@ -203,8 +203,8 @@ impl Encoder {
     }
 
     fn add(&mut self, shares: &[(u64, Range<usize>)], rows: Rows, tensor: &Tensor) {
-        let added = read(tensor).and_then(|storage| {
-            let values = values_of::<f32>(&storage, tensor.layout())?;
+        let storage = read(tensor);
+        let added = values_of::<f32>(&storage, tensor.layout()).and_then(|values| {
             let width = tensor.dim(1)?;
             for (slot, share) in shares {
                 self.add_share(*slot, rows, &values[share.start * width..share.end * width], width);

@@ -362,9 +362,8 @@ impl Sequence {
         let Self { request, slot, output, .. } = self;
         let tell = move |trace: Result<Option<Trace>, RunError>| {
             let completion = match (end, trace) {
-                (Err(RunError::NotFinite { .. }), Err(error)) | (Ok(_), Err(error)) => Err(error),
-                (Err(error), _) => Err(error),
                 (Ok(finish), Ok(trace)) => Ok(Completion { output, finish, trace }),
+                (Ok(_) | Err(RunError::NotFinite { .. }), Err(error)) | (Err(error), _) => Err(error),
             };
             // Nobody may listen any more.
             let _ = request.events.send(Event::End(completion));
@@ -452,7 +451,7 @@ impl Worker {
         let logits = self.model.forward(&runs, recorder.as_ref())?;
         drop(recorder);
         if let Some(logits) = logits {
-            let storage = read(&logits)?;
+            let storage = read(&logits);
             let logits = values_of::<f32>(&storage, logits.layout())?;
             let vocabulary = self.model.architecture().vocab_size as usize;
             let picking: Vec<_> = served.iter_mut().filter(|sequence| sequence.wants_logits()).collect();

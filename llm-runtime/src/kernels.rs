@@ -24,8 +24,8 @@ const TASK_WORK: usize = 1 << 18;
 const TASK_ELEMENTS: usize = 1 << 12;
 
 /// The storage of a tensor, as long as it is read.
-pub(crate) fn read(tensor: &Tensor) -> Result<StorageRef<'_>> {
-    Ok(tensor.storage_and_layout().0)
+pub(crate) fn read(tensor: &Tensor) -> StorageRef<'_> {
+    tensor.storage_and_layout().0
 }
 
 /// The elements of a contiguous tensor on the CPU, where they lie.
@@ -299,7 +299,6 @@ fn silu(x: f32) -> f32 {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "the values of these cases are exact")]
 mod tests {
     use candle_core::{Device, Tensor};
 

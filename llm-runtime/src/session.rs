@@ -64,7 +64,7 @@ impl Session {
         let logits = self.model.forward(&[run], recorder.as_ref())?.expect("logits are asked for");
         drop(recorder);
         self.positions = positions;
-        let storage = read(&logits)?;
+        let storage = read(&logits);
         let logits = values_of::<f32>(&storage, logits.layout())?;
         check_finite(logits, || "the logits".to_owned()).map_err(|error| self.first_failure(error))?;
         Ok(logits.to_vec())

@@ -99,7 +99,7 @@ pub(crate) struct Attention {
 impl Attention {
     pub(crate) fn run(&self, products: &Tensor, layer: usize, spans: &[Span<'_>]) -> Result<Tensor> {
         let storages: Vec<Vec<StorageRef<'_>>> =
-            spans.iter().map(|span| span.blocks.iter().map(read).collect()).collect::<Result<_>>()?;
+            spans.iter().map(|span| span.blocks.iter().map(read).collect()).collect();
         let any = storages.iter().flatten().next();
         match any.map(|storage| &**storage) {
             Some(Storage::Cpu(CpuStorage::BF16(_))) => self.over::<bf16>(products, layer, spans, &storages),
@@ -117,7 +117,7 @@ impl Attention {
         let (count, width) = products.dims2()?;
         let area = BLOCK * self.head_dim;
         let layer_length = 2 * self.kv_heads * area;
-        let storage = read(products)?;
+        let storage = read(products);
         let queries = values_of::<f32>(&storage, products.layout())?;
         let mut rows: Vec<(usize, &[&[E]])> = Vec::with_capacity(count);
         let blocks = spans.iter().zip(storages).map(|(span, storages)| {
@@ -139,7 +139,8 @@ impl Attention {
             let end = position + 1;
             let start = self.window.map_or(0, |window| end.saturating_sub(window));
             let queries = &queries[row * width + group * group_width..][..group_width];
-            let head = Group { queries, head_dim: self.head_dim, blocks, group, range: start..end, scores, out };
+            let head =
+                Group { queries, head_dim: self.head_dim, blocks, number: group, range: start..end, scores, out };
             Arch::new().dispatch(head);
             self.profile.round(out);
         };
@@ -195,7 +196,7 @@ struct Group<'a, E> {
     head_dim: usize,
     /// A layer of each block.
     blocks: &'a [&'a [E]],
-    group: usize,
+    number: usize,
     /// Positions attended to.
     range: Range<usize>,
     scores: &'a mut Vec<f32>,
@@ -207,7 +208,7 @@ impl<E: Element> WithSimd for Group<'_, E> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { queries, head_dim, blocks, group, range, scores, out } = self;
+        let Self { queries, head_dim, blocks, number: group, range, scores, out } = self;
         let heads = queries.len() / head_dim;
         // Whole vectors for each head; what is no position has no weight.
         let length = range.len().next_multiple_of(LANES);
@@ -478,15 +479,15 @@ mod tests {
                 queries: &queries,
                 head_dim: 40,
                 blocks: &[block.as_slice()],
-                group: 0,
+                number: 0,
                 range: 3..61,
                 scores: &mut scores,
                 out: &mut out,
             };
             if best {
-                Arch::new().dispatch(group)
+                Arch::new().dispatch(group);
             } else {
-                group.with_simd(pulp::Scalar)
+                group.with_simd(pulp::Scalar);
             }
             out
         };
@@ -500,7 +501,7 @@ mod tests {
             #[expect(clippy::cast_possible_truncation, reason = "a point near the quotient does")]
             let x = (f64::from(-step) * 87.0 / 2e6) as f32;
             let exact = f64::from(x).exp();
-            let unit = f64::powi(2.0, exact.log2().floor() as i32 - 23);
+            let unit = (exact.log2().floor() - 23.0).exp2();
             worst = worst.max((f64::from(exp(x)) - exact).abs() / unit);
         }
         println!("exp is off by at most {worst} units in the last place");

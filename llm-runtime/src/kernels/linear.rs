@@ -102,7 +102,7 @@ pub(crate) fn product(x: &Tensor, weights: &Weights) -> Result<Tensor> {
     if width != inputs {
         bail!("rows of {width} values for a matrix of {inputs} inputs");
     }
-    let rows = read(x)?;
+    let rows = read(x);
     let rows = values_of::<f32>(&rows, x.layout())?;
     let mut out = vec![0.0; count * outputs];
     let mut fill = |weight: &(dyn Fn(usize) -> f32 + Sync)| {
@@ -117,7 +117,7 @@ pub(crate) fn product(x: &Tensor, weights: &Weights) -> Result<Tensor> {
             column.into_iter().enumerate().for_each(|(row, value)| out[row * outputs + output] = value);
         }
     };
-    let storage = read(weights.values())?;
+    let storage = read(weights.values());
     let layout = weights.values().layout();
     match weights {
         Weights::F32(_) => {
@@ -130,7 +130,7 @@ pub(crate) fn product(x: &Tensor, weights: &Weights) -> Result<Tensor> {
         }
         Weights::Int8 { scales, group, .. } => {
             let values = values_of::<u8>(&storage, layout)?;
-            let storage = read(scales)?;
+            let storage = read(scales);
             let scales = values_of::<f32>(&storage, scales.layout())?;
             let groups = inputs.div_ceil(*group);
             fill(&|index| {
