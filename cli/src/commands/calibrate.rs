@@ -222,7 +222,7 @@ fn run_sequence(model: &Arc<Model>, sequence: &Sequence, mode: Mode) -> Result<(
             pool.install(|| session.prefill(tokens).map(|logits| vec![logits])).map_err(Fault::from)
         }
     }?;
-    let trace = session.into_trace().ok_or_else(|| Fault::own("no trace was kept"))?;
+    let trace = session.into_trace()?.ok_or_else(|| Fault::own("no trace was kept"))?;
     Ok((trace, logits))
 }
 

@@ -88,6 +88,7 @@ impl Weights {
         })
     }
 
+    #[cfg(test)]
     pub(crate) fn outputs(&self) -> usize {
         self.values().dims()[0]
     }
