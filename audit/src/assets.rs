@@ -1,6 +1,7 @@
 //! What a verifier knows of a model beside its manifest, each piece checked against it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use assay_commitments::TokenId;
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer};
@@ -16,7 +17,7 @@ use crate::verdict::OwnFault;
 #[derive(Clone, Debug)]
 pub struct ModelAssets {
     /// The tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// The chat template, for models that have one.
     pub template: Option<ChatTemplate>,
 }
@@ -34,7 +35,7 @@ impl ModelAssets {
         }
         let unusable = |_| OwnFault::PromptUnusable;
         Ok(Self {
-            tokenizer: Tokenizer::from_bytes(tokenizer).map_err(unusable)?,
+            tokenizer: Arc::new(Tokenizer::from_bytes(tokenizer).map_err(unusable)?),
             template: template.map(ChatTemplate::from_bytes).transpose().map_err(unusable)?,
         })
     }

@@ -132,7 +132,7 @@ impl<'a> Scores<'a> {
         if pick.sampling.temperature == 0.0 {
             return if beats.is_empty() { Ok(()) } else { Err(Reason::WrongToken) };
         }
-        let bounds = Intervals::new(logits.clone(), slack);
+        let bounds = Intervals::new(&logits, slack);
         if !bounds.may_be_allowed(served, pick.sampling) {
             return Err(Reason::TokenNotAllowed);
         }

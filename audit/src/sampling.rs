@@ -61,30 +61,84 @@ impl Canonical for Sampling {
 /// Gumbel noise of every token at a position: `-ln(-ln((k + 1/2) 2^-52))` with 52 pseudorandom bits
 /// `k` a token, from a BLAKE3 stream that the seed and the position key.
 pub fn gumbel_noise(seed: u64, position: Position, vocabulary: usize) -> Vec<f64> {
+    noise_bits(seed, position, vocabulary).into_iter().map(gumbel).collect()
+}
+
+/// The pseudorandom bits of every token at a position.
+fn noise_bits(seed: u64, position: Position, vocabulary: usize) -> Vec<u64> {
     let mut hash = blake3::Hasher::new_derive_key(domains::GUMBEL);
     hash.update(&seed.to_le_bytes());
     hash.update(&position.get().to_le_bytes());
     let mut bytes = vec![0; vocabulary.saturating_mul(8)];
     hash.finalize_xof().fill(&mut bytes);
     let (words, _) = bytes.as_chunks::<8>();
-    words
-        .iter()
-        .map(|&word| {
-            let bits = i64::from_le_bytes(word).cast_unsigned() >> 12;
-            let uniform = (real(bits.cast_signed()) + 0.5) / 4_503_599_627_370_496.0;
-            -libm::log(-libm::log(uniform))
-        })
-        .collect()
+    words.iter().map(|&word| u64::from_le_bytes(word) >> 12).collect()
+}
+
+fn gumbel(bits: u64) -> f64 {
+    let uniform = (real(bits.cast_signed()) + 0.5) / 4_503_599_627_370_496.0;
+    -libm::log(-libm::log(uniform))
+}
+
+/// What the noise of these bits is below: `-ln(-ln u) <= -ln(1 - u)`, and the ones that `u` begins with
+/// bound `1 - u`. Hardly any token needs its logarithms to be seen to lose.
+fn gumbel_bound(bits: u64) -> f64 {
+    let ones = (bits << 12).leading_ones().min(52);
+    f64::from(ones.saturating_add(1)) * std::f64::consts::LN_2 + 1e-9
 }
 
 /// Picks the token after `position` from all `logits`.
 ///
 /// # Panics
 /// On an empty vocabulary.
+#[expect(clippy::expect_used, reason = "only a runtime picks, and its vocabulary has a token")]
 pub fn sample(logits: &[f32], sampling: &Sampling, position: Position) -> TokenId {
-    let logits: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
-    let exact = Intervals::new(logits, |_, _| 0.0);
-    exact.pick(sampling, position)
+    let entries = || logits.iter().map(|&logit| f64::from(logit)).enumerate();
+    // Always allowed, and often the best.
+    let largest = argmax(entries()).expect("a vocabulary has a token");
+    if sampling.temperature == 0.0 {
+        return TokenId::new(count(largest));
+    }
+    let temperature = f64::from(sampling.temperature);
+    let bits = noise_bits(sampling.seed, position, logits.len());
+    let allowed = allowed(&entries().map(|(_, z)| z).collect::<Vec<_>>(), sampling);
+    let scaled = || entries().zip(&bits).map(|((j, z), bits)| (j, z / temperature, *bits));
+    let score = |z: f64, bits: u64| z + gumbel(bits);
+    let bar = scaled().nth(largest).map_or(f64::NEG_INFINITY, |(_, z, bits)| score(z, bits));
+    let rivals = scaled().zip(&allowed).filter(|((_, z, bits), allowed)| **allowed && z + gumbel_bound(*bits) >= bar);
+    let best = argmax(rivals.map(|((j, z, bits), _)| (j, score(z, bits))));
+    TokenId::new(count(best.unwrap_or(largest)))
+}
+
+/// Which entries the cuts of `sampling` leave.
+fn allowed(z: &[f64], sampling: &Sampling) -> Vec<bool> {
+    if sampling.top_k == 0 && sampling.top_p >= 1.0 {
+        return vec![true; z.len()];
+    }
+    let mut order: Vec<(usize, f64)> = z.iter().copied().enumerate().collect();
+    let largest_first = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if let Some(last) = index(sampling.top_k).checked_sub(1).filter(|last| *last < order.len()) {
+        order.select_nth_unstable_by(last, largest_first);
+        order.truncate(index(sampling.top_k));
+    }
+    order.sort_unstable_by(largest_first);
+    let mut allowed = vec![false; z.len()];
+    let top = order.first().map_or(0.0, |first| first.1);
+    let weight = |z: f64| libm::exp((z - top) / f64::from(sampling.temperature));
+    // A mass of 1 allows all: rounding of the sum must not cut the tail.
+    let is_whole = sampling.top_p >= 1.0;
+    let total: f64 = if is_whole { 1.0 } else { order.iter().map(|&(_, z)| weight(z)).sum() };
+    let mut before = 0.0;
+    for (j, z) in order {
+        if !is_whole && before >= f64::from(sampling.top_p) * total {
+            break;
+        }
+        if let Some(slot) = allowed.get_mut(j) {
+            *slot = true;
+        }
+        before += if is_whole { 0.0 } else { weight(z) };
+    }
+    allowed
 }
 
 /// The largest of `scores`, ties to the lowest index.
@@ -97,63 +151,14 @@ fn argmax(scores: impl Iterator<Item = (usize, f64)>) -> Option<usize> {
 /// Logits known within bounds: entry `j` lies in `[z_j - u_j, z_j + u_j]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Intervals {
-    z: Vec<f64>,
     low: Vec<f64>,
     high: Vec<f64>,
 }
 
 impl Intervals {
-    pub(crate) fn new(z: Vec<f64>, slack: impl Fn(usize, f64) -> f64) -> Self {
+    pub(crate) fn new(z: &[f64], slack: impl Fn(usize, f64) -> f64) -> Self {
         let bound = |sign: f64| z.iter().enumerate().map(|(j, &z)| z + sign * slack(j, z)).collect();
-        Self { low: bound(-1.0), high: bound(1.0), z }
-    }
-
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
-        self.z.iter().copied().enumerate()
-    }
-
-    #[expect(clippy::expect_used, reason = "only a runtime picks, and its vocabulary has a token")]
-    fn pick(&self, sampling: &Sampling, position: Position) -> TokenId {
-        let token = |index: Option<usize>| TokenId::new(count(index.expect("a vocabulary has a token")));
-        if sampling.temperature == 0.0 {
-            return token(argmax(self.entries()));
-        }
-        let temperature = f64::from(sampling.temperature);
-        let noise = gumbel_noise(sampling.seed, position, self.z.len());
-        let allowed = self.allowed(sampling);
-        token(argmax(
-            self.entries()
-                .zip(&noise)
-                .zip(&allowed)
-                .filter(|(_, allowed)| **allowed)
-                .map(|(((j, z), noise), _)| (j, z / temperature + noise)),
-        ))
-    }
-
-    /// The allowed set when the logits are exact.
-    fn allowed(&self, sampling: &Sampling) -> Vec<bool> {
-        let mut order: Vec<(usize, f64)> = self.entries().collect();
-        if sampling.top_k == 0 && sampling.top_p >= 1.0 {
-            return vec![true; order.len()];
-        }
-        order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        if sampling.top_k > 0 {
-            order.truncate(index(sampling.top_k));
-        }
-        let mut allowed = vec![false; self.z.len()];
-        let top = order.first().map_or(0.0, |first| first.1);
-        let weight = |z: f64| libm::exp((z - top) / f64::from(sampling.temperature));
-        let total: f64 = order.iter().map(|&(_, z)| weight(z)).sum();
-        let mut before = 0.0;
-        for (j, z) in order {
-            // A mass of 1 allows all: rounding of the sum must not cut the tail.
-            let inside = sampling.top_p >= 1.0 || before < f64::from(sampling.top_p) * total;
-            if let Some(slot) = allowed.get_mut(j) {
-                *slot = inside;
-            }
-            before += weight(z);
-        }
-        allowed
+        Self { low: bound(-1.0), high: bound(1.0) }
     }
 
     /// Whether `token` is allowed for some choice of the entries within their bounds.
@@ -237,6 +242,39 @@ mod tests {
         }
     }
 
+    /// The definition, with no cut taken short.
+    #[test]
+    fn picks_are_the_largest_of_all_scores() {
+        for seed in 0..200 {
+            let spread = [0.0, 0.3, 4.0, 30.0][usize::try_from(seed % 4).unwrap()];
+            let noise = gumbel_noise(seed, Position::new(3), 700);
+            #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "any logits will do")]
+            let logits: Vec<f32> = noise.iter().map(|noise| (noise * spread) as f32).collect();
+            for (temperature, top_k) in [(0.01, 0), (1.0, 0), (1.0, 5), (90.0, 0), (90.0, 700), (90.0, 900)] {
+                let rule = sampling(temperature, top_k, 1.0, seed);
+                let scores: Vec<f64> = logits
+                    .iter()
+                    .zip(gumbel_noise(seed, Position::new(9), 700))
+                    .map(|(z, noise)| f64::from(*z) / f64::from(temperature) + noise)
+                    .collect();
+                let mut order: Vec<usize> = (0..700).collect();
+                order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+                order.truncate(if top_k == 0 { 700 } else { index(top_k) });
+                let best = order.into_iter().max_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a)));
+                assert_eq!(sample(&logits, &rule, Position::new(9)), TokenId::new(count(best.unwrap())), "{rule:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn noise_stays_below_its_bound() {
+        let edges = [0, 1, (1 << 51) - 1, 1 << 51, (1 << 52) - 2, (1 << 52) - 1];
+        for bits in noise_bits(5, Position::new(1), 100_000).into_iter().chain(edges) {
+            let (noise, bound) = (gumbel(bits), gumbel_bound(bits));
+            assert!(noise < bound, "{bits:#x}: {noise} {bound}");
+        }
+    }
+
     #[test]
     fn top_k_and_top_p_cut_the_tail() {
         let logits = [0.0_f32, 5.0, 4.0, 3.0];
@@ -254,8 +292,8 @@ mod tests {
         let z: Vec<f64> = (0..40_i32).map(|j| f64::from((j * 37) % 23) / 3.0).collect();
         for (top_k, top_p) in [(0, 1.0), (5, 1.0), (0, 0.5), (7, 0.8), (1, 0.1)] {
             let rule = sampling(0.7, top_k, top_p, 1);
-            let exact = Intervals::new(z.clone(), |_, _| 0.0);
-            let allowed = exact.allowed(&rule);
+            let exact = Intervals::new(&z, |_, _| 0.0);
+            let allowed = allowed(&z, &rule);
             for (j, &allowed) in allowed.iter().enumerate() {
                 // Exact ties stand on either side of a border; bounds must cover both readings.
                 assert!(!allowed || exact.may_be_allowed(j, &rule), "{j} {top_k} {top_p}");
@@ -268,11 +306,11 @@ mod tests {
     fn bounds_cover_every_choice_within_them() {
         let z: Vec<f64> = (0..12_i32).map(|j| f64::from((j * 7) % 12) / 2.0).collect();
         let rule = sampling(1.0, 6, 0.7, 1);
-        let wide = Intervals::new(z.clone(), |_, _| 0.4);
+        let wide = Intervals::new(&z, |_, _| 0.4);
         for trial in 0..300_u64 {
             let noise = gumbel_noise(trial, Position::new(1), z.len());
-            let moved = z.iter().zip(&noise).map(|(z, noise)| z + 0.4 * libm::tanh(*noise)).collect();
-            let allowed = Intervals::new(moved, |_, _| 0.0).allowed(&rule);
+            let moved: Vec<f64> = z.iter().zip(&noise).map(|(z, noise)| z + 0.4 * libm::tanh(*noise)).collect();
+            let allowed = allowed(&moved, &rule);
             for (j, &allowed) in allowed.iter().enumerate() {
                 assert!(!allowed || wide.may_be_allowed(j, &rule));
                 assert!(allowed || !wide.is_surely_allowed(j, &rule));

@@ -21,7 +21,9 @@ use assay_commitments::manifest::Architecture;
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::{Trace, TraceRows};
 use assay_commitments::{Position, SessionId, TokenId};
-use assay_llm_runtime::{Checkpoint, Description, Generate, Model, Session, generate};
+use assay_llm_runtime::{
+    Checkpoint, Description, Engine, EngineLimits, Generate, Job, Model, Session, SubmitError, generate,
+};
 
 pub use cheats::Cheat;
 pub use figures::{Band, Calibration, CheatFigures, HonestFigures, LOGITS, ModeFigures, Spread, theta};
@@ -38,7 +40,7 @@ pub struct Subject {
     pub model: Arc<Model>,
     /// As it is audited.
     reference: Reference,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
 }
 
 impl Subject {
@@ -60,7 +62,7 @@ impl Subject {
         Ok(Self {
             reference: Reference::new(architecture, tensors, *profile)?,
             model: Arc::new(Model::new(architecture, tensors, *profile)?),
-            tokenizer: Tokenizer::from_bytes(&checkpoint.tokenizer)?,
+            tokenizer: Arc::new(Tokenizer::from_bytes(&checkpoint.tokenizer)?),
             checkpoint,
         })
     }
@@ -148,6 +150,8 @@ struct Sequence {
     prompt: usize,
     /// The prompt and what was fed back of the answer.
     tokens: Vec<TokenId>,
+    /// How the answer was sampled.
+    sampling: Sampling,
 }
 
 /// Runs and compares all that the plan asks for. `progress` is told of each run done, out of all.
@@ -157,7 +161,7 @@ struct Sequence {
 pub fn measure(subject: &Subject, plan: &Plan, progress: &mut dyn FnMut(usize, usize)) -> Result<Calibration, Fault> {
     let begin = Instant::now();
     let sequences = sequences(subject, plan)?;
-    let total = sequences.len() * Mode::ALL.len() + plan.cheats.len();
+    let total = sequences.len() * (Mode::ALL.len() + 1) + plan.cheats.len();
     let mut done = 0;
     let mut step = || {
         done += 1;
@@ -165,25 +169,32 @@ pub fn measure(subject: &Subject, plan: &Plan, progress: &mut dyn FnMut(usize, u
     };
 
     let mut honest = HonestRuns::default();
-    for sequence in &sequences {
-        let mut served: Option<(Vec<[u8; 32]>, Vec<Margin>)> = None;
-        for mode in Mode::ALL {
-            let (trace, logits) = run_sequence(&subject.model, sequence, mode)?;
-            let digest = trace.commit(&SessionId::new([0; 32]), trace.positions()).roots();
+    let batched = run_batch(subject, &sequences, plan.tokens)?;
+    for (sequence, batched) in sequences.iter().zip(batched) {
+        let (trace, _) = run_sequence(&subject.model, sequence, Mode::Served)?;
+        let served = margins_of(subject, &trace, None, plan.cells)?;
+        let served_rows = digest(&trace);
+        honest.add(&Mode::Served.name(), true, &served);
+        step();
+        let mut add = |mode: &str, trace: &Trace| {
             // Equal rows have equal margins.
-            let known = served.as_ref().filter(|(roots, _)| *roots == digest).map(|(_, margins)| margins);
-            let is_same = known.is_some();
-            let margins = match known {
-                Some(margins) => margins.clone(),
-                None => margins_of(subject, &trace, None, plan.cells)?,
-            };
-            honest.add(&mode.name(), is_same || served.is_none(), &margins);
-            served.get_or_insert((digest, margins));
+            let is_same = digest(trace) == served_rows;
+            let own = if is_same { None } else { Some(margins_of(subject, trace, None, plan.cells)?) };
+            honest.add(mode, is_same, own.as_ref().unwrap_or(&served));
+            Ok::<_, Fault>(())
+        };
+        add("batched with the others", &batched)?;
+        step();
+        let mut logits = vec![];
+        for mode in Mode::ALL.into_iter().filter(|mode| *mode != Mode::Served) {
+            let (trace, after) = run_sequence(&subject.model, sequence, mode)?;
+            add(&mode.name(), &trace)?;
             if mode == Mode::Stepwise {
-                honest.add_logits(&logit_ratios(subject, &trace, &logits, plan.cells)?);
+                logits = logit_ratios(subject, &trace, &after, plan.cells)?;
             }
             step();
         }
+        honest.add_logits(&logits);
     }
     // Cheats need fewer runs: what they change, they change in every cell.
     let probed: Vec<&Sequence> = sequences.iter().take(2).chain(sequences.iter().skip(2).last()).collect();
@@ -223,7 +234,8 @@ fn sequences(subject: &Subject, plan: &Plan) -> Result<Vec<Sequence>, Fault> {
             let mut answer = generate(&subject.model, &plan, &mut |_| std::ops::ControlFlow::Continue(()))?.output;
             // The last token is never fed back.
             answer.pop();
-            sequences.push(Sequence { prompt: prompt.len(), tokens: [prompt.as_slice(), &answer].concat() });
+            let tokens = [prompt.as_slice(), &answer].concat();
+            sequences.push(Sequence { prompt: prompt.len(), tokens, sampling });
         }
     }
     Ok(sequences)
@@ -240,7 +252,7 @@ fn run_sequence(model: &Arc<Model>, sequence: &Sequence, mode: Mode) -> Result<(
             rest = after;
             logits.push(session.prefill(pass)?);
         }
-        let trace = session.into_trace().ok_or_else(|| Fault::own("no trace was kept"))?;
+        let trace = session.into_trace()?.ok_or_else(|| Fault::own("no trace was kept"))?;
         Ok((trace, logits))
     };
     if mode == Mode::OneThread {
@@ -249,6 +261,35 @@ fn run_sequence(model: &Arc<Model>, sequence: &Sequence, mode: Mode) -> Result<(
     } else {
         run()
     }
+}
+
+/// The rows of all sequences, answered at once by an engine that mixes short pieces of prompts with steps.
+fn run_batch(subject: &Subject, sequences: &[Sequence], tokens: u32) -> Result<Vec<Trace>, Fault> {
+    let engine = Engine::start(Arc::clone(&subject.model), EngineLimits { chunk: 7, ..EngineLimits::default() });
+    let submit = |sequence: &Sequence| {
+        let job = Job {
+            owner: [0; 32],
+            prompt: sequence.tokens[..sequence.prompt].to_vec(),
+            sampling: sequence.sampling,
+            tokenizer: Arc::clone(&subject.tokenizer),
+            stop: vec![],
+            max_tokens: tokens,
+            capture: true,
+        };
+        engine.submit(job).map_err(|error| match error {
+            SubmitError::Refused(error) => error.into(),
+            SubmitError::Busy => Fault::own(error.to_string()),
+        })
+    };
+    let answers = sequences.iter().map(submit).collect::<Result<Vec<_>, Fault>>()?;
+    let trace =
+        |answer: assay_llm_runtime::Answer| answer.complete()?.trace.ok_or_else(|| Fault::own("no trace was kept"));
+    answers.into_iter().map(trace).collect()
+}
+
+/// Stands for all rows of a trace.
+fn digest(trace: &Trace) -> Vec<[u8; 32]> {
+    trace.commit(&SessionId::new([0; 32]), trace.positions()).roots()
 }
 
 /// The margins of the cells of a trace, of one layer or of all.
@@ -310,7 +351,7 @@ mod tests {
 
     #[test]
     fn passes_cover_a_sequence() {
-        let sequence = Sequence { prompt: 7, tokens: vec![TokenId::new(0); 18] };
+        let sequence = Sequence { prompt: 7, tokens: vec![TokenId::new(0); 18], sampling: Sampling::GREEDY };
         for mode in Mode::ALL {
             assert_eq!(mode.passes(&sequence).iter().sum::<usize>(), 18, "{mode:?}");
         }

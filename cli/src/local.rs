@@ -12,7 +12,7 @@ use assay_commitments::codec;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::params::CodeParams;
 use assay_commitments::weights::LayerPolynomial;
-use assay_llm_runtime::{Checkpoint, CheckpointError, Description, Model, RunError};
+use assay_llm_runtime::{Checkpoint, CheckpointError, Description, Engine, EngineLimits, Model, RunError};
 use assay_miner::HonestBackend;
 use thiserror::Error;
 
@@ -82,10 +82,10 @@ impl LocalModel {
         Ok(Self { model: Arc::new(model), committed: Arc::new(committed), assets: Arc::new(assets), checkpoint })
     }
 
-    /// What an honest miner serves it with.
+    /// What an honest miner serves it with; clones of it share one engine.
     pub fn backend(&self) -> HonestBackend {
         HonestBackend {
-            model: Arc::clone(&self.model),
+            engine: Arc::new(Engine::start(Arc::clone(&self.model), EngineLimits::default())),
             committed: Arc::clone(&self.committed),
             assets: Arc::clone(&self.assets),
         }

@@ -123,11 +123,12 @@ impl From<RunError> for Fault {
             RunError::EmptyPrompt
             | RunError::UnknownToken { .. }
             | RunError::ContextFull { .. }
+            | RunError::CacheTooSmall { .. }
             | RunError::Sampling
             | RunError::NotFinite { .. }
             | RunError::Architecture(_) => Outcome::Usage,
-            RunError::Size { .. } | RunError::Layers { .. } => Outcome::Damaged,
-            RunError::Tensor(_) => Outcome::Inconclusive,
+            RunError::Weights(_) => Outcome::Damaged,
+            RunError::Tensor(_) | RunError::BrokenOff | RunError::Stopped => Outcome::Inconclusive,
         };
         Self::new(outcome, &error.to_string())
     }

@@ -57,8 +57,8 @@ impl Kind {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "sizes below 2^53")]
-    fn bytes(self, weights: &Weights) -> f64 {
-        let count = (weights.outputs() * weights.inputs()) as f64;
+    fn bytes(self, [outputs, inputs]: [usize; 2]) -> f64 {
+        let count = (outputs * inputs) as f64;
         match self {
             Self::F32 => 4.0 * count,
             Self::Bf16 => 2.0 * count,
@@ -98,7 +98,8 @@ fn decode() -> Result<()> {
             }
         }
         matrices.push(kind.weights(HEAD)?);
-        let bytes: f64 = matrices.iter().map(|weights| kind.bytes(weights)).sum();
+        let layer: f64 = LAYER.iter().flat_map(|stacked| stacked.iter()).map(|shape| kind.bytes(*shape)).sum();
+        let bytes = std::iter::repeat_n(layer, LAYERS).sum::<f64>() + kind.bytes(HEAD);
         let counts = [1, 2, 4, 8];
         let mut bandwidth: f64 = 0.0;
         let mut best = counts.map(|_| vec![f64::INFINITY; matrices.len()]);

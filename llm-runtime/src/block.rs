@@ -1,149 +1,166 @@
 //! A decoder layer.
 
-use assay_audit::model::LayerTensors;
 use assay_commitments::LayerIndex;
-use assay_commitments::manifest::{Architecture, Matrix, Small};
+use assay_commitments::manifest::{Matrix, Small};
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::TreeId;
-use candle_core::{Device, Tensor};
-use candle_nn::kv_cache::Cache;
+use candle_core::{Result, Tensor};
 
 use crate::capture::Recorder;
 use crate::error::RunError;
-use crate::kernels::{Add, Attention, GatedSilu, Int8Heads, RmsNorm, Rotate, Round, Weights, product, split_product};
+use crate::kernels::{
+    Add, AddBias, Attention, GatedSilu, Int8Heads, NormHeads, RmsNorm, Rotate, Round, Span, Weights, product,
+    split_product,
+};
+use crate::model::{Loader, Run};
 
-/// Weights of a layer, matrices as `[outputs, inputs]`. Those that share an input are stacked to one:
-/// fewer, larger products.
+/// Weights of a layer. Matrices that share an input are stacked to one: fewer, larger products.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     input_norm: Tensor,
     post_norm: Tensor,
     /// `[q | k | v, hidden]`.
-    qkv: Weights,
+    qkv: Stack,
+    /// Of the products with `qkv`.
+    qkv_bias: Option<Tensor>,
+    /// Weights of the norms of query heads and of key heads, `[2, head_dim]`.
+    head_norms: Option<Tensor>,
     /// `[hidden, q]`.
-    output: Weights,
+    output: Stack,
+    output_bias: Option<Tensor>,
     /// `[gate | up, hidden]`.
-    gate_up: Weights,
+    gate_up: Stack,
     /// `[hidden, ffn]`.
-    down: Weights,
+    down: Stack,
+}
+
+/// Matrices with a common input, side by side; several only where they are quantised differently.
+#[derive(Clone, Debug)]
+struct Stack(Vec<Weights>);
+
+impl Stack {
+    fn new(matrices: &[Weights]) -> Result<Self> {
+        let kind = |matrix: &Weights| match matrix {
+            Weights::F32(_) => (0, 0),
+            Weights::Bf16(_) => (1, 0),
+            Weights::Int8 { group, .. } => (2, *group),
+        };
+        let alike = matrices.chunk_by(|a, b| kind(a) == kind(b));
+        alike.map(Weights::stack).collect::<Result<_>>().map(Self)
+    }
+
+    /// In `split` slices of the inputs, if at all.
+    fn product(&self, x: &Tensor, split: Option<usize>) -> Result<Tensor> {
+        let product = |x: &Tensor, matrix: &Weights| {
+            split.map_or_else(|| product(x, matrix), |parts| split_product(x, matrix, parts))
+        };
+        match self.0.as_slice() {
+            [matrix] => product(x, matrix),
+            several => Tensor::cat(&several.iter().map(|matrix| product(x, matrix)).collect::<Result<Vec<_>>>()?, 1),
+        }
+    }
 }
 
 /// What all layers of a pass share.
-pub(crate) struct Pass {
+pub(crate) struct Pass<'a> {
+    pub(crate) runs: &'a [Run<'a>],
+    pub(crate) recorder: Option<&'a Recorder<'a>>,
     pub(crate) split: Option<usize>,
     pub(crate) int8_cache: bool,
     pub(crate) norm: RmsNorm,
+    pub(crate) head_norm: NormHeads,
     pub(crate) rotate: Rotate,
     pub(crate) attention: Attention,
     pub(crate) mlp: GatedSilu,
-    /// Cosines and sines of the new positions, `[n, head_dim]`.
+    /// Cosines and sines of the positions of all rows, `[n, head_dim]`.
     pub(crate) angles: Tensor,
 }
 
-impl Pass {
+impl Pass<'_> {
     fn profile(&self) -> Profile {
         self.norm.profile
     }
 
-    fn product(&self, x: &Tensor, weights: &Weights) -> candle_core::Result<Tensor> {
-        self.split.map_or_else(|| product(x, weights), |parts| split_product(x, weights, parts))
+    pub(crate) fn record(&self, tree: TreeId, rows: &Tensor) {
+        if let Some(recorder) = self.recorder {
+            recorder.rows(tree, rows);
+        }
     }
 
-    /// A product, rounded.
-    fn linear(&self, x: &Tensor, weights: &Weights) -> candle_core::Result<Tensor> {
-        let products = self.product(x, weights)?;
+    /// A product with its bias, rounded.
+    fn linear(&self, x: &Tensor, weights: &Stack, bias: Option<&Tensor>) -> Result<Tensor> {
+        let products = weights.product(x, self.split)?;
+        if let Some(bias) = bias {
+            products.inplace_op2(bias, &AddBias)?;
+        }
         products.inplace_op1(&Round(self.profile()))?;
         Ok(products)
     }
 }
 
 impl Block {
-    pub(crate) fn new(architecture: &Architecture, index: usize, tensors: &LayerTensors) -> Result<Self, RunError> {
-        let hidden = architecture.hidden as usize;
-        let norm = |small: Small| vector(&format!("layer {index}: {}", small.name()), tensors.small.get(small), hidden);
-        for (matrix, values) in Matrix::ALL.into_iter().zip(&tensors.matrices) {
-            let shape = architecture.shape(matrix);
-            let name = || format!("layer {index}: {}", matrix.name());
-            check_size(name, values, shape.inputs as usize * shape.outputs as usize)?;
-        }
-        let stacked = |matrices: &[Matrix]| {
-            let parts = matrices.iter().map(|matrix| {
-                let shape = architecture.shape(*matrix);
-                let shape = [shape.outputs as usize, shape.inputs as usize];
-                Weights::f32(&tensors.matrices[matrix.index()], shape)
-            });
-            Weights::stack(&parts.collect::<Result<Vec<_>, _>>()?)
+    /// Reads the layer with this number.
+    pub(crate) fn load<L: Loader>(loader: &L, layer: usize) -> std::result::Result<Self, RunError> {
+        let matrix = |matrix: Matrix| loader.matrix(layer, matrix);
+        let small = |small: Small| loader.small(layer, small);
+        let joined = |parts: &[Small]| -> std::result::Result<Option<Tensor>, RunError> {
+            let parts: Vec<Tensor> = parts.iter().map(|part| small(*part)).collect::<std::result::Result<_, _>>()?;
+            let whole = Tensor::cat(&parts, 0)?;
+            Ok((whole.elem_count() > 0).then_some(whole))
         };
         Ok(Self {
-            input_norm: norm(Small::InputNorm)?,
-            post_norm: norm(Small::PostNorm)?,
-            qkv: stacked(&[Matrix::Q, Matrix::K, Matrix::V])?,
-            output: stacked(&[Matrix::O])?,
-            gate_up: stacked(&[Matrix::Gate, Matrix::Up])?,
-            down: stacked(&[Matrix::Down])?,
+            input_norm: small(Small::InputNorm)?,
+            post_norm: small(Small::PostNorm)?,
+            qkv: Stack::new(&[matrix(Matrix::Q)?, matrix(Matrix::K)?, matrix(Matrix::V)?])?,
+            qkv_bias: joined(&[Small::QueryBias, Small::KeyBias, Small::ValueBias])?,
+            head_norms: joined(&[Small::QueryNorm, Small::KeyNorm])?,
+            output: Stack::new(&[matrix(Matrix::O)?])?,
+            output_bias: joined(&[Small::OutputBias])?,
+            gate_up: Stack::new(&[matrix(Matrix::Gate)?, matrix(Matrix::Up)?])?,
+            down: Stack::new(&[matrix(Matrix::Down)?])?,
         })
     }
 
-    /// Runs the new positions `[n, hidden]` through the layer: the stream that enters it to the
-    /// stream that leaves it.
-    pub(crate) fn forward(
-        &self,
-        layer: LayerIndex,
-        stream: &Tensor,
-        pass: &Pass,
-        cache: &mut Cache,
-        mut recorder: Option<&mut Recorder>,
-    ) -> Result<Tensor, RunError> {
-        let mut record = |tree, rows: &Tensor| match &mut recorder {
-            Some(recorder) => recorder.rows(tree, rows),
-            None => Ok(()),
-        };
-        let profile = pass.profile();
-        record(TreeId::H(layer), stream)?;
+    /// Runs all rows `[n, hidden]` of a pass through the layer: the stream that enters it to the stream
+    /// that leaves it. Attention is each sequence's own.
+    pub(crate) fn forward(&self, layer: LayerIndex, stream: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        let number = layer.get() as usize;
+        pass.record(TreeId::H(layer), stream);
 
         let normed = stream.apply_op2_no_bwd(&self.input_norm, &pass.norm)?;
-        let products = pass.product(&normed, &self.qkv)?;
-        products.inplace_op2(&pass.angles, &pass.rotate)?;
-        let query_width = pass.attention.heads * pass.attention.head_dim;
-        let fresh = products.narrow(1, query_width, products.dim(1)? - query_width)?.contiguous()?;
-        let kept = if pass.int8_cache { fresh.copy()? } else { fresh.clone() };
-        if pass.int8_cache {
-            kept.inplace_op1(&Int8Heads { head_dim: pass.attention.head_dim })?;
+        let products = pass.linear(&normed, &self.qkv, self.qkv_bias.as_ref())?;
+        if let Some(weights) = &self.head_norms {
+            products.inplace_op2(weights, &pass.head_norm)?;
         }
-        cache.append(&kept)?;
-        let cached = cache.current_data()?.unwrap_or(kept);
-        let attended = products.apply_op2_no_bwd(&cached, &pass.attention)?;
-        record(TreeId::A(layer), &attended)?;
-        let branch = pass.linear(&attended, &self.output)?;
-        record(TreeId::O(layer), &branch)?;
-        let middle = stream.apply_op2_no_bwd(&branch, &Add(profile))?;
+        products.inplace_op2(&pass.angles, &pass.rotate)?;
+        if let Some(recorder) = pass.recorder {
+            recorder.products(layer, &products);
+        }
+        let products = if pass.int8_cache {
+            let rounded = products.copy()?;
+            rounded.inplace_op1(&Int8Heads { first: pass.attention.heads, head_dim: pass.attention.head_dim })?;
+            rounded
+        } else {
+            products
+        };
+        let mut spans = Vec::with_capacity(pass.runs.len());
+        let mut first = 0;
+        for run in pass.runs {
+            let rows = first..first + run.tokens.len();
+            first = rows.end;
+            run.cache.store(number, &products, rows.clone(), run.start)?;
+            spans.push(Span { rows, start: run.start, blocks: run.cache.blocks() });
+        }
+        let attended = pass.attention.run(&products, number, &spans)?;
+        pass.record(TreeId::A(layer), &attended);
+        let branch = pass.linear(&attended, &self.output, self.output_bias.as_ref())?;
+        pass.record(TreeId::O(layer), &branch);
+        let middle = stream.apply_op2_no_bwd(&branch, &Add(pass.profile()))?;
 
         let normed = middle.apply_op2_no_bwd(&self.post_norm, &pass.norm)?;
-        let active = pass.product(&normed, &self.gate_up)?.apply_op1_no_bwd(&pass.mlp)?;
-        let branch = pass.linear(&active, &self.down)?;
-        record(TreeId::M(layer), &branch)?;
-        if let Some(recorder) = recorder {
-            recorder.cache_rows(layer, &fresh)?;
-        }
-        Ok(middle.apply_op2_no_bwd(&branch, &Add(profile))?)
-    }
-}
-
-/// A vector of `length` weights.
-pub(crate) fn vector(name: &str, values: &[f32], length: usize) -> Result<Tensor, RunError> {
-    check_size(|| name.to_owned(), values, length)?;
-    Ok(Tensor::from_slice(values, length, &Device::Cpu)?)
-}
-
-/// A matrix `[outputs, inputs]`.
-pub(crate) fn matrix(values: &[f32], inputs: usize) -> Result<Tensor, RunError> {
-    Ok(Tensor::from_slice(values, (values.len() / inputs, inputs), &Device::Cpu)?)
-}
-
-pub(crate) fn check_size(name: impl Fn() -> String, values: &[f32], expected: usize) -> Result<(), RunError> {
-    if values.len() == expected {
-        Ok(())
-    } else {
-        Err(RunError::Size { tensor: name(), found: values.len(), expected })
+        let active = self.gate_up.product(&normed, pass.split)?.apply_op1_no_bwd(&pass.mlp)?;
+        let branch = pass.linear(&active, &self.down, None)?;
+        pass.record(TreeId::M(layer), &branch);
+        middle.apply_op2_no_bwd(&branch, &Add(pass.profile()))
     }
 }

@@ -10,24 +10,9 @@ pub enum RunError {
     /// A number of the architecture is out of range.
     #[error(transparent)]
     Architecture(#[from] ArchitectureError),
-    /// A tensor has another size than the architecture says.
-    #[error("{tensor} has {found} weights where the architecture says {expected}")]
-    Size {
-        /// Which tensor.
-        tensor: String,
-        /// Weights it has.
-        found: usize,
-        /// Weights it should have.
-        expected: usize,
-    },
-    /// Another number of decoder layers than the architecture says.
-    #[error("there are {found} decoder layers where the architecture says {expected}")]
-    Layers {
-        /// Layers there are.
-        found: usize,
-        /// Layers there should be.
-        expected: u32,
-    },
+    /// The weights cannot be read, or are not those of the architecture.
+    #[error("{0}")]
+    Weights(String),
     /// Nothing was fed to the model.
     #[error("the prompt is empty: send at least one token")]
     EmptyPrompt,
@@ -47,6 +32,17 @@ pub enum RunError {
         /// Most positions of a session.
         limit: u32,
     },
+    /// More positions than the cache has room for, even with nobody else in it.
+    #[error(
+        "{positions} positions do not fit the key and value cache, which has room for {limit}: shorten the prompt or \
+        ask for fewer tokens"
+    )]
+    CacheTooSmall {
+        /// Positions that the request may come to have.
+        positions: usize,
+        /// Most positions that fit.
+        limit: usize,
+    },
     /// Temperature or mass out of range.
     #[error("the sampling parameters are out of range: temperature 0 or 0.001 to 100, top-p above 0 and at most 1")]
     Sampling,
@@ -59,4 +55,10 @@ pub enum RunError {
     /// The tensor library failed.
     #[error("the tensor library failed: {0}")]
     Tensor(#[from] candle_core::Error),
+    /// The code that served the request broke off.
+    #[error("the computation broke off, which is a fault of the runtime")]
+    BrokenOff,
+    /// The engine was stopped before the answer was complete.
+    #[error("the engine has stopped")]
+    Stopped,
 }

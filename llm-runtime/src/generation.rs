@@ -31,6 +31,38 @@ pub struct Generate<'a> {
     pub capture: bool,
 }
 
+impl Generate<'_> {
+    /// Refuses what this model cannot answer.
+    ///
+    /// # Errors
+    /// [`RunError::Sampling`], [`RunError::EmptyPrompt`], [`RunError::UnknownToken`],
+    /// [`RunError::ContextFull`].
+    pub(crate) fn check(&self, model: &Model) -> Result<(), RunError> {
+        if self.sampling.is_valid() { model.check(self.prompt, 0) } else { Err(RunError::Sampling) }
+    }
+
+    /// Most positions that are run: the last token of an answer is not fed back.
+    pub(crate) fn most_positions(&self, model: &Model) -> usize {
+        let fed_back = self.max_tokens.saturating_sub(1) as usize;
+        self.prompt.len().saturating_add(fed_back).min(model.architecture().max_positions as usize)
+    }
+
+    /// Picks the token after the prompt and `output`, whose logits these are, and adds it to the output.
+    /// Says why the answer ends with it, if it does.
+    pub(crate) fn pick(&self, model: &Model, logits: &[f32], output: &mut Vec<TokenId>) -> Option<FinishReason> {
+        let position = u32::try_from(self.prompt.len() + output.len() - 1).unwrap_or(u32::MAX);
+        output.push(sample(logits, &self.sampling, Position::new(position)));
+        let rule = FinishRule {
+            tokenizer: self.tokenizer,
+            architecture: model.architecture(),
+            stop: self.stop,
+            max_tokens: self.max_tokens,
+            prompt_tokens: self.prompt.len(),
+        };
+        rule.finish(output)
+    }
+}
+
 /// An answer.
 #[derive(Debug)]
 pub struct Generation {
@@ -55,16 +87,7 @@ pub fn generate(
     request: &Generate<'_>,
     on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
 ) -> Result<Generation, RunError> {
-    if !request.sampling.is_valid() {
-        return Err(RunError::Sampling);
-    }
-    let rule = FinishRule {
-        tokenizer: request.tokenizer,
-        architecture: model.architecture(),
-        stop: request.stop,
-        max_tokens: request.max_tokens,
-        prompt_tokens: request.prompt.len(),
-    };
+    request.check(model)?;
     let mut session = Session::new(Arc::clone(model), request.capture);
     let begin = Instant::now();
     let mut logits = session.prefill(request.prompt)?;
@@ -73,21 +96,13 @@ pub fn generate(
     let begin = Instant::now();
     let mut output = Vec::new();
     let finish = loop {
-        let token = sample(&logits, &request.sampling, last_position(&session));
-        output.push(token);
-        let broken_off = on_token(token).is_break();
-        let finish = rule.finish(&output);
-        if broken_off || finish.is_some() {
+        let finish = request.pick(model, &logits, &mut output);
+        let token = output[output.len() - 1];
+        if on_token(token).is_break() || finish.is_some() {
             break finish;
         }
         logits = session.step(token)?;
     };
     let decode_seconds = begin.elapsed().as_secs_f64();
-    Ok(Generation { output, finish, trace: session.into_trace(), prefill_seconds, decode_seconds })
-}
-
-/// The position whose row made the newest logits.
-fn last_position(session: &Session) -> Position {
-    let last = u32::try_from(session.positions() - 1).expect("a context has fewer than 2^20 positions");
-    Position::new(last)
+    Ok(Generation { output, finish, trace: session.into_trace()?, prefill_seconds, decode_seconds })
 }

@@ -6,20 +6,40 @@
 //! own row alone, to the bit, whatever the number of rows and threads.
 
 mod attention;
-#[cfg_attr(not(test), expect(dead_code, reason = "models run f32 weights alone so far"))]
 mod linear;
 
 use assay_commitments::rows::Profile;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, InplaceOp1, InplaceOp2, Layout, Result, Shape, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, InplaceOp1, InplaceOp2, Layout, Result, Shape, Storage, StorageRef, Tensor,
+    WithDType, bail,
+};
+use rayon::prelude::*;
 
-pub(crate) use attention::Attention;
-use linear::TASK_WORK;
+pub(crate) use attention::{Attention, Span, Store};
 pub(crate) use linear::{Weights, product, split_product};
 
+/// Multiply-adds below which a task costs more to hand to another thread than to run.
+const TASK_WORK: usize = 1 << 18;
+/// Elements that go through double precision, with the same meaning.
+const TASK_ELEMENTS: usize = 1 << 12;
+
+/// The storage of a tensor, as long as it is read.
+pub(crate) fn read(tensor: &Tensor) -> StorageRef<'_> {
+    tensor.storage_and_layout().0
+}
+
+/// The elements of a contiguous tensor on the CPU, where they lie.
+pub(crate) fn values_of<'a, T: WithDType>(storage: &'a Storage, layout: &Layout) -> Result<&'a [T]> {
+    match storage {
+        Storage::Cpu(storage) => elements(storage, layout),
+        _ => bail!("the kernels read tensors of the CPU"),
+    }
+}
+
 /// The elements of a contiguous tensor.
-fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
     match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
         None => bail!("the kernels read contiguous tensors"),
     }
 }
@@ -32,20 +52,14 @@ fn elements_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a 
     }
 }
 
-/// `sum_i a_i b_i` in sixteen lanes, so that it runs in vector registers.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    let mut lanes = [0.0_f32; LANES];
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
+/// Calls `work` on each row of `width` elements with its number, on several threads if that pays.
+fn for_rows(values: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    if values.len() <= TASK_ELEMENTS {
+        values.chunks_exact_mut(width).enumerate().for_each(|(index, row)| work(index, row));
+    } else {
+        let least = TASK_ELEMENTS.div_ceil(width);
+        values.par_chunks_exact_mut(width).enumerate().with_min_len(least).for_each(|(index, row)| work(index, row));
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    // A tree of halves instead of this sum makes the compiler give up half of the vector width above.
-    lanes.iter().sum::<f32>() + rest
 }
 
 /// An activation of the profile, which is an f32 number.
@@ -68,14 +82,56 @@ impl InplaceOp1 for Round {
     }
 }
 
+/// Adds a bias `[d]` to each row of a fresh product `[n, d]` in place. The sum is not rounded yet.
+pub(crate) struct AddBias;
+
+impl InplaceOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        products: &mut CpuStorage,
+        products_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<()> {
+        let bias = elements::<f32>(bias, bias_layout)?;
+        for row in elements_mut(products, products_layout)?.chunks_exact_mut(bias.len()) {
+            row.iter_mut().zip(bias).for_each(|(product, bias)| *product += bias);
+        }
+        Ok(())
+    }
+}
+
 /// `x * rsqrt(mean(x^2) + eps) * w` for each row `x` of `[n, d]` and `w` of `[d]`: f64 inside, one
 /// rounding at the end.
 ///
 /// f64 to the rounding because an element that rounds the other way than in the audit's reference moves
 /// every product of the row: in f32 about one element in ten thousand does, in f64 none.
+#[derive(Clone, Copy)]
 pub(crate) struct RmsNorm {
     pub(crate) eps: f32,
     pub(crate) profile: Profile,
+}
+
+impl RmsNorm {
+    /// One row in place.
+    #[expect(clippy::cast_precision_loss, reason = "widths stay below 2^24")]
+    fn row(self, row: &mut [f32], weights: &[f32]) {
+        let (chunks, rest) = row.as_chunks::<8>();
+        let square = |x: &f32| f64::from(*x) * f64::from(*x);
+        let mut lanes = [0.0; 8];
+        for chunk in chunks {
+            lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane += square(x));
+        }
+        let squares = lanes.iter().sum::<f64>() + rest.iter().map(square).sum::<f64>();
+        let scale = 1.0 / (squares / row.len() as f64 + f64::from(self.eps)).sqrt();
+        for (x, weight) in row.iter_mut().zip(weights) {
+            *x = round_once(self.profile, f64::from(*x) * scale * f64::from(*weight));
+        }
+    }
 }
 
 impl CustomOp2 for RmsNorm {
@@ -83,7 +139,6 @@ impl CustomOp2 for RmsNorm {
         "rms-norm"
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "widths stay below 2^24")]
     fn cpu_fwd(
         &self,
         rows: &CpuStorage,
@@ -91,21 +146,47 @@ impl CustomOp2 for RmsNorm {
         weights: &CpuStorage,
         weights_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let rows = elements(rows, rows_layout)?;
-        let weights = elements(weights, weights_layout)?;
-        let mut normed = Vec::with_capacity(rows.len());
-        for row in rows.chunks_exact(weights.len()) {
-            let squares: f64 = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-            let scale = 1.0 / (squares / weights.len() as f64 + f64::from(self.eps)).sqrt();
-            let products = row.iter().zip(weights).map(|(x, w)| f64::from(*x) * scale * f64::from(*w));
-            normed.extend(products.map(|product| round_once(self.profile, product)));
-        }
+        let mut normed = elements::<f32>(rows, rows_layout)?.to_vec();
+        let weights = elements::<f32>(weights, weights_layout)?;
+        for_rows(&mut normed, weights.len(), |_, row| self.row(row, weights));
         Ok((CpuStorage::F32(normed), rows_layout.shape().clone()))
     }
 }
 
-/// Rounds the products `[n, q | k | v]` and turns the heads of `q` and `k` by their position's
-/// angles, in place.
+/// Norms each query head and each key head of the rounded products `[n, q | k | v]` in place, as
+/// [`RmsNorm`] does a row. Weights are `[2, head_dim]`: of queries, then of keys.
+pub(crate) struct NormHeads {
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) norm: RmsNorm,
+}
+
+impl InplaceOp2 for NormHeads {
+    fn name(&self) -> &'static str {
+        "norm-heads"
+    }
+
+    fn cpu_fwd(
+        &self,
+        products: &mut CpuStorage,
+        products_layout: &Layout,
+        weights: &CpuStorage,
+        weights_layout: &Layout,
+    ) -> Result<()> {
+        let weights = elements::<f32>(weights, weights_layout)?;
+        let head_dim = weights.len() / 2;
+        let (queries, keys) = weights.split_at(head_dim);
+        let width = (self.heads + 2 * self.kv_heads) * head_dim;
+        for_rows(elements_mut(products, products_layout)?, width, |_, row| {
+            let weights = std::iter::repeat_n(queries, self.heads).chain(std::iter::repeat_n(keys, self.kv_heads));
+            row.chunks_exact_mut(head_dim).zip(weights).for_each(|(head, weights)| self.norm.row(head, weights));
+        });
+        Ok(())
+    }
+}
+
+/// Turns the heads of `q` and `k` of the rounded products `[n, q | k | v]` by their position's angles,
+/// in place.
 ///
 /// Angles are `[n, head_dim]`: cosines, then sines, one of each a pair. A pair is an element of a
 /// head's first half and its like of the second. The turned values are rounded once.
@@ -129,13 +210,11 @@ impl InplaceOp2 for Rotate {
         angles_layout: &Layout,
     ) -> Result<()> {
         let products = elements_mut(products, products_layout)?;
-        let angles = elements(angles, angles_layout)?;
-        self.profile.round(products);
+        let angles = elements::<f32>(angles, angles_layout)?;
         let width = products.len() / (angles.len() / self.head_dim);
-        for (row, angles) in products.chunks_exact_mut(width).zip(angles.chunks_exact(self.head_dim)) {
-            let (cosines, sines) = angles.split_at(self.head_dim / 2);
-            let turned = &mut row[..self.heads * self.head_dim];
-            for head in turned.chunks_exact_mut(self.head_dim) {
+        for_rows(products, width, |index, row| {
+            let (cosines, sines) = angles[index * self.head_dim..][..self.head_dim].split_at(self.head_dim / 2);
+            for head in row[..self.heads * self.head_dim].chunks_exact_mut(self.head_dim) {
                 let (first, second) = head.split_at_mut(self.head_dim / 2);
                 for (((x1, x2), cos), sin) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
                     let [a, b, cos, sin] = [*x1, *x2, *cos, *sin].map(f64::from);
@@ -143,7 +222,7 @@ impl InplaceOp2 for Rotate {
                     *x2 = round_once(self.profile, b * cos + a * sin);
                 }
             }
-        }
+        });
         Ok(())
     }
 }
@@ -163,15 +242,16 @@ impl CustomOp2 for Add {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (a, b) = (elements(a, a_layout)?, elements(b, b_layout)?);
+        let (a, b) = (elements::<f32>(a, a_layout)?, elements::<f32>(b, b_layout)?);
         let mut sum: Vec<f32> = a.iter().zip(b).map(|(a, b)| a + b).collect();
         self.0.round(&mut sum);
         Ok((CpuStorage::F32(sum), a_layout.shape().clone()))
     }
 }
 
-/// Rounds heads, side by side in rows, to eight-bit integers with a scale each, in place.
+/// Rounds the heads of rows `[n, heads]` from `first` on to eight-bit integers with a scale each, in place.
 pub(crate) struct Int8Heads {
+    pub(crate) first: usize,
     pub(crate) head_dim: usize,
 }
 
@@ -181,10 +261,13 @@ impl InplaceOp1 for Int8Heads {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        for head in elements_mut(storage, layout)?.chunks_exact_mut(self.head_dim) {
-            let scale = head.iter().fold(0.0_f32, |largest, value| largest.max(value.abs())) / 127.0;
-            if scale > 0.0 {
-                head.iter_mut().for_each(|value| *value = (*value / scale).round_ties_even() * scale);
+        let (_, width) = layout.shape().dims2()?;
+        for row in elements_mut(storage, layout)?.chunks_exact_mut(width) {
+            for head in row.chunks_exact_mut(self.head_dim).skip(self.first) {
+                let scale = head.iter().fold(0.0_f32, |largest, value| largest.max(value.abs())) / 127.0;
+                if scale > 0.0 {
+                    head.iter_mut().for_each(|value| *value = (*value / scale).round_ties_even() * scale);
+                }
             }
         }
         Ok(())
@@ -205,21 +288,33 @@ impl CustomOp1 for GatedSilu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut products = elements(storage, layout)?.to_vec();
-        self.profile.round(&mut products);
+        let products = elements::<f32>(storage, layout)?;
         let rows = products.len() / (2 * self.ffn);
-        let mut active = Vec::with_capacity(rows * self.ffn);
-        for row in products.chunks_exact(2 * self.ffn) {
-            active.extend(row[..self.ffn].iter().map(|gate| silu(*gate)));
-        }
-        self.profile.round(&mut active);
-        for (active, row) in active.chunks_exact_mut(self.ffn).zip(products.chunks_exact(2 * self.ffn)) {
-            active.iter_mut().zip(&row[self.ffn..]).for_each(|(active, up)| *active *= up);
-        }
-        self.profile.round(&mut active);
+        let mut active = vec![0.0; rows * self.ffn];
+        // Parts of a row, so that threads share a single one too.
+        let part = if self.ffn.is_multiple_of(PART) { PART } else { self.ffn };
+        let parts = self.ffn / part;
+        for_rows(&mut active, part, |index, active| {
+            let gates = &products[index / parts * 2 * self.ffn + index % parts * part..];
+            let mut ups = [0.0; PART];
+            for (start, active) in (0..).step_by(PART).zip(active.chunks_mut(PART)) {
+                let ups = &mut ups[..active.len()];
+                active.copy_from_slice(&gates[start..][..active.len()]);
+                ups.copy_from_slice(&gates[self.ffn + start..][..ups.len()]);
+                self.profile.round(active);
+                self.profile.round(ups);
+                active.iter_mut().for_each(|gate| *gate = silu(*gate));
+                self.profile.round(active);
+                active.iter_mut().zip(ups).for_each(|(active, up)| *active *= *up);
+                self.profile.round(active);
+            }
+        });
         Ok((CpuStorage::F32(active), Shape::from((rows, self.ffn))))
     }
 }
+
+/// Elements of a gated product that are worked on together.
+const PART: usize = 512;
 
 /// `x / (1 + exp(-x))`, f64 inside for the reason that [`RmsNorm`] is.
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
@@ -229,7 +324,6 @@ fn silu(x: f32) -> f32 {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "the values of these cases are exact")]
 mod tests {
     use candle_core::{Device, Tensor};
 
@@ -242,13 +336,6 @@ mod tests {
 
     fn values(tensor: &Tensor) -> Vec<f32> {
         tensor.flatten_all().unwrap().to_vec1().unwrap()
-    }
-
-    #[test]
-    fn dot_counts_lanes_and_remainder() {
-        let a: Vec<f32> = (0..37_u8).map(f32::from).collect();
-        let squares: f32 = (0..37_u8).map(|x| f32::from(x).powi(2)).sum();
-        assert_eq!(dot(&a, &a), squares);
     }
 
     #[test]
@@ -294,16 +381,51 @@ mod tests {
     }
 
     #[test]
-    fn rotation_rounds_the_products_and_what_it_turned() {
-        let (raw, angles) = (noise((3, 24)), noise((3, 8)));
-        let turned = |products: Vec<f32>, profile| {
-            let products = tensor(&products, (3, 24));
+    fn rotation_rounds_what_it_turned() {
+        let (raw, angles) = (rounded(values(&noise((3, 24)))), noise((3, 8)));
+        let turned = |profile| {
+            let products = tensor(&raw, (3, 24));
             products.inplace_op2(&angles, &Rotate { heads: 2, head_dim: 8, profile }).unwrap();
             values(&products)
         };
-        let served = turned(values(&raw), Profile::Bf16V1);
-        assert_eq!(rounded(turned(rounded(values(&raw)), Profile::F32V1)), served);
-        assert_ne!(rounded(turned(values(&raw), Profile::F32V1)), served);
+        let served = turned(Profile::Bf16V1);
+        assert_eq!(rounded(turned(Profile::F32V1)), served);
+        assert_ne!(turned(Profile::F32V1), served);
+    }
+
+    #[test]
+    fn heads_are_normed_like_rows_and_values_are_left_alone() {
+        let (raw, weights) = (noise((2, 16)), noise((2, 4)));
+        let norm = RmsNorm { eps: 1e-5, profile: Profile::Bf16V1 };
+        let heads = tensor(&values(&raw), (2, 16));
+        heads.inplace_op2(&weights, &NormHeads { heads: 2, kv_heads: 1, norm }).unwrap();
+        let alone = |row, head: usize, which| {
+            let head = raw.narrow(0, row, 1).unwrap().narrow(1, 4 * head, 4).unwrap().contiguous().unwrap();
+            let weights = weights.narrow(0, which, 1).unwrap().flatten_all().unwrap();
+            values(&head.apply_op2_no_bwd(&weights, &norm).unwrap())
+        };
+        for row in 0..2 {
+            let own = raw.narrow(0, row, 1).unwrap().narrow(1, 12, 4).unwrap().contiguous().unwrap();
+            let expected = [alone(row, 0, 0), alone(row, 1, 0), alone(row, 2, 1), values(&own)].concat();
+            assert_eq!(values(&heads.narrow(0, row, 1).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_their_company() {
+        let rows = noise((5, 3 * 2048));
+        let weights = noise((1, 3 * 2048)).flatten_all().unwrap();
+        let norm = RmsNorm { eps: 1e-5, profile: Profile::F32V1 };
+        let silu = GatedSilu { ffn: 3 * 1024, profile: Profile::Bf16V1 };
+        let normed = rows.apply_op2_no_bwd(&weights, &norm).unwrap();
+        let active = rows.apply_op1_no_bwd(&silu).unwrap();
+        for index in 0..5 {
+            let row = rows.narrow(0, index, 1).unwrap();
+            let alone = [row.apply_op2_no_bwd(&weights, &norm).unwrap(), row.apply_op1_no_bwd(&silu).unwrap()];
+            for (alone, all) in alone.iter().zip([&normed, &active]) {
+                assert_eq!(values(alone), values(&all.narrow(0, index, 1).unwrap()));
+            }
+        }
     }
 
     #[test]
@@ -321,22 +443,19 @@ mod tests {
 
     #[test]
     fn integers_of_a_head_reach_from_minus_127_to_127() {
-        let heads = tensor(&[127.0, -3.4, 0.6, 0.0, 0.0, 0.0], (1, 6));
-        heads.inplace_op1(&Int8Heads { head_dim: 3 }).unwrap();
-        assert_eq!(values(&heads), [127.0, -3.0, 1.0, 0.0, 0.0, 0.0]);
+        let rows = tensor(&[0.3, 0.7, 127.0, -3.4, 0.0, 0.0, 0.3, 0.7, 0.6, -254.0, 1.1, 127.0], (2, 6));
+        rows.inplace_op1(&Int8Heads { first: 1, head_dim: 2 }).unwrap();
+        assert_eq!(values(&rows), [0.3, 0.7, 127.0, -3.0, 0.0, 0.0, 0.3, 0.7, 0.0, -254.0, 1.0, 127.0]);
     }
 
     #[test]
     fn partial_sums_are_rounded_and_so_is_what_they_come_to() {
-        // The middle of two bf16 numbers in each half: 257 to 256, 259 to 260; 516 of the rounded, 516 of all.
-        let x = tensor(&[256.0, 1.0, 256.0, 3.0, 1.0], (1, 5));
-        let weights = Weights::f32(&[1.0; 5], [1, 5]).unwrap();
-        let split = |parts| values(&split_product(&x, &weights, parts).unwrap());
-        assert_eq!((split(1), split(3), split(9)), (vec![516.0], vec![516.0], vec![516.0]));
         let x = tensor(&[256.0, 1.0, 1.0, 1.0], (1, 4));
         let weights = Weights::f32(&[1.0; 4], [1, 4]).unwrap();
         let split = |parts| values(&split_product(&x, &weights, parts).unwrap());
-        assert_eq!((split(1), split(2), split(4)), (vec![260.0], vec![258.0], vec![256.0]));
+        // Between 256 and 512 there are the even numbers, and halves go to multiples of four.
+        assert_eq!((split(1), split(2), split(3)), (vec![260.0], vec![258.0], vec![258.0]));
+        assert_eq!((split(4), split(9)), (vec![256.0], vec![256.0]));
     }
 
     #[test]

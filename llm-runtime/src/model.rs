@@ -1,71 +1,101 @@
 //! Weights as tensors, and one pass over them.
 
-use assay_audit::model::ModelTensors;
-use assay_commitments::manifest::Architecture;
-use assay_commitments::rows::Profile;
+use std::fmt::Display;
+
+use assay_audit::commit::Tensor as Name;
+use assay_audit::model::{InMemory, ModelTensors};
+use assay_commitments::manifest::{Architecture, Matrix, Small};
+use assay_commitments::rows::{Element, Profile};
 use assay_commitments::trace::TreeId;
 use assay_commitments::{LayerIndex, TokenId};
-use candle_core::{Device, Tensor};
-use candle_nn::kv_cache::Cache;
+use candle_core::{DType, Device, Tensor};
+use half::bf16;
+use rayon::prelude::*;
 
-use crate::block::{Block, Pass, check_size, matrix, vector};
-use crate::capture::{Recorder, check_finite, with_values};
+use crate::block::{Block, Pass};
+use crate::cache::Cache;
+use crate::capture::Recorder;
 use crate::error::RunError;
-use crate::kernels::{Attention, GatedSilu, RmsNorm, Rotate, Round, Weights, product};
+use crate::kernels::{self, Attention, GatedSilu, NormHeads, RmsNorm, Rotate, Round, product};
+use crate::quantized::{Quantized, Weights};
+
+/// Weights that are read at a time on their way into a tensor.
+const PIECE: usize = 1 << 15;
 
 /// A model, ready to run. Cloning shares the weights; sessions on several threads share a model.
 #[derive(Clone, Debug)]
 pub struct Model {
     architecture: Architecture,
     profile: Profile,
+    /// How many positions, its own included, a position attends to; `None` for all before it.
     window: Option<usize>,
     /// Slices in which the layers' products are summed; `None` for one sum.
     split: Option<usize>,
     /// Whether keys and values are cached as eight-bit integers.
     int8_cache: bool,
     /// `[vocab_size, hidden]`.
-    embeddings: Tensor,
+    embeddings: kernels::Weights,
     blocks: Vec<Block>,
     final_norm: Tensor,
     /// `[vocab_size, hidden]`.
-    head: Weights,
+    head: kernels::Weights,
+}
+
+/// The tokens of one sequence in a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) tokens: &'a [TokenId],
+    /// Position of the first of them.
+    pub(crate) start: usize,
+    /// Has room for them, and holds what came before.
+    pub(crate) cache: &'a Cache,
+    /// Whether the logits after the last of them are asked for.
+    pub(crate) logits: bool,
 }
 
 impl Model {
-    /// Makes a model of weights as they are; only embedding rows are rounded, on their way in.
+    /// Makes a model of weights in memory; see [`Self::load`].
     ///
     /// # Errors
-    /// A number of the architecture out of range, or a tensor of another size than it says.
+    /// As [`Self::load`].
     pub fn new(architecture: &Architecture, tensors: &ModelTensors, profile: Profile) -> Result<Self, RunError> {
         architecture.check()?;
-        let hidden = architecture.hidden as usize;
-        let table = architecture.vocab_size as usize * hidden;
-        check_size(|| "embedding table".to_owned(), &tensors.embeddings, table)?;
-        check_size(|| "lm_head".to_owned(), tensors.head(), table)?;
-        if tensors.layers.len() != architecture.layers as usize {
-            return Err(RunError::Layers { found: tensors.layers.len(), expected: architecture.layers });
-        }
-        let blocks = tensors.layers.iter().enumerate().map(|(index, layer)| Block::new(architecture, index, layer));
-        let embeddings = matrix(&tensors.embeddings, hidden)?;
-        let head = match &tensors.head {
-            Some(head) => matrix(head, hidden)?,
-            None => embeddings.clone(),
-        };
+        let weights = InMemory::new(architecture, tensors).map_err(|error| RunError::Weights(error.to_string()))?;
+        Self::load(&weights, profile)
+    }
+
+    /// Reads the weights of a model tensor by tensor, into the form in which they run: matrices in the type
+    /// of the profile's activations, or as integers where the profile has them and they are stored so.
+    ///
+    /// # Errors
+    /// A number of the architecture out of range; what the source of the weights says.
+    pub fn load<W: Weights>(weights: &W, profile: Profile) -> Result<Self, RunError>
+    where
+        W::Error: Display,
+    {
+        let architecture = weights.architecture().clone();
+        architecture.check()?;
+        let loader = Source { weights, profile };
+        let table = [architecture.vocab_size as usize, architecture.hidden as usize];
+        let embeddings = loader.dense(Name::Embeddings, table)?;
+        let head = if architecture.tied { embeddings.clone() } else { loader.dense(Name::Head, table)? };
         Ok(Self {
-            architecture: architecture.clone(),
             profile,
-            window: None,
+            window: architecture.window.map(|window| window as usize),
             split: None,
             int8_cache: false,
             embeddings,
-            blocks: blocks.collect::<Result<_, _>>()?,
-            final_norm: vector("final norm", &tensors.final_norm, hidden)?,
-            head: Weights::F32(head),
+            blocks: (0..architecture.layers as usize)
+                .map(|layer| Block::load(&loader, layer))
+                .collect::<Result<_, _>>()?,
+            final_norm: loader.vector(Name::FinalNorm)?,
+            head,
+            architecture,
         })
     }
 
-    /// The same weights with sliding-window attention: a position attends to the last `window`
-    /// positions, its own included. A window of 0 counts as 1.
+    /// The same weights with another sliding window: a position attends to the last `window` positions,
+    /// its own included. A window of 0 counts as 1.
     #[must_use]
     pub fn with_window(&self, window: usize) -> Self {
         Self { window: Some(window.max(1)), ..self.clone() }
@@ -95,41 +125,82 @@ impl Model {
         self.profile
     }
 
-    /// Runs the tokens of positions `start..` and gives the logits after the last, one an entry of
-    /// the vocabulary, not rounded. The caller has checked tokens and context.
-    pub(crate) fn forward(
-        &self,
-        tokens: &[TokenId],
-        start: usize,
-        caches: &mut [Cache],
-        mut recorder: Option<&mut Recorder>,
-    ) -> Result<Vec<f32>, RunError> {
-        let pass = self.pass(start, tokens.len())?;
-        let ids: Vec<u32> = tokens.iter().map(|token| token.get()).collect();
-        let mut stream = self.embeddings.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
-        stream.inplace_op1(&Round(self.profile))?;
-        for ((layer, block), cache) in (0..).zip(&self.blocks).zip(caches) {
-            stream = block.forward(LayerIndex::new(layer), &stream, &pass, cache, recorder.as_deref_mut())?;
+    /// Checks tokens that are to follow `start` others.
+    ///
+    /// # Errors
+    /// [`RunError::EmptyPrompt`], [`RunError::UnknownToken`], [`RunError::ContextFull`].
+    pub(crate) fn check(&self, tokens: &[TokenId], start: usize) -> Result<(), RunError> {
+        let Architecture { vocab_size: vocabulary, max_positions: limit, .. } = self.architecture;
+        if tokens.is_empty() {
+            return Err(RunError::EmptyPrompt);
         }
-        if let Some(recorder) = recorder {
-            recorder.rows(TreeId::H(LayerIndex::new(self.architecture.layers)), &stream)?;
+        if let Some(&token) = tokens.iter().find(|token| token.get() >= vocabulary) {
+            return Err(RunError::UnknownToken { token, vocabulary });
         }
-        let last = stream.narrow(0, tokens.len() - 1, 1)?.apply_op2_no_bwd(&self.final_norm, &pass.norm)?;
-        with_values(&product(&last, &self.head)?, |logits| {
-            check_finite(logits, || "the logits".to_owned())?;
-            Ok(logits.to_vec())
-        })
+        let positions = start + tokens.len();
+        if positions > limit as usize { Err(RunError::ContextFull { positions, limit }) } else { Ok(()) }
     }
 
-    fn pass(&self, start: usize, count: usize) -> Result<Pass, RunError> {
+    /// Runs the tokens of several sequences in one pass, and gives the logits `[wanted, vocab_size]` of
+    /// those that want them, not rounded; `None` if no sequence does. What is computed for a sequence does
+    /// not depend on the others. Tokens, context and room in the caches were checked.
+    pub(crate) fn forward(
+        &self,
+        runs: &[Run<'_>],
+        recorder: Option<&Recorder<'_>>,
+    ) -> candle_core::Result<Option<Tensor>> {
+        // On a thread of the pool, to which the operations then hand parts without a detour.
+        rayon::scope(|_| self.forward_here(runs, recorder))
+    }
+
+    fn forward_here(&self, runs: &[Run<'_>], recorder: Option<&Recorder<'_>>) -> candle_core::Result<Option<Tensor>> {
+        let pass = self.pass(runs, recorder)?;
+        let ids: Vec<u32> = runs.iter().flat_map(|run| run.tokens).map(|token| token.get()).collect();
+        let mut stream = self.embed(ids)?;
+        for (layer, block) in (0..).zip(&self.blocks) {
+            stream = block.forward(LayerIndex::new(layer), &stream, &pass)?;
+        }
+        pass.record(TreeId::H(LayerIndex::new(self.architecture.layers)), &stream);
+        let ends = runs.iter().scan(0, |end, run| {
+            *end += run.tokens.len();
+            Some((*end, run.logits))
+        });
+        let wanted: Vec<Tensor> = ends
+            .filter(|(_, logits)| *logits)
+            .map(|(end, _)| stream.narrow(0, end - 1, 1))
+            .collect::<candle_core::Result<_>>()?;
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let last = Tensor::cat(&wanted, 0)?.apply_op2_no_bwd(&self.final_norm, &pass.norm)?;
+        product(&last, &self.head).map(Some)
+    }
+
+    /// Rows of the embedding table, as they enter the first layer.
+    fn embed(&self, ids: Vec<u32>) -> candle_core::Result<Tensor> {
+        let (kernels::Weights::F32(table) | kernels::Weights::Bf16(table)) = &self.embeddings else {
+            candle_core::bail!("the embedding table is not quantised");
+        };
+        let rows = table.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?.to_dtype(DType::F32)?;
+        rows.inplace_op1(&Round(self.profile))?;
+        Ok(rows)
+    }
+
+    fn pass<'a>(&self, runs: &'a [Run<'a>], recorder: Option<&'a Recorder<'a>>) -> candle_core::Result<Pass<'a>> {
         let (profile, architecture) = (self.profile, &self.architecture);
         let (heads, kv_heads) = (architecture.heads as usize, architecture.kv_heads as usize);
         let head_dim = architecture.head_dim as usize;
-        let angles = angles(&architecture.inverse_frequencies, start, count);
+        let positions = runs.iter().flat_map(|run| (run.start..).take(run.tokens.len()));
+        let angles: Vec<f32> = positions.flat_map(|p| angles(&architecture.inverse_frequencies, p)).collect();
+        let count = angles.len() / head_dim;
+        let norm = RmsNorm { eps: architecture.norm_eps, profile };
         Ok(Pass {
             split: self.split,
             int8_cache: self.int8_cache,
-            norm: RmsNorm { eps: architecture.norm_eps, profile },
+            runs,
+            recorder,
+            norm,
+            head_norm: NormHeads { heads, kv_heads, norm },
             rotate: Rotate { heads: heads + kv_heads, head_dim, profile },
             attention: Attention { heads, kv_heads, head_dim, window: self.window, profile },
             mlp: GatedSilu { ffn: architecture.ffn as usize, profile },
@@ -138,14 +209,88 @@ impl Model {
     }
 }
 
-/// Cosines, then sines, of `f32(position) * frequency`, position by position, all in f32.
-fn angles(frequencies: &[f32], start: usize, count: usize) -> Vec<f32> {
-    let mut angles = Vec::with_capacity(2 * frequencies.len() * count);
-    for position in start..start + count {
-        #[expect(clippy::cast_precision_loss, reason = "positions stay below 2^20")]
-        let turned = frequencies.iter().map(|frequency| position as f32 * frequency);
-        angles.extend(turned.clone().map(f32::cos));
-        angles.extend(turned.map(f32::sin));
+/// Cosines, then sines, of the f32 products of a position and the frequencies, as f32.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the profile's angle is f32")]
+fn angles(frequencies: &[f32], position: usize) -> impl Iterator<Item = f32> {
+    let angles = frequencies.iter().map(move |frequency| f64::from(position as f32 * frequency));
+    angles.clone().map(|angle| angle.cos() as f32).chain(angles.map(|angle| angle.sin() as f32))
+}
+
+/// The tensors of a layer, in the form in which they run.
+pub(crate) trait Loader {
+    fn matrix(&self, layer: usize, matrix: Matrix) -> Result<kernels::Weights, RunError>;
+    /// Empty for one that the model has not.
+    fn small(&self, layer: usize, small: Small) -> Result<Tensor, RunError>;
+}
+
+/// Weights on their way into tensors.
+struct Source<'a, W> {
+    weights: &'a W,
+    profile: Profile,
+}
+
+impl<W: Weights> Source<'_, W>
+where
+    W::Error: Display,
+{
+    fn vector(&self, name: Name) -> Result<Tensor, RunError> {
+        let values = self.weights.tensor(name).map_err(|error| RunError::Weights(error.to_string()))?;
+        let length = values.len();
+        Ok(Tensor::from_vec(values, length, &Device::Cpu)?)
     }
-    angles
+
+    /// A matrix in the type of the profile's activations.
+    fn dense(&self, name: Name, shape: [usize; 2]) -> Result<kernels::Weights, RunError> {
+        let length = shape[0] * shape[1];
+        let weights = match self.profile.element() {
+            Element::F32 => kernels::Weights::f32(&self.read(name, length, |value| value)?, shape),
+            Element::Bf16 => kernels::Weights::bf16(&self.read(name, length, bf16::from_f32)?, shape),
+        };
+        Ok(weights?)
+    }
+
+    /// Reads a tensor piece by piece, so that it is never held twice in f32.
+    fn read<T: Clone + Default + Send>(
+        &self,
+        name: Name,
+        length: usize,
+        convert: impl Fn(f32) -> T + Sync,
+    ) -> Result<Vec<T>, RunError> {
+        let mut values = vec![T::default(); length];
+        let read = values.par_chunks_mut(PIECE).enumerate().map(|(number, piece)| {
+            let mut buffer = vec![0.0; piece.len()];
+            self.weights.read(name, number * PIECE, &mut buffer)?;
+            piece.iter_mut().zip(buffer).for_each(|(slot, value)| *slot = convert(value));
+            Ok(())
+        });
+        let read: Vec<Result<(), W::Error>> = read.collect();
+        let read: Result<(), W::Error> = read.into_iter().collect();
+        read.map_err(|error| RunError::Weights(error.to_string()))?;
+        Ok(values)
+    }
+}
+
+impl<W: Weights> Loader for Source<'_, W>
+where
+    W::Error: Display,
+{
+    fn matrix(&self, layer: usize, matrix: Matrix) -> Result<kernels::Weights, RunError> {
+        let shape = self.weights.architecture().shape(matrix);
+        let shape = [shape.outputs as usize, shape.inputs as usize];
+        let quantized = match self.profile {
+            Profile::Bf16W8V1 => self.weights.quantized(layer, matrix),
+            Profile::Bf16V1 | Profile::F32V1 => Ok(None),
+        };
+        match quantized.map_err(|error| RunError::Weights(error.to_string()))? {
+            Some(Quantized { values, scales, group }) => {
+                let stored: Vec<u8> = values.iter().map(|value| value.cast_unsigned() ^ 0x80).collect();
+                Ok(kernels::Weights::int8(&stored, &scales, group, shape)?)
+            }
+            None => self.dense(Name::Matrix(layer, matrix), shape),
+        }
+    }
+
+    fn small(&self, layer: usize, small: Small) -> Result<Tensor, RunError> {
+        self.vector(Name::Small(layer, small))
+    }
 }

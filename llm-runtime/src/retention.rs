@@ -337,7 +337,7 @@ mod tests {
         let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1).unwrap();
         let mut session = Session::new(Arc::new(model), true);
         session.prefill(&(1..=positions).map(TokenId::new).collect::<Vec<_>>()).unwrap();
-        session.into_trace().unwrap()
+        session.into_trace().unwrap().unwrap()
     }
 
     fn file_bytes(trace: &Trace) -> usize {

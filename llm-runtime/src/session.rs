@@ -4,37 +4,41 @@ use std::sync::Arc;
 
 use assay_commitments::TokenId;
 use assay_commitments::trace::Trace;
-use candle_nn::kv_cache::Cache;
 
-use crate::capture::Recorder;
+use crate::cache::{Cache, CachePool};
+use crate::capture::{Capture, Slot, check_finite};
 use crate::error::RunError;
-use crate::model::Model;
+use crate::kernels::{read, values_of};
+use crate::model::{Model, Run};
 
-/// Positions by which a cache grows. Long enough that copying it costs little, short enough that
-/// many short sessions fit in memory.
-const CACHE_BLOCK: usize = 256;
-
-/// A sequence that is being run.
+/// A sequence that is being run by itself.
 ///
 /// A token or a length that is refused changes nothing; after any other error the session is of no
 /// further use.
 #[derive(Debug)]
 pub struct Session {
     model: Arc<Model>,
-    /// Turned keys and values `[positions, k | v]`, layer by layer.
-    caches: Vec<Cache>,
+    cache: Cache,
     positions: usize,
-    recorder: Option<Recorder>,
+    capture: Option<(Capture, Option<Slot>)>,
 }
 
 impl Session {
-    /// An empty sequence. With `capture`, every row that an audit may ask about is kept, as bf16:
-    /// what the model computes under [`crate::Profile::Bf16V1`], an image of it under
-    /// [`crate::Profile::F32V1`].
+    /// An empty sequence. With `capture`, every row that an audit may ask about is kept, in the type of
+    /// the profile's activations.
+    ///
+    /// # Panics
+    /// When the system gives no thread for the capture.
     pub fn new(model: Arc<Model>, capture: bool) -> Self {
-        let caches = vec![Cache::new(0, CACHE_BLOCK); model.architecture().layers as usize];
-        let recorder = capture.then(|| Recorder::new(model.architecture(), model.profile()));
-        Self { model, caches, positions: 0, recorder }
+        let (architecture, profile) = (model.architecture(), model.profile());
+        let pool = CachePool::new(architecture, profile, usize::MAX);
+        let cache = pool.reserve(architecture.max_positions as usize).expect("nobody else uses this pool");
+        let capture = capture.then(|| {
+            let capture = Capture::start(architecture, profile);
+            let slot = capture.open();
+            (capture, Some(slot))
+        });
+        Self { cache, positions: 0, capture, model }
     }
 
     /// Positions run so far.
@@ -49,21 +53,21 @@ impl Session {
     /// [`RunError::EmptyPrompt`], [`RunError::UnknownToken`], [`RunError::ContextFull`] before
     /// anything is run; [`RunError::NotFinite`] when a value overflows.
     pub fn prefill(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, RunError> {
-        let architecture = self.model.architecture();
-        if tokens.is_empty() {
-            return Err(RunError::EmptyPrompt);
-        }
-        let vocabulary = architecture.vocab_size;
-        if let Some(&token) = tokens.iter().find(|token| token.get() >= vocabulary) {
-            return Err(RunError::UnknownToken { token, vocabulary });
-        }
+        self.model.check(tokens, self.positions)?;
         let positions = self.positions + tokens.len();
-        if positions > architecture.max_positions as usize {
-            return Err(RunError::ContextFull { positions, limit: architecture.max_positions });
-        }
-        let logits = self.model.forward(tokens, self.positions, &mut self.caches, self.recorder.as_mut())?;
+        self.cache.grow(positions)?;
+        let recorder = match &self.capture {
+            Some((capture, Some(slot))) => Some(capture.pass(vec![(slot.number(), 0..tokens.len())])),
+            _ => None,
+        };
+        let run = Run { tokens, start: self.positions, cache: &self.cache, logits: true };
+        let logits = self.model.forward(&[run], recorder.as_ref())?.expect("logits are asked for");
+        drop(recorder);
         self.positions = positions;
-        Ok(logits)
+        let storage = read(&logits);
+        let logits = values_of::<f32>(&storage, logits.layout())?;
+        check_finite(logits, || "the logits".to_owned()).map_err(|error| self.first_failure(error))?;
+        Ok(logits.to_vec())
     }
 
     /// Runs one token at the next position and gives the logits after it.
@@ -75,7 +79,16 @@ impl Session {
     }
 
     /// The rows of all positions run, if they were captured.
-    pub fn into_trace(self) -> Option<Trace> {
-        self.recorder.map(Recorder::into_trace)
+    ///
+    /// # Errors
+    /// [`RunError::NotFinite`] if a value in them has overflowed.
+    pub fn into_trace(self) -> Result<Option<Trace>, RunError> {
+        self.capture.and_then(|(_, slot)| slot).map(Slot::wait).transpose()
+    }
+
+    /// Where the overflow began that ended in the logits, if rows were captured.
+    fn first_failure(&mut self, last: RunError) -> RunError {
+        let slot = self.capture.as_mut().and_then(|(_, slot)| slot.take());
+        slot.and_then(|slot| slot.wait().err()).unwrap_or(last)
     }
 }

@@ -10,16 +10,16 @@ use assay_audit::prompt::prompt_tokens;
 use assay_audit::request::Request;
 use assay_commitments::TokenId;
 use assay_commitments::trace::{TraceCommitment, TraceRows};
-use assay_llm_runtime::{Generate, Model, RunError, generate};
+use assay_llm_runtime::{Engine, Event, Job, RunError, SubmitError};
 
 use crate::backend::{Backend, ProveError, ServeError, Served};
 
 /// Runs the committed model as its manifest says. Miners in one process may share all three parts.
 #[derive(Clone, Debug)]
 pub struct HonestBackend {
-    /// The model as it runs.
-    pub model: Arc<Model>,
-    /// The same model's commitment.
+    /// Serves the model.
+    pub engine: Arc<Engine>,
+    /// The model's commitment.
     pub committed: Arc<CommittedModel>,
     /// Its tokenizer and chat template.
     pub assets: Arc<ModelAssets>,
@@ -33,28 +33,31 @@ impl Backend for HonestBackend {
     ) -> Result<Served, ServeError> {
         let prompt = prompt_tokens(&request.prompt, &self.assets.tokenizer, self.assets.template.as_ref())
             .map_err(|error| ServeError::Unserved(error.to_string()))?;
-        let plan = Generate {
-            prompt: &prompt,
+        let job = Job {
+            owner: *request.validator.as_bytes(),
+            prompt: prompt.clone(),
             sampling: request.sampling,
-            tokenizer: &self.assets.tokenizer,
-            stop: &request.stop,
+            tokenizer: Arc::clone(&self.assets.tokenizer),
+            stop: request.stop.clone(),
             max_tokens: request.max_tokens,
             capture: true,
         };
-        let generation = generate(&self.model, &plan, on_token).map_err(|error| match error {
-            RunError::EmptyPrompt
-            | RunError::UnknownToken { .. }
-            | RunError::ContextFull { .. }
-            | RunError::Sampling => ServeError::Unserved(error.to_string()),
-            RunError::Architecture(_)
-            | RunError::Size { .. }
-            | RunError::Layers { .. }
-            | RunError::NotFinite { .. }
-            | RunError::Tensor(_) => ServeError::Failed(error.to_string()),
+        let answer = self.engine.submit(job).map_err(|error| match error {
+            SubmitError::Busy => ServeError::Failed(error.to_string()),
+            SubmitError::Refused(error) => failure(&error),
         })?;
-        let finish = generation.finish.ok_or(ServeError::Cancelled)?;
-        let trace = generation.trace.ok_or_else(|| ServeError::Failed("no trace was kept".to_owned()))?;
-        Ok(Served { prompt, output: generation.output, finish, trace })
+        for event in answer {
+            match event {
+                Event::Token(token) if on_token(token).is_break() => break,
+                Event::Token(_) => {}
+                Event::End(end) => {
+                    let completion = end.map_err(|error| failure(&error))?;
+                    let trace = completion.trace.ok_or_else(|| ServeError::Failed("no trace was kept".to_owned()))?;
+                    return Ok(Served { prompt, output: completion.output, finish: completion.finish, trace });
+                }
+            }
+        }
+        Err(ServeError::Cancelled)
     }
 
     fn prove(
@@ -66,5 +69,22 @@ impl Backend for HonestBackend {
     ) -> Result<Vec<u8>, ProveError> {
         assay_audit::prove::prove(&self.committed, request, commitment, trace, nonce)
             .map_err(|error| ProveError(error.to_string()))
+    }
+}
+
+/// Whose fault it is that there is no answer.
+fn failure(error: &RunError) -> ServeError {
+    match error {
+        RunError::EmptyPrompt
+        | RunError::UnknownToken { .. }
+        | RunError::ContextFull { .. }
+        | RunError::CacheTooSmall { .. }
+        | RunError::Sampling => ServeError::Unserved(error.to_string()),
+        RunError::Architecture(_)
+        | RunError::Weights(_)
+        | RunError::NotFinite { .. }
+        | RunError::Tensor(_)
+        | RunError::BrokenOff
+        | RunError::Stopped => ServeError::Failed(error.to_string()),
     }
 }

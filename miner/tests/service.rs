@@ -21,8 +21,8 @@ use assay_commitments::codec;
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::{Trace, TraceCommitment, TraceRows, TraceShape};
 use assay_commitments::{Epoch, ManifestId, TokenId};
-use assay_llm_runtime::Model;
 use assay_llm_runtime::synthetic::{self, Numbers};
+use assay_llm_runtime::{Engine, EngineLimits, Model};
 use assay_miner::{
     Backend, HonestBackend, KnownSubnet, Limits, Miner, MinerConfig, MinerError, ProveError, Published, RunningMiner,
     ServeError, Served,
@@ -75,8 +75,9 @@ fn model() -> (HonestBackend, Published) {
         CommittedModel::commit(architecture, tensors, Profile::Bf16V1, tokenizer, template, &mut |_, _| ()).unwrap();
     let published = Published::new(&committed, tokenizer, template).unwrap();
     let assets = ModelAssets::new(&committed.manifest, tokenizer, template).unwrap();
+    let model = Arc::new(Model::new(architecture, tensors, Profile::Bf16V1).unwrap());
     let honest = HonestBackend {
-        model: Arc::new(Model::new(architecture, tensors, Profile::Bf16V1).unwrap()),
+        engine: Arc::new(Engine::start(model, EngineLimits::default())),
         committed: Arc::new(committed),
         assets: Arc::new(assets),
     };

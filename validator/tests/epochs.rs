@@ -19,8 +19,8 @@ use assay_chain::{Chain, Devnet, Genesis, GenesisHash, NetUid, Parameters, Rao};
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::{TraceCommitment, TraceRows};
 use assay_commitments::{Epoch, ManifestId, TokenId};
-use assay_llm_runtime::Model;
 use assay_llm_runtime::synthetic::{self, Numbers};
+use assay_llm_runtime::{Engine, EngineLimits, Model};
 use assay_miner::{
     Backend, HonestBackend, KnownSubnet, Limits, Miner, MinerConfig, MinerError, ProveError, Published, RunningMiner,
     ServeError, Served, SubnetView,
@@ -67,8 +67,9 @@ async fn world() -> World {
     .unwrap();
     let published = Published::new(&committed, &checkpoint.tokenizer, template).unwrap();
     let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1).unwrap();
+    let engine = Engine::start(Arc::new(model), EngineLimits::default());
     let assets = ModelAssets::new(&committed.manifest, &checkpoint.tokenizer, template).unwrap();
-    let honest = HonestBackend { model: Arc::new(model), committed: Arc::new(committed), assets: Arc::new(assets) };
+    let honest = HonestBackend { engine: Arc::new(engine), committed: Arc::new(committed), assets: Arc::new(assets) };
     let validator = keys(200);
     let owner = keys(100).hotkey();
     let chain = Devnet::new(&Genesis {

@@ -30,7 +30,8 @@ impl Cheat {
     /// All that change something in this model: formats in all matrices, and the quantised ones in each
     /// alone; a matrix altered in the middle layer.
     pub fn all(checkpoint: &Checkpoint) -> Vec<Self> {
-        let is_bf16 = |weights: &Vec<f32>| weights.iter().all(|weight| round_bf16(*weight).to_bits() == weight.to_bits());
+        let is_bf16 =
+            |weights: &Vec<f32>| weights.iter().all(|weight| round_bf16(*weight).to_bits() == weight.to_bits());
         let changed = !checkpoint.tensors.layers.iter().flat_map(|layer| &layer.matrices).all(is_bf16);
         let formats = Format::ALL.into_iter().filter(|format| *format != Format::Bf16 || changed);
         let complete = formats.map(|format| Self::Format(format, Matrix::ALL.to_vec()));
@@ -38,8 +39,7 @@ impl Cheat {
         let altered = Matrix::ALL.into_iter().map(|matrix| Self::Altered(middle, matrix));
         let split = [2, 4, 8].map(Self::SplitProducts);
         let quantized = Format::ALL.into_iter().filter(|format| format.is_quantized());
-        let single =
-            quantized.flat_map(|format| Matrix::ALL.map(|matrix| Self::Format(format, vec![matrix])));
+        let single = quantized.flat_map(|format| Matrix::ALL.map(|matrix| Self::Format(format, vec![matrix])));
         complete.chain(split).chain([Self::Int8Cache]).chain(altered).chain(single).collect()
     }
 

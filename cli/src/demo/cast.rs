@@ -19,7 +19,7 @@ use assay_commitments::manifest::Matrix;
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::{TraceCommitment, TraceRows};
 use assay_llm_runtime::quantize::{self, Format};
-use assay_llm_runtime::{Model, RunError, finetune};
+use assay_llm_runtime::{Engine, EngineLimits, Model, RunError, finetune};
 use assay_miner::{Backend, HonestBackend, ProveError, ServeError, Served};
 
 use crate::local::LocalModel;
@@ -131,11 +131,11 @@ const SKIPPED_LAYER: usize = 1;
 /// The models that the cast runs; miners with the same weights share one.
 #[derive(Debug)]
 pub struct Models {
-    local: Arc<LocalModel>,
-    int8: Arc<Model>,
-    tuned: Arc<Model>,
-    skipping: Arc<Model>,
-    short_window: Arc<Model>,
+    honest: HonestBackend,
+    int8: HonestBackend,
+    tuned: HonestBackend,
+    skipping: HonestBackend,
+    short_window: HonestBackend,
 }
 
 impl Models {
@@ -143,9 +143,14 @@ impl Models {
     ///
     /// # Errors
     /// [`RunError`], which a model that loads does not give.
-    pub fn new(local: &Arc<LocalModel>) -> Result<Self, RunError> {
+    pub fn new(local: &LocalModel) -> Result<Self, RunError> {
         let (architecture, tensors) = (&local.checkpoint.architecture, &local.checkpoint.tensors);
-        let run = |tensors: &ModelTensors| Model::new(architecture, tensors, Profile::Bf16V1).map(Arc::new);
+        let honest = local.backend();
+        let serving = |model: Model| {
+            let engine = Engine::start(Arc::new(model), EngineLimits::default());
+            HonestBackend { engine: Arc::new(engine), ..honest.clone() }
+        };
+        let run = |tensors: &ModelTensors| Model::new(architecture, tensors, Profile::Bf16V1).map(serving);
         let mut skipping = tensors.clone();
         if let Some(layer) = skipping.layers.get_mut(SKIPPED_LAYER) {
             layer.matrices[Matrix::O.index()].fill(0.0);
@@ -155,27 +160,26 @@ impl Models {
             int8: run(&quantize::model(architecture, tensors, Format::Int8Channel, &Matrix::ALL))?,
             tuned: run(&finetune::perturbed(tensors, FINE_TUNING, 1))?,
             skipping: run(&skipping)?,
-            short_window: Arc::new(local.model.with_window(WINDOW)),
-            local: Arc::clone(local),
+            short_window: serving(local.model.with_window(WINDOW)),
+            honest: honest.clone(),
         })
     }
 
     /// The backend of a miner that behaves so. `epoch` counts the epochs of the demo.
     pub fn backend(&self, behaviour: Behaviour, epoch: &Arc<AtomicU64>) -> Player {
-        let honest = self.local.backend();
-        let with = |model: &Arc<Model>| HonestBackend { model: Arc::clone(model), ..honest.clone() };
         let serving = match behaviour {
-            Behaviour::Int8Weights | Behaviour::Reforms => with(&self.int8),
-            Behaviour::FineTuned => with(&self.tuned),
-            Behaviour::SkipsLayer => with(&self.skipping),
-            Behaviour::ShortWindow => with(&self.short_window),
+            Behaviour::Int8Weights | Behaviour::Reforms => &self.int8,
+            Behaviour::FineTuned => &self.tuned,
+            Behaviour::SkipsLayer => &self.skipping,
+            Behaviour::ShortWindow => &self.short_window,
             Behaviour::Honest { .. }
             | Behaviour::DropsSystemPrompt
             | Behaviour::GreedySampler
             | Behaviour::ZeroProof
             | Behaviour::FallsSilent
-            | Behaviour::Replays => honest.clone(),
+            | Behaviour::Replays => &self.honest,
         };
+        let (honest, serving) = (self.honest.clone(), serving.clone());
         Player { behaviour, honest, serving, stored: Mutex::default(), epoch: Arc::clone(epoch) }
     }
 }

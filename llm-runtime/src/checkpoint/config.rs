@@ -201,7 +201,7 @@ impl<'a> Keys<'a> {
         if self.prefix.is_empty() { key.to_owned() } else { format!("{}.{key}", self.prefix) }
     }
 
-    fn unsupported(&mut self, key: &str, found: impl ToString, supported: &'static str) {
+    fn unsupported(&mut self, key: &str, found: &impl ToString, supported: &'static str) {
         self.problems.push(ConfigProblem::Unsupported { key: self.name(key), found: found.to_string(), supported });
     }
 
@@ -351,7 +351,7 @@ impl<'a> Keys<'a> {
         let window = width.filter(|width| first < layers && *width < max_positions);
         if window.is_some() && first > 0 {
             let supported = "0 or no less than num_hidden_layers: a window on all layers or on none";
-            self.unsupported("max_window_layers", first, supported);
+            self.unsupported("max_window_layers", &first, supported);
         }
         window
     }
@@ -617,6 +617,7 @@ mod tests {
         config
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what is given is made on the spot")]
     fn merged(mut config: Value, more: Value) -> Value {
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         config

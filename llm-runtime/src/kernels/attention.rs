@@ -1,16 +1,92 @@
-//! Causal grouped-query attention over a cache, softmax in f32.
+//! Causal grouped-query attention over a cache of blocks, softmax in f32.
+//!
+//! Keys and values are read where they lie, once for all heads of their group. The code is plain
+//! arithmetic on arrays of sixteen, compiled for each set of instructions that `pulp` finds at run time;
+//! every sum has its order and every multiply-add is fused, so all of them give the same bits.
+#![expect(
+    clippy::inline_always,
+    reason = "only code that is inlined is compiled for the instructions found at run time"
+)]
 
-use assay_commitments::rows::Profile;
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape};
+use std::ops::Range;
+
+use assay_commitments::rows::{Profile, bf16_bits};
+use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Storage, StorageRef, Tensor, bail};
+use half::bf16;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{TASK_WORK, dot, elements};
+use super::{TASK_WORK, elements, read, values_of};
+use crate::cache::BLOCK;
 
-/// Attention of the newest `n` positions over all `t` in the cache.
+const LANES: usize = 16;
+/// Positions that are worked on together.
+const TILE: usize = 4;
+
+/// Writes the turned keys and the values of products `[n, q | k | v]` into a block
+/// `[layers, groups, key or value, positions, head_dim]` of a cache.
+pub(crate) struct Store {
+    pub(crate) layer: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    /// Rows of the products to write.
+    pub(crate) rows: Range<usize>,
+    /// Where in the block the first of them goes.
+    pub(crate) at: usize,
+}
+
+impl Store {
+    fn write<E: Element>(&self, block: &mut [E], products: &[f32], width: usize) {
+        let (kv_width, area) = (self.kv_heads * self.head_dim, BLOCK * self.head_dim);
+        let layer = &mut block[self.layer * 2 * self.kv_heads * area..];
+        for (row, at) in self.rows.clone().zip(self.at..) {
+            let (keys, values) = products[(row + 1) * width - 2 * kv_width..(row + 1) * width].split_at(kv_width);
+            let heads = keys.chunks_exact(self.head_dim).zip(values.chunks_exact(self.head_dim));
+            for (head, area) in heads.flat_map(|(key, value)| [key, value]).zip(layer.chunks_exact_mut(area)) {
+                let slots = area[at * self.head_dim..].iter_mut();
+                slots.zip(head).for_each(|(slot, value)| *slot = E::narrow(*value));
+            }
+        }
+    }
+}
+
+impl InplaceOp2 for Store {
+    fn name(&self) -> &'static str {
+        "store"
+    }
+
+    fn cpu_fwd(
+        &self,
+        block: &mut CpuStorage,
+        _: &Layout,
+        products: &CpuStorage,
+        products_layout: &Layout,
+    ) -> Result<()> {
+        let (_, width) = products_layout.shape().dims2()?;
+        let products = elements::<f32>(products, products_layout)?;
+        match block {
+            CpuStorage::BF16(block) => self.write(block, products, width),
+            CpuStorage::F32(block) => self.write(block, products, width),
+            _ => bail!("a cache is bf16 or f32"),
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a pass that belong to one sequence.
+#[derive(Debug)]
+pub(crate) struct Span<'a> {
+    pub(crate) rows: Range<usize>,
+    /// Position of the first of them.
+    pub(crate) start: usize,
+    /// The sequence's cache, its last rows included.
+    pub(crate) blocks: &'a [Tensor],
+}
+
+/// Attention of new positions over those in their sequence's cache, up to their own.
 ///
-/// Takes turned products `[n, q | k | v]`, of which it reads `q`, and a cache `[t, k | v]` that ends
-/// with the same `n` positions; gives `[n, heads * head_dim]`, rounded once. Scores are
-/// `q k / sqrt(head_dim)`; scores, softmax and the weighted sum are f32.
+/// Takes turned products `[n, q | k | v]`, of which it reads `q`; gives `[n, heads * head_dim]`, rounded
+/// once. Scores are `q k / sqrt(head_dim)`; scores, softmax and the weighted sum are f32.
 pub(crate) struct Attention {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
@@ -20,102 +96,316 @@ pub(crate) struct Attention {
     pub(crate) profile: Profile,
 }
 
-impl CustomOp2 for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
+impl Attention {
+    pub(crate) fn run(&self, products: &Tensor, layer: usize, spans: &[Span<'_>]) -> Result<Tensor> {
+        let storages: Vec<Vec<StorageRef<'_>>> =
+            spans.iter().map(|span| span.blocks.iter().map(read).collect()).collect();
+        let any = storages.iter().flatten().next();
+        match any.map(|storage| &**storage) {
+            Some(Storage::Cpu(CpuStorage::BF16(_))) => self.over::<bf16>(products, layer, spans, &storages),
+            _ => self.over::<f32>(products, layer, spans, &storages),
+        }
     }
 
-    fn cpu_fwd(
+    fn over<E: Element>(
         &self,
-        products: &CpuStorage,
-        products_layout: &Layout,
-        cache: &CpuStorage,
-        cache_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let products = elements(products, products_layout)?;
-        let cache = elements(cache, cache_layout)?;
-        let positions = products_layout.dims()[0];
-        let width = self.heads * self.head_dim;
-        let cached = cache.len() / self.cache_width();
-        let mut out = vec![0.0; positions * width];
+        products: &Tensor,
+        layer: usize,
+        spans: &[Span<'_>],
+        storages: &[Vec<StorageRef<'_>>],
+    ) -> Result<Tensor> {
+        let (count, width) = products.dims2()?;
+        let area = BLOCK * self.head_dim;
+        let layer_length = 2 * self.kv_heads * area;
+        let storage = read(products);
+        let queries = values_of::<f32>(&storage, products.layout())?;
+        let mut rows: Vec<(usize, &[&[E]])> = Vec::with_capacity(count);
+        let blocks = spans.iter().zip(storages).map(|(span, storages)| {
+            let blocks = span.blocks.iter().zip(storages);
+            let layer_of = |(block, storage): (&Tensor, _)| {
+                Ok(&values_of::<E>(storage, block.layout())?[layer * layer_length..][..layer_length])
+            };
+            blocks.map(|(block, storage)| layer_of((block, &**storage))).collect::<Result<Vec<&[E]>>>()
+        });
+        let blocks: Vec<Vec<&[E]>> = blocks.collect::<Result<_>>()?;
+        for (span, blocks) in spans.iter().zip(&blocks) {
+            rows.extend((span.start..).take(span.rows.len()).map(|position| (position, blocks.as_slice())));
+        }
+        let group_width = self.heads / self.kv_heads * self.head_dim;
+        let mut out = vec![0.0; count * self.heads * self.head_dim];
         let attend = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
-            let (row, head) = (index / self.heads, index % self.heads);
-            let product_row = row * (width + self.cache_width());
-            let query = &products[product_row + head * self.head_dim..][..self.head_dim];
-            let end = cached - positions + row + 1;
+            let (row, group) = (index / self.kv_heads, index % self.kv_heads);
+            let (position, blocks) = rows[row];
+            let end = position + 1;
             let start = self.window.map_or(0, |window| end.saturating_sub(window));
-            let rows = &cache[start * self.cache_width()..end * self.cache_width()];
-            self.attend(query, rows, head * self.kv_heads / self.heads, scores, out);
+            let queries = &queries[row * width + group * group_width..][..group_width];
+            let head =
+                Group { queries, head_dim: self.head_dim, blocks, number: group, range: start..end, scores, out };
+            Arch::new().dispatch(head);
+            self.profile.round(out);
         };
-        let head_work = 2 * cached * self.head_dim;
-        if out.len() / self.head_dim * head_work <= TASK_WORK {
+        let longest = rows.iter().map(|row| row.0 + 1).max().unwrap_or(1);
+        let work = 2 * longest.min(self.window.unwrap_or(longest)) * group_width;
+        if out.len() / group_width * work <= TASK_WORK {
             let mut scores = Vec::new();
-            out.chunks_exact_mut(self.head_dim).enumerate().for_each(|task| attend(&mut scores, task));
+            out.chunks_exact_mut(group_width).enumerate().for_each(|task| attend(&mut scores, task));
         } else {
-            out.par_chunks_exact_mut(self.head_dim)
+            out.par_chunks_exact_mut(group_width)
                 .enumerate()
-                .with_min_len(TASK_WORK.div_ceil(head_work))
+                .with_min_len(TASK_WORK.div_ceil(work))
                 .for_each_init(Vec::new, attend);
         }
-        self.profile.round(&mut out);
-        Ok((CpuStorage::F32(out), Shape::from((positions, width))))
+        Tensor::from_vec(out, (count, self.heads * self.head_dim), &Device::Cpu)
     }
 }
 
-impl Attention {
-    /// Elements of a cached position: the keys of all groups, then the values.
-    fn cache_width(&self) -> usize {
-        2 * self.kv_heads * self.head_dim
+/// An element of a cache.
+trait Element: candle_core::WithDType {
+    fn widen(self) -> f32;
+    /// Of a value that the profile has rounded.
+    fn narrow(value: f32) -> Self;
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// One head of one position over `rows` of the cache.
-    fn attend(&self, query: &[f32], rows: &[f32], group: usize, scores: &mut Vec<f32>, out: &mut [f32]) {
-        let key_at = group * self.head_dim;
-        let value_at = (self.kv_heads + group) * self.head_dim;
-        #[expect(clippy::cast_precision_loss, reason = "head widths are small")]
-        let scale = 1.0 / (self.head_dim as f32).sqrt();
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        Self::from_bits(bf16_bits(value))
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        value
+    }
+}
+
+/// The heads of a group at one position.
+struct Group<'a, E> {
+    queries: &'a [f32],
+    head_dim: usize,
+    /// A layer of each block.
+    blocks: &'a [&'a [E]],
+    number: usize,
+    /// Positions attended to.
+    range: Range<usize>,
+    scores: &'a mut Vec<f32>,
+    out: &'a mut [f32],
+}
+
+impl<E: Element> WithSimd for Group<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { queries, head_dim, blocks, number: group, range, scores, out } = self;
+        let heads = queries.len() / head_dim;
+        // Whole vectors for each head; what is no position has no weight.
+        let length = range.len().next_multiple_of(LANES);
         scores.clear();
-        scores.extend(
-            rows.chunks_exact(self.cache_width()).map(|row| scale * dot(query, &row[key_at..][..self.head_dim])),
-        );
-        let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut total = 0.0;
-        for score in scores.iter_mut() {
-            *score = (*score - top).exp();
-            total += *score;
+        scores.resize(heads * length, f32::NEG_INFINITY);
+        #[expect(clippy::cast_precision_loss, reason = "head widths are small")]
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let area = BLOCK * head_dim;
+        let first = range.start / BLOCK;
+        let blocks = || {
+            blocks.iter().enumerate().skip(first).map_while(
+                #[inline(always)]
+                |(number, block)| {
+                    let inside = range.start.max(number * BLOCK)..range.end.min((number + 1) * BLOCK);
+                    let within = inside.start.wrapping_sub(number * BLOCK)..inside.end.wrapping_sub(number * BLOCK);
+                    let keys = &block[2 * group * area..][..area];
+                    let values = &block[(2 * group + 1) * area..][..area];
+                    let rows = within.start * head_dim..within.end.min(BLOCK) * head_dim;
+                    (!inside.is_empty()).then(|| (inside.start - range.start, &keys[rows.clone()], &values[rows]))
+                },
+            )
+        };
+        for (offset, keys, _) in blocks() {
+            let tiles = keys.chunks_exact(TILE * head_dim);
+            let rest = tiles.remainder();
+            let single = offset + keys.len() / head_dim / TILE * TILE;
+            for (head, query) in queries.chunks_exact(head_dim).enumerate() {
+                let scores = &mut scores[head * length..][..length];
+                for (tile, scores) in tiles.clone().zip(scores[offset..].chunks_exact_mut(TILE)) {
+                    let keys: [&[E]; TILE] = std::array::from_fn(|i| &tile[i * head_dim..][..head_dim]);
+                    scores.copy_from_slice(&dots(query, keys).map(|dot| scale * dot));
+                }
+                for (key, score) in rest.chunks_exact(head_dim).zip(&mut scores[single..]) {
+                    *score = scale * dots(query, [key])[0];
+                }
+            }
         }
-        for (row, weight) in rows.chunks_exact(self.cache_width()).zip(scores.iter()) {
-            let probability = weight / total;
-            out.iter_mut().zip(&row[value_at..]).for_each(|(out, value)| *out += probability * value);
+        scores.chunks_exact_mut(length).for_each(softmax);
+        out.fill(0.0);
+        for (offset, _, values) in blocks() {
+            let tiles = values.chunks_exact(TILE * head_dim);
+            let rest = tiles.remainder();
+            let single = offset + values.len() / head_dim / TILE * TILE;
+            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                let weights = &scores[head * length..][..length];
+                for (tile, weights) in tiles.clone().zip(weights[offset..].chunks_exact(TILE)) {
+                    let rows: [&[E]; TILE] = std::array::from_fn(|i| &tile[i * head_dim..][..head_dim]);
+                    add_weighted(out, std::array::from_fn(|i| weights[i]), rows);
+                }
+                for (row, weight) in rest.chunks_exact(head_dim).zip(&weights[single..]) {
+                    add_weighted(out, [*weight], [row]);
+                }
+            }
         }
     }
+}
+
+/// `sum_i query_i key_i` of several keys: sixteen lanes, a tree over them, the remainder last.
+#[inline(always)]
+fn dots<E: Element, const N: usize>(query: &[f32], keys: [&[E]; N]) -> [f32; N] {
+    let (chunks, rest) = query.as_chunks::<LANES>();
+    let mut lanes = [[0.0_f32; LANES]; N];
+    for (index, query) in chunks.iter().enumerate() {
+        for (lanes, key) in lanes.iter_mut().zip(keys) {
+            let key = &key[index * LANES..][..LANES];
+            for i in 0..LANES {
+                lanes[i] = query[i].mul_add(key[i].widen(), lanes[i]);
+            }
+        }
+    }
+    let at = query.len() - rest.len();
+    std::array::from_fn(
+        #[inline(always)]
+        |n| {
+            let tail = rest.iter().zip(&keys[n][at..]);
+            tail.fold(tree(lanes[n]), |sum, (query, key)| query.mul_add(key.widen(), sum))
+        },
+    )
+}
+
+/// The upper half is added to the lower one until one is left.
+#[inline(always)]
+fn tree(lanes: [f32; LANES]) -> f32 {
+    let lanes: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let lanes: [f32; 4] = std::array::from_fn(|i| lanes[i] + lanes[i + 4]);
+    (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
+}
+
+/// Adds rows times their weights to `out`, one row after the other.
+#[inline(always)]
+fn add_weighted<E: Element, const N: usize>(out: &mut [f32], weights: [f32; N], rows: [&[E]; N]) {
+    let rows = rows.map(|row| &row[..out.len()]);
+    for i in 0..out.len() {
+        let mut sum = out[i];
+        for n in 0..N {
+            sum = weights[n].mul_add(rows[n][i].widen(), sum);
+        }
+        out[i] = sum;
+    }
+}
+
+/// Scores to probabilities, in place; whole vectors.
+#[inline(always)]
+fn softmax(scores: &mut [f32]) {
+    let (vectors, _) = scores.as_chunks_mut::<LANES>();
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    for vector in vectors.iter() {
+        for i in 0..LANES {
+            tops[i] = if vector[i] > tops[i] { vector[i] } else { tops[i] };
+        }
+    }
+    let top = tops.iter().fold(f32::NEG_INFINITY, |top, lane| if *lane > top { *lane } else { top });
+    let mut totals = [0.0; LANES];
+    for vector in vectors.iter_mut() {
+        for i in 0..LANES {
+            vector[i] = exp(vector[i] - top);
+            totals[i] += vector[i];
+        }
+    }
+    let total = tree(totals);
+    scores.iter_mut().for_each(|score| *score /= total);
+}
+
+/// `exp(x)` for `x` up to 0, within 1.5 units in the last place; 0 below -87, where results would be
+/// subnormal. NaN stays NaN.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    /// Adding it rounds to an integer, which then stands in the lowest bits.
+    const MAGIC: f32 = 12_582_912.0;
+    /// ln 2 in two parts, the first with zeros at its end.
+    const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
+    /// The exponential series, as far as it is felt.
+    const SERIES: [f32; 8] = [1.0, 1.0, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0];
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, MAGIC);
+    let power = shifted - MAGIC;
+    let rest = power.mul_add(-LN_2[1], power.mul_add(-LN_2[0], x));
+    let mut value = SERIES[7];
+    for i in 0..7 {
+        value = value.mul_add(rest, SERIES[6 - i]);
+    }
+    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    if x < -87.0 { 0.0 } else { value * scale }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Tensor};
+    use std::sync::Arc;
 
     use super::*;
+    use crate::cache::{Cache, CachePool};
     use crate::random::Random;
 
-    fn random(random: &mut Random, shape: (usize, usize)) -> Tensor {
-        let values: Vec<f32> = (0..shape.0 * shape.1).map(|_| random.normal()).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    const HEADS: usize = 4;
+    const KV_HEADS: usize = 2;
+
+    fn attention(window: Option<usize>, head_dim: usize, profile: Profile) -> Attention {
+        Attention { heads: HEADS, kv_heads: KV_HEADS, head_dim, window, profile }
     }
 
-    fn run(attention: &Attention, products: &Tensor, cache: &Tensor) -> Vec<Vec<f32>> {
-        products.apply_op2_no_bwd(cache, attention).unwrap().to_vec2().unwrap()
+    /// Products `[n, q | k | v]` as the profile rounds them.
+    fn products(seed: u64, count: usize, head_dim: usize, profile: Profile) -> Tensor {
+        let mut random = Random::new(seed);
+        let width = (HEADS + 2 * KV_HEADS) * head_dim;
+        let mut values: Vec<f32> = (0..count * width).map(|_| random.normal()).collect();
+        profile.round(&mut values);
+        Tensor::from_vec(values, (count, width), &Device::Cpu).unwrap()
     }
 
-    fn attention(window: Option<usize>) -> Attention {
-        Attention { heads: 4, kv_heads: 2, head_dim: 8, window, profile: Profile::F32V1 }
+    fn pool(head_dim: usize, profile: Profile) -> Arc<CachePool> {
+        CachePool::of_shape([2, KV_HEADS, head_dim], profile, usize::MAX)
+    }
+
+    /// Feeds the products in passes of these sizes to the second layer of a cache.
+    fn run(attention: &Attention, products: &Tensor, passes: &[usize]) -> Vec<Vec<f32>> {
+        let count = products.dim(0).unwrap();
+        let mut cache = pool(attention.head_dim, attention.profile).reserve(count).unwrap();
+        let mut out = vec![];
+        let mut start = 0;
+        for &size in passes {
+            let pass = products.narrow(0, start, size).unwrap();
+            cache.grow(start + size).unwrap();
+            cache.store(1, &pass, 0..size, start).unwrap();
+            let spans = [Span { rows: 0..size, start, blocks: cache.blocks() }];
+            out.extend(attention.run(&pass, 1, &spans).unwrap().to_vec2().unwrap());
+            start += size;
+        }
+        assert_eq!(start, count);
+        out
     }
 
     /// The textbook form, in f64, for one head of one position.
     fn textbook(query: &[f32], keys: &[&[f32]], values: &[&[f32]]) -> Vec<f64> {
         let product =
             |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
-        let weights: Vec<f64> = keys.iter().map(|key| (product(query, key) / 8.0_f64.sqrt()).exp()).collect();
+        #[expect(clippy::cast_precision_loss, reason = "head widths are small")]
+        let scale = (query.len() as f64).sqrt();
+        let weights: Vec<f64> = keys.iter().map(|key| (product(query, key) / scale).exp()).collect();
         let total: f64 = weights.iter().sum();
         (0..query.len())
             .map(|i| weights.iter().zip(values).map(|(w, value)| w * f64::from(value[i])).sum::<f64>() / total)
@@ -124,18 +414,19 @@ mod tests {
 
     #[test]
     fn every_head_reads_its_own_group_up_to_its_own_position() {
-        let mut source = Random::new(5);
-        let (products, cache) = (random(&mut source, (3, 64)), random(&mut source, (5, 32)));
-        let (query_rows, cache_rows): (Vec<Vec<f32>>, Vec<Vec<f32>>) =
-            (products.to_vec2().unwrap(), cache.to_vec2().unwrap());
-        for window in [None, Some(2)] {
-            let out = run(&attention(window), &products, &cache);
-            for (row, head) in (0..3).flat_map(|row| (0..4).map(move |head| (row, head))) {
-                let span = window.map_or(0, |w| row + 3 - w)..row + 3;
-                let part = |at: usize| cache_rows[span.clone()].iter().map(|r| &r[at..at + 8]).collect::<Vec<_>>();
-                let group = head / 2;
-                let expected = textbook(&query_rows[row][head * 8..][..8], &part(group * 8), &part(16 + group * 8));
-                for (value, expected) in out[row][head * 8..].iter().zip(expected) {
+        for (head_dim, count, window) in [(8, 5, None), (8, 150, Some(70)), (40, 131, None), (16, 9, Some(2))] {
+            let products = products(5, count, head_dim, Profile::F32V1);
+            let rows: Vec<Vec<f32>> = products.to_vec2().unwrap();
+            let out = run(&attention(window, head_dim, Profile::F32V1), &products, &[count - 3, 2, 1]);
+            for (row, head) in (0..count).flat_map(|row| (0..HEADS).map(move |head| (row, head))) {
+                let span = window.map_or(0, |window| (row + 1).saturating_sub(window))..row + 1;
+                let part = |head: usize| -> Vec<&[f32]> {
+                    rows[span.clone()].iter().map(|row| &row[head * head_dim..][..head_dim]).collect()
+                };
+                let group = head * KV_HEADS / HEADS;
+                let (keys, values) = (part(HEADS + group), part(HEADS + KV_HEADS + group));
+                let expected = textbook(&rows[row][head * head_dim..][..head_dim], &keys, &values);
+                for (value, expected) in out[row][head * head_dim..].iter().zip(expected) {
                     assert!((f64::from(*value) - expected).abs() < 1e-5, "row {row} head {head} window {window:?}");
                 }
             }
@@ -144,25 +435,78 @@ mod tests {
 
     #[test]
     fn only_the_end_is_rounded() {
-        let mut source = Random::new(7);
-        let (products, cache) = (random(&mut source, (3, 64)), random(&mut source, (9, 32)));
-        let served = run(&Attention { profile: Profile::Bf16V1, ..attention(None) }, &products, &cache);
-        for (mut exact, served) in run(&attention(None), &products, &cache).into_iter().zip(served) {
-            assert_ne!(exact, served);
-            Profile::Bf16V1.round(&mut exact);
-            assert_eq!(exact, served);
-        }
+        let products = products(7, 9, 8, Profile::Bf16V1);
+        let served = run(&attention(None, 8, Profile::Bf16V1), &products, &[9]);
+        let mut exact = run(&attention(None, 8, Profile::F32V1), &products, &[9]);
+        assert_ne!(exact, served);
+        exact.iter_mut().for_each(|row| Profile::Bf16V1.round(row));
+        assert_eq!(exact, served);
     }
 
     #[test]
-    fn threads_and_rows_do_not_change_a_bit() {
-        let mut source = Random::new(6);
-        let (products, cache) = (random(&mut source, (200, 64)), random(&mut source, (200, 32)));
-        let all = run(&attention(None), &products, &cache);
-        for row in [0, 1, 99, 199] {
-            let alone =
-                run(&attention(None), &products.narrow(0, row, 1).unwrap(), &cache.narrow(0, 0, row + 1).unwrap());
-            assert_eq!(alone[0], all[row]);
+    fn neither_passes_nor_company_change_a_bit() {
+        for profile in [Profile::Bf16V1, Profile::F32V1] {
+            let attention = attention(Some(150), 40, profile);
+            let [one, other] = [6, 8].map(|seed| products(seed, 200, 40, profile));
+            let alone = run(&attention, &one, &[200]);
+            assert_eq!(run(&attention, &one, &[64, 1, 100, 35]), alone);
+            let mut caches = [0, 0].map(|_| pool(40, profile).reserve(200).unwrap());
+            let both = Tensor::cat(&[&other, &one], 0).unwrap();
+            for (number, cache) in caches.iter_mut().enumerate() {
+                cache.grow(200).unwrap();
+                cache.store(1, &both, number * 200..(number + 1) * 200, 0).unwrap();
+            }
+            let span = |number: usize, cache: &'static Cache| Span {
+                rows: number * 200..(number + 1) * 200,
+                start: 0,
+                blocks: cache.blocks(),
+            };
+            let [a, b] = caches.map(|cache| &*Box::leak(Box::new(cache)));
+            let together = attention.run(&both, 1, &[span(0, a), span(1, b)]).unwrap();
+            assert_eq!(together.to_vec2::<f32>().unwrap()[200..], alone);
         }
+    }
+
+    /// The same code without special instructions.
+    #[test]
+    fn every_set_of_instructions_gives_the_same_bits() {
+        let mut random = Random::new(3);
+        let mut noise = |count: usize| -> Vec<f32> { (0..count).map(|_| random.normal()).collect() };
+        let (queries, block) = (noise(2 * 40), noise(2 * BLOCK * 40));
+        let run = |best: bool| {
+            let (mut scores, mut out) = (vec![], vec![0.0; 80]);
+            let group = Group {
+                queries: &queries,
+                head_dim: 40,
+                blocks: &[block.as_slice()],
+                number: 0,
+                range: 3..61,
+                scores: &mut scores,
+                out: &mut out,
+            };
+            if best {
+                Arch::new().dispatch(group);
+            } else {
+                group.with_simd(pulp::Scalar);
+            }
+            out
+        };
+        assert_eq!(run(true), run(false));
+    }
+
+    #[test]
+    fn exponentials_are_exact_to_the_last_places() {
+        let mut worst = 0.0_f64;
+        for step in 0..2_000_000_i32 {
+            #[expect(clippy::cast_possible_truncation, reason = "a point near the quotient does")]
+            let x = (f64::from(-step) * 87.0 / 2e6) as f32;
+            let exact = f64::from(x).exp();
+            let unit = (exact.log2().floor() - 23.0).exp2();
+            worst = worst.max((f64::from(exp(x)) - exact).abs() / unit);
+        }
+        println!("exp is off by at most {worst} units in the last place");
+        assert!(worst < 1.5);
+        assert_eq!([exp(0.0), exp(f32::NEG_INFINITY), exp(-88.0)], [1.0, 0.0, 0.0]);
+        assert!(exp(f32::NAN).is_nan());
     }
 }

@@ -136,7 +136,7 @@ fn what_cannot_be_run_is_refused_and_leaves_the_session_as_it_was() {
     assert!(matches!(session.prefill(&[]), Err(RunError::EmptyPrompt)));
     assert_eq!(session.positions(), 5);
     session.prefill(&tokens(&case.checkpoint, 123)).unwrap();
-    assert_eq!(session.into_trace().unwrap().positions(), 128);
+    assert_eq!(session.into_trace().unwrap().unwrap().positions(), 128);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use assay_commitments::TokenId;
 use assay_commitments::rows::Profile;
-use assay_llm_runtime::{Checkpoint, Session};
+use assay_llm_runtime::{Checkpoint, Description, Session};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,6 +16,8 @@ use super::{greedy, model};
 
 /// Largest difference of a logit, as a part of the largest logit of its row.
 const TOLERANCE: f32 = 1e-4;
+/// The same for quantised models, whose activations and small tensors are bf16 here and f32 there.
+const QUANTISED_TOLERANCE: f32 = 0.03;
 /// Files of a case that a model folder does not have.
 const EXPECTED: [&str; 2] = ["expected.json", "expected.safetensors"];
 
@@ -79,15 +81,21 @@ fn distance(expected: &[f32], found: &[f32]) -> f32 {
 /// What differs between a case and what this runtime makes of it.
 fn difference(case: &Path) -> Result<(), String> {
     let expected: Expected = serde_json::from_slice(&fs::read(case.join(EXPECTED[0])).unwrap()).unwrap();
-    let checkpoint = Checkpoint::load(folder(case).path(), Profile::F32V1).map_err(|error| error.to_string())?;
-    let mut session = Session::new(model(&checkpoint, Profile::F32V1), false);
+    let folder = folder(case);
+    let natural = Description::read(folder.path()).and_then(|description| description.profile(None));
+    let (profile, tolerance) = match natural.map_err(|error| error.to_string())? {
+        Profile::Bf16W8V1 => (Profile::Bf16W8V1, QUANTISED_TOLERANCE),
+        Profile::Bf16V1 | Profile::F32V1 => (Profile::F32V1, TOLERANCE),
+    };
+    let checkpoint = Checkpoint::load(folder.path(), profile).map_err(|error| error.to_string())?;
+    let mut session = Session::new(model(&checkpoint, profile), false);
     let prompt: Vec<TokenId> = expected.prompt.into_iter().map(TokenId::new).collect();
     let rows = logits(case);
     assert_eq!(rows.len(), expected.greedy.len() + 1);
     let mut found = session.prefill(&prompt).map_err(|error| error.to_string())?;
     for (step, row) in rows.iter().enumerate() {
         let apart = distance(row, &found);
-        if apart > TOLERANCE {
+        if apart > tolerance {
             return Err(format!("logits after {step} greedy tokens are {apart} apart"));
         }
         if let Some(&token) = expected.greedy.get(step) {
@@ -116,7 +124,7 @@ fn relatives_are_refused_by_what_they_differ_in() {
     for Refusal { name, config, words } in refusals {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-        let text = Checkpoint::read_architecture(folder.path()).expect_err(&name).to_string();
+        let text = Description::read(folder.path()).expect_err(&name).to_string();
         assert!(!text.contains('\n'), "{name}: {text}");
         for word in words {
             assert!(text.contains(&word), "{name}: {text:?} should say {word:?}");

@@ -38,7 +38,8 @@ fn margins(found: &Calibration, paint: Paint) -> String {
 
 fn modes(found: &Calibration, paint: Paint) -> String {
     // The exact relations are the same in every mode.
-    let relations: Vec<&String> = found.cheats.first().map(|cheat| cheat.relations.keys().collect()).unwrap_or_default();
+    let relations: Vec<&String> =
+        found.cheats.first().map(|cheat| cheat.relations.keys().collect()).unwrap_or_default();
     let row = |of: &ModeFigures| {
         let mut row = vec![of.mode.clone(), thousands(of.cells as u64)];
         row.push(if of.same_bits { "yes" } else { "no" }.to_owned());

@@ -91,6 +91,7 @@ impl Weights {
         })
     }
 
+    #[cfg(test)]
     pub(crate) fn outputs(&self) -> usize {
         self.values().dims()[0]
     }
