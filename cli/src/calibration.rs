@@ -180,7 +180,7 @@ pub fn measure(subject: &Subject, plan: &Plan, progress: &mut dyn FnMut(usize, u
             // Equal rows have equal margins.
             let is_same = digest(trace) == served_rows;
             let own = if is_same { None } else { Some(margins_of(subject, trace, None, plan.cells)?) };
-            honest.add(mode, is_same, own.as_ref().unwrap_or(&served));
+            honest.add(mode, !is_same, own.as_ref().unwrap_or(&served));
             Ok::<_, Fault>(())
         };
         add("batched with the others", &batched)?;

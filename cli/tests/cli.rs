@@ -559,18 +559,37 @@ fn wrong_usage_is_one_line() {
 #[test]
 fn calibration_tells_honest_runs_from_cheats() {
     let workshop = Workshop::new();
-    let document = prints_json(&["calibrate", &workshop.model(), "--tokens", "4", "--json"]);
+    let (model, out) = (workshop.model(), workshop.text("figures"));
+    let arguments = ["calibrate", &model, "--tokens", "4", "--prompts", "1", "--cells", "40"];
+    let document = prints_json(&[&arguments[..], &["--out", &out, "--json"]].concat());
     assert!(document["honest_max"].as_f64().unwrap() < 1.0, "{document}");
-    assert_eq!(document["cheats"].as_array().unwrap().len(), 3 * 8);
-    let all =
-        document["cheats"].as_array().unwrap().iter().filter(|cheat| cheat["matrices"].as_array().unwrap().len() == 7);
-    for cheat in all {
-        assert!(cheat["rejected_share"].as_f64().unwrap() > 0.9, "{cheat}");
+    let cheats = document["cheats"].as_array().unwrap();
+    let quantized =
+        ["int8 per channel", "int8 in groups of 128", "fp8 e4m3", "int4 in groups of 128", "int4 in groups of 32"];
+    for cheat in quantized {
+        let of_cheat: Vec<_> = cheats.iter().filter(|of| of["cheat"] == cheat).collect();
+        assert_eq!(of_cheat.len(), 8, "{cheat}");
+        let complete = of_cheat.into_iter().find(|of| of["complete"] == true).unwrap();
+        assert!(complete["largest"]["rejected"].as_f64().unwrap() > 0.9, "{complete}");
     }
     let relations: Vec<&str> =
         document["honest"].as_array().unwrap().iter().map(|of| of["relation"].as_str().unwrap()).collect();
     assert_eq!(relations, ["C2", "C3", "C4", "C5", "C6", "C8", "C9", "C10", "logits"]);
-    fails(&["calibrate", &workshop.model(), "--tokens", "128"], 2, &["context of 128"]);
+
+    let written = fs::read_to_string(workshop.path("figures/calibration.json")).unwrap();
+    let mut written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    written["seconds"] = document["seconds"].clone();
+    assert_eq!(written, document);
+    assert!(fs::read_to_string(workshop.path("figures/margins.svg")).unwrap().ends_with("</svg>\n"));
+    let constants = fs::read_to_string(workshop.path("figures/profile.toml")).unwrap();
+    assert!(constants.contains("profile = \"bf16-1\"") && constants.contains("[C9]\ntheta = 0.5\n"), "{constants}");
+
+    let text = prints(&[&arguments[..], &["--profile", "f32-1"]].concat());
+    assert!(text.contains("Profile f32-1") && text.contains("nearest cheat's median"), "{text}");
+    fails(&["calibrate", &model, "--tokens", "128"], 2, &["context of 128"]);
+    fails(&["calibrate", &model, "--profile", "bf16-w8-1"], 2, &["bf16-w8-1"]);
+    fails(&["calibrate", &model, "--profile", "f16"], 2, &["f16", "bf16-1, f32-1"]);
+    fails(&["calibrate", &model, "--prompts", "9"], 2, &["--prompts", "1 to 4"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use assay_audit::model::ModelTensors;
 use assay_commitments::manifest::{Architecture, Matrix};
 use assay_commitments::rows::round_bf16;
+use rayon::prelude::*;
 
 /// What weights are brought to before they are rounded back to bf16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +68,12 @@ const FP8_MAX: f32 = 448.0;
 #[must_use]
 pub fn model(architecture: &Architecture, tensors: &ModelTensors, format: Format, matrices: &[Matrix]) -> ModelTensors {
     let mut quantized = tensors.clone();
-    for layer in &mut quantized.layers {
+    quantized.layers.par_iter_mut().for_each(|layer| {
         for &which in matrices {
             let inputs = architecture.shape(which).inputs as usize;
             matrix(&mut layer.matrices[which.index()], inputs, format);
         }
-    }
+    });
     quantized
 }
 

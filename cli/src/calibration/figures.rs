@@ -32,7 +32,7 @@ pub struct Calibration {
     pub sequences: usize,
     /// Time taken, in seconds.
     pub seconds: f64,
-    /// Cells of honest runs.
+    /// Cells of honest runs, those of equal rows counted once.
     pub honest_cells: usize,
     /// The largest ratio of any honest run.
     pub honest_max: f64,
@@ -61,8 +61,8 @@ pub struct ModeFigures {
     pub mode: String,
     /// Cells compared.
     pub cells: usize,
-    /// Whether every run left the same bits as when it was served.
-    pub same_bits: bool,
+    /// Runs that left other rows than the sequence did when it was served first.
+    pub new_rows: usize,
     /// The largest ratio by relation.
     pub max: BTreeMap<String, f64>,
 }
@@ -78,8 +78,6 @@ pub struct CheatFigures {
     pub complete: bool,
     /// Cells compared.
     pub cells: usize,
-    /// The share of cells in which a relation is broken.
-    pub rejected_share: f64,
     /// The largest ratio of each cell.
     pub largest: Band,
     /// The relation that shows it most: whose median is largest.
@@ -116,6 +114,8 @@ pub struct Band {
     pub p50: f64,
     /// What all but one in a hundred do not exceed.
     pub p99: f64,
+    /// The share of cells that are beyond the threshold.
+    pub rejected: f64,
 }
 
 /// Ascending ratios.
@@ -140,7 +140,10 @@ impl Sorted {
     }
 
     fn band(&self) -> Band {
-        Band { p1: self.quantile(10), p50: self.quantile(500), p99: self.quantile(990) }
+        let rejected = self.0.len() - self.0.partition_point(|ratio| *ratio <= 1.0);
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let rejected = short(rejected as f64 / self.0.len().max(1) as f64);
+        Band { p1: self.quantile(10), p50: self.quantile(500), p99: self.quantile(990), rejected }
     }
 
     fn spread(&self) -> Spread {
@@ -170,22 +173,23 @@ pub(super) struct HonestRuns {
 }
 
 impl HonestRuns {
-    /// Takes note of the margins of a run.
-    pub(super) fn add(&mut self, mode: &str, same_bits: bool, margins: &[Margin]) {
+    /// Takes note of the margins of a run of a sequence; `is_new` unless an earlier one left the same rows.
+    pub(super) fn add(&mut self, mode: &str, is_new: bool, margins: &[Margin]) {
         let place = self.by_mode.iter().position(|of| of.mode == mode).unwrap_or_else(|| {
-            self.by_mode.push(ModeFigures { mode: mode.to_owned(), cells: 0, same_bits: true, max: BTreeMap::new() });
+            self.by_mode.push(ModeFigures { mode: mode.to_owned(), cells: 0, new_rows: 0, max: BTreeMap::new() });
             self.by_mode.len() - 1
         });
         let figures = &mut self.by_mode[place];
         let cells = by_cell(margins);
-        self.cells += cells.len();
         figures.cells += cells.len();
-        figures.same_bits &= same_bits;
+        figures.new_rows += usize::from(is_new);
+        self.cells += if is_new { cells.len() } else { 0 };
         for (relation, ratio) in cells.into_iter().flatten() {
             let slot = figures.max.entry(relation.name().to_owned()).or_insert(0.0);
             *slot = slot.max(short(ratio.min(OUT_OF_RANGE)));
         }
-        for margin in margins {
+        // The same rows again say nothing new.
+        for margin in margins.iter().filter(|_| is_new) {
             if let Some(relation) = margin.place.relation {
                 self.by_relation.entry(relation).or_default().push(margin.ratio);
             }
@@ -248,15 +252,11 @@ impl CheatFigures {
         };
         let relations: BTreeMap<String, Band> = COMPUTED.map(of_relation).into_iter().collect();
         let clearest = relations.iter().max_by(|(_, one), (_, other)| one.p50.total_cmp(&other.p50));
-        let rejected = cells.iter().filter(|cell| cell.values().any(|ratio| *ratio > 1.0)).count();
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let rejected_share = short(rejected as f64 / cells.len().max(1) as f64);
         Self {
             cheat: cheat.name(),
             matrices: cheat.matrices().iter().map(|matrix| matrix.name().to_owned()).collect(),
             complete: cheat.is_complete(),
             cells: cells.len(),
-            rejected_share,
             largest: Sorted::new(cells.iter().map(|cell| cell.values().fold(0.0, |a: f64, b| a.max(*b)))).band(),
             relation: clearest.map(|(relation, _)| relation.clone()).unwrap_or_default(),
             relations,
@@ -328,8 +328,9 @@ mod tests {
             margin(1, Relation::C9, 0.9),
         ];
         let figures = CheatFigures::new(&Cheat::Format(Format::Fp8, vec![Matrix::Down]), &margins);
-        assert_eq!((figures.relation.as_str(), figures.cells, figures.rejected_share), ("C9", 2, 0.5));
-        assert_eq!(figures.largest, Band { p1: 0.9, p50: 0.9, p99: 3.0 });
+        assert_eq!((figures.relation.as_str(), figures.cells), ("C9", 2));
+        assert_eq!(figures.largest, Band { p1: 0.9, p50: 0.9, p99: 3.0, rejected: 0.5 });
+        assert_eq!(figures.relations["C4"].rejected, 0.0);
         assert_eq!(figures.matrices, ["down_proj"]);
     }
 

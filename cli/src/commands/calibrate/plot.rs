@@ -13,9 +13,9 @@ const ROW: f64 = 17.0;
 const TITLE: f64 = 34.0;
 const TOP: f64 = 78.0;
 /// Ratios below this are drawn here.
-const LEAST: f64 = 1e-4;
+const LEAST: f64 = 1e-6;
 /// Ratios above this are drawn here.
-const MOST: f64 = 1e6;
+const MOST: f64 = 1e9;
 
 /// Colours follow the reader's preference for light or dark.
 const STYLE: &str = "
@@ -37,8 +37,8 @@ struct Scale {
 
 impl Scale {
     fn new(found: &Calibration) -> Self {
-        let honest = found.honest.iter().flat_map(|of| [of.spread.p1, of.spread.max]);
-        let cheats = shown(found).flat_map(|cheat| cheat.relations.values().flat_map(|band| [band.p1, band.p99]));
+        let honest = found.honest.iter().flat_map(|of| [of.spread.p50, of.spread.max]);
+        let cheats = shown(found).flat_map(|cheat| cheat.relations.values().flat_map(|band| [band.p50, band.p99]));
         let (least, most) = honest
             .chain(cheats)
             .filter(|ratio| *ratio > 0.0)
@@ -119,12 +119,12 @@ fn strip(out: &mut String, found: &Calibration, relation: &str, spread: &Spread,
         top - 6.0
     );
     let mut middle = y + TITLE + ROW / 2.0;
-    let honest = Band { p1: spread.p1, p50: spread.p50, p99: spread.max };
+    let honest = Band { p1: spread.p1, p50: spread.p50, p99: spread.max, rejected: 0.0 };
     band(out, "honest runs", "honest", honest, None, scale, middle);
     for (cheat, ratios) in cheats {
         middle += ROW;
         let class = if ratios.p50 > 1.0 { "cheat" } else { "hidden" };
-        band(out, &cheat.cheat, class, ratios, Some(cheat.rejected_share), scale, middle);
+        band(out, &cheat.cheat, class, ratios, Some(ratios.rejected), scale, middle);
     }
     bottom + 30.0
 }

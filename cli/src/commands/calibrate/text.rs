@@ -42,13 +42,13 @@ fn modes(found: &Calibration, paint: Paint) -> String {
         found.cheats.first().map(|cheat| cheat.relations.keys().collect()).unwrap_or_default();
     let row = |of: &ModeFigures| {
         let mut row = vec![of.mode.clone(), thousands(of.cells as u64)];
-        row.push(if of.same_bits { "yes" } else { "no" }.to_owned());
+        row.push(thousands(of.new_rows as u64));
         row.extend(relations.iter().map(|relation| number(of.max.get(*relation).copied().unwrap_or(0.0))));
         row
     };
     let rows: Vec<Vec<String>> = found.modes.iter().map(row).collect();
     let names: Vec<&str> = relations.iter().map(|relation| relation.as_str()).collect();
-    let head = [&["honest, largest by how they ran", "cells", "same bits"][..], &names].concat();
+    let head = [&["honest, largest by how they ran", "cells", "runs with new bits"][..], &names].concat();
     table(&head, &rows, paint)
 }
 
@@ -59,7 +59,7 @@ fn cheats(found: &Calibration, paint: Paint) -> String {
             _ if cheat.complete => "all".to_owned(),
             some => some.join(", "),
         };
-        let share = format!("{:.1} %", 100.0 * cheat.rejected_share);
+        let share = format!("{:.1} %", 100.0 * cheat.largest.rejected);
         let mut row = vec![cheat.cheat.clone(), matrices, thousands(cheat.cells as u64), share];
         row.extend([number(cheat.largest.p1), number(cheat.largest.p50), cheat.relation.clone()]);
         row
