@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use assay_commitments::rows::Profile;
 use clap::ValueEnum;
+use serde_json::Value;
 
 use crate::calibration::{self, Calibration, Plan, Subject};
 use crate::outcome::{CommandResult, Fault, Outcome};
@@ -97,15 +98,27 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-fn json(found: &Calibration) -> Result<serde_json::Value, Fault> {
+fn json(found: &Calibration) -> Result<Value, Fault> {
     serde_json::to_value(found).map_err(|error| Fault::own(format!("the figures cannot be written down: {error}")))
+}
+
+/// The document with a line for every entry of its lists.
+fn lines(document: &Value) -> String {
+    let line = |(key, value): (&String, &Value)| match value {
+        Value::Array(entries) => {
+            let entries: Vec<String> = entries.iter().map(Value::to_string).collect();
+            format!("\"{key}\": [\n{}\n]", entries.join(",\n"))
+        }
+        other => format!("\"{key}\": {other}"),
+    };
+    let lines: Vec<String> = document.as_object().into_iter().flatten().map(line).collect();
+    format!("{{\n{}\n}}\n", lines.join(",\n"))
 }
 
 /// Writes the figures, what they look like, and the constants that they speak for.
 fn write(out: &Path, found: &Calibration, profile: Profile) -> Result<(), Fault> {
-    let figures = format!("{:#}\n", json(found)?);
     let files = [
-        ("calibration.json", figures),
+        ("calibration.json", lines(&json(found)?)),
         ("margins.svg", plot::svg(found)),
         ("profile.toml", constants::toml(found, profile)),
     ];
