@@ -172,10 +172,10 @@ fn tokenizer(vocab_size: u32) -> Value {
 /// What the system says, or that there is no family with such biases, norms and windows.
 pub fn write(numbers: &Numbers, seed: u64, folder: &Path) -> io::Result<Checkpoint> {
     let checkpoint = checkpoint(numbers, seed);
-    write_surroundings(&checkpoint, config(numbers)?, folder)?;
+    write_surroundings(&checkpoint, &config(numbers)?, folder)?;
     let named = named_tensors(&checkpoint.architecture, &checkpoint.tensors);
     let stored = named.into_iter().map(|tensor| (tensor.name, Dtype::BF16, tensor.shape, bf16_bytes(tensor.values)));
-    write_safetensors(stored.collect(), folder)?;
+    write_safetensors(&stored.collect::<Vec<_>>(), folder)?;
     Ok(checkpoint)
 }
 
@@ -210,7 +210,7 @@ fn config(numbers: &Numbers) -> io::Result<Value> {
     Ok(config)
 }
 
-fn write_surroundings(checkpoint: &Checkpoint, config: Value, folder: &Path) -> io::Result<()> {
+fn write_surroundings(checkpoint: &Checkpoint, config: &Value, folder: &Path) -> io::Result<()> {
     let tokenizer_config = json!({"chat_template": checkpoint.chat_template});
     fs::create_dir_all(folder)?;
     fs::write(folder.join("config.json"), config.to_string())?;
@@ -221,7 +221,7 @@ fn write_surroundings(checkpoint: &Checkpoint, config: Value, folder: &Path) -> 
 /// A tensor's name, type, shape and bytes.
 type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
 
-fn write_safetensors(tensors: Vec<Stored>, folder: &Path) -> io::Result<()> {
+fn write_safetensors(tensors: &[Stored], folder: &Path) -> io::Result<()> {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
         let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(io::Error::other)?;
         Ok((name.as_str(), view))
@@ -285,14 +285,14 @@ pub fn write_gptq(numbers: &Numbers, quantization: Quantization, seed: u64, fold
         "group_size": quantization.group_size.map_or(-1, i64::from),
         "checkpoint_format": if quantization.version_2 { "gptq_v2" } else { "gptq" },
     });
-    write_surroundings(&checkpoint, config, folder)?;
-    write_safetensors(stored, folder)?;
+    write_surroundings(&checkpoint, &config, folder)?;
+    write_safetensors(&stored, folder)?;
     Ok(checkpoint)
 }
 
 impl Quantization {
     /// Brings a matrix `[outputs, inputs]` to integers times scales, in place, and gives its tensors.
-    #[expect(clippy::cast_possible_truncation, reason = "rounded values are small")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "integers are small")]
     fn pack(self, weights: &mut [f32], inputs: usize) -> [(&'static str, Dtype, Vec<usize>, Vec<u8>); 4] {
         let bits = self.bits as usize;
         let per_word = 32 / bits;
@@ -329,9 +329,8 @@ impl Quantization {
             }
         }
         let of_words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        let indices: Vec<u32> = (0..).zip(0..inputs).map(|(index, _)| index).collect();
-        let group = u32::try_from(group).unwrap_or(u32::MAX);
-        let of_inputs: Vec<u32> = indices.iter().map(|input| input / group).collect();
+        let of_inputs: Vec<u32> =
+            (0..).zip(0..groups).flat_map(|(number, _)| vec![number; group]).take(inputs).collect();
         [
             ("qweight", Dtype::I32, vec![inputs / per_word, outputs], of_words(&words)),
             ("qzeros", Dtype::I32, vec![groups, outputs / per_word], of_words(&zeros)),

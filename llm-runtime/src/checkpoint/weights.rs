@@ -358,14 +358,12 @@ impl WeightFiles {
         let Configuration { architecture, gptq } = configuration;
         let find = |tensor: Tensor| {
             let shape = tensor.shape(architecture);
-            let held = match (tensor, gptq, &*shape) {
-                (Tensor::Matrix(layer, matrix), Some(gptq), &[outputs, inputs]) => {
-                    directory.find_packed(layer, matrix, [outputs, inputs], *gptq)?
-                }
-                _ => {
-                    let (place, stored) = directory.find_plain(names::of(tensor), shape)?;
-                    Held::Plain(place, stored)
-                }
+            let held = if let (Tensor::Matrix(layer, matrix), Some(gptq), &[outputs, inputs]) = (tensor, gptq, &*shape)
+            {
+                directory.find_packed(layer, matrix, [outputs, inputs], *gptq)?
+            } else {
+                let (place, stored) = directory.find_plain(names::of(tensor), shape)?;
+                Held::Plain(place, stored)
             };
             Ok((tensor, held))
         };
