@@ -617,7 +617,6 @@ mod tests {
         config
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "what is given is made on the spot")]
     fn merged(mut config: Value, more: Value) -> Value {
         if let (Value::Object(config), Value::Object(more)) = (&mut config, more) {
             config.extend(more);
