@@ -292,7 +292,7 @@ pub fn write_gptq(numbers: &Numbers, quantization: Quantization, seed: u64, fold
 
 impl Quantization {
     /// Brings a matrix `[outputs, inputs]` to integers times scales, in place, and gives its tensors.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "rounded values are small")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "integers are small")]
     fn pack(self, weights: &mut [f32], inputs: usize) -> [(&'static str, Dtype, Vec<usize>, Vec<u8>); 4] {
         let bits = self.bits as usize;
         let per_word = 32 / bits;
@@ -329,9 +329,8 @@ impl Quantization {
             }
         }
         let of_words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        let indices: Vec<u32> = (0..).zip(0..inputs).map(|(index, _)| index).collect();
-        let group = u32::try_from(group).unwrap_or(u32::MAX);
-        let of_inputs: Vec<u32> = indices.iter().map(|input| input / group).collect();
+        let of_inputs: Vec<u32> =
+            (0..).zip(0..groups).flat_map(|(number, _)| vec![number; group]).take(inputs).collect();
         [
             ("qweight", Dtype::I32, vec![inputs / per_word, outputs], of_words(&words)),
             ("qzeros", Dtype::I32, vec![groups, outputs / per_word], of_words(&zeros)),

@@ -2,8 +2,8 @@
 //!
 //! The library hashes one input of a few hundred bytes block by block, and keeps its wide
 //! instructions for the chunks of long ones. The function that hashes chunks side by side is public
-//! but not documented, so the version of `blake3` is pinned, and the tests hold it against `keyed_hash`
-//! for every length.
+//! but not documented, so the version of `blake3` is pinned, and the tests hold it against the library's
+//! own `hash` and `keyed_hash`.
 
 use blake3::IncrementCounter;
 use blake3::platform::Platform;

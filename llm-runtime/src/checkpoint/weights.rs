@@ -367,10 +367,8 @@ impl WeightFiles {
             };
             Ok((tensor, held))
         };
-        let tensors = Tensor::all(architecture).into_iter().map(find).collect::<Result<HashMap<_, _>, _>>();
-        let redundant = directory.redundant(configuration, &holders);
-        // What is too much explains what is missing.
-        let (redundant, tensors) = (redundant?, tensors?);
+        let tensors = Tensor::all(architecture).into_iter().map(find).collect::<Result<_, _>>()?;
+        let redundant = directory.redundant(configuration, &holders)?;
         Ok(Self {
             folder: folder.to_owned(),
             configuration: configuration.clone(),
