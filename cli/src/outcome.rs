@@ -98,6 +98,7 @@ impl From<CheckpointError> for Fault {
             | CheckpointError::Dtype { .. }
             | CheckpointError::Format { .. }
             | CheckpointError::Profile { .. }
+            | CheckpointError::Architecture(_)
             | CheckpointError::Changed { .. } => Outcome::Usage,
             // A file of it is broken.
             CheckpointError::Json { .. }
