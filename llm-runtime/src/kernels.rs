@@ -16,7 +16,7 @@ use candle_core::{
 use rayon::prelude::*;
 
 pub(crate) use attention::{Attention, Span, Store};
-pub(crate) use linear::{Weights, product, split_product};
+pub(crate) use linear::{Weights, product};
 
 /// Multiply-adds below which a task costs more to hand to another thread than to run.
 const TASK_WORK: usize = 1 << 18;
@@ -272,6 +272,33 @@ impl InplaceOp1 for Int8Heads {
         }
         Ok(())
     }
+}
+
+/// [`product`] in `parts` slices of the inputs, as kernels do it that add up partial sums in memory: every
+/// slice's sum is rounded to bf16, and so is every sum of those.
+///
+/// # Errors
+/// As [`product`], or a matrix of integers.
+pub(crate) fn split_product(x: &Tensor, weights: &Weights, parts: usize) -> Result<Tensor> {
+    let of_slice = |start: usize, length: usize| {
+        let slice = |values: &Tensor| values.narrow(1, start, length)?.contiguous();
+        let weights = match weights {
+            Weights::F32(values) => Weights::F32(slice(values)?),
+            Weights::Bf16(values) => Weights::Bf16(slice(values)?),
+            Weights::Int8 { .. } => bail!("products of integers are not split"),
+        };
+        let sums = product(&slice(x)?, &weights)?;
+        sums.inplace_op1(&Round(Profile::Bf16V1))?;
+        Ok(sums)
+    };
+    let inputs = weights.inputs();
+    let width = inputs.div_ceil(parts.max(1));
+    let mut total = of_slice(0, width)?;
+    for start in (width..inputs).step_by(width) {
+        let sums = of_slice(start, width.min(inputs - start))?;
+        total = total.apply_op2_no_bwd(&sums, &Add(Profile::Bf16V1))?;
+    }
+    Ok(total)
 }
 
 /// `silu(gate) * up` of the products `[n, gate | up]`: the products are rounded, then the SiLU, then

@@ -16,11 +16,11 @@ const SLACK: f64 = 1.25;
 
 fn stored(profile: Profile) -> Calibration {
     let path = format!("{}/../fixtures/calibration/fixture-{}.json", env!("CARGO_MANIFEST_DIR"), profile.name());
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    serde_json::from_slice(&std::fs::read(path).expect("the figures are stored")).expect("they are a calibration")
 }
 
 fn check(profile: Profile) {
-    let subject = Subject::load(&fixture_folder(), Some(profile)).unwrap();
+    let subject = Subject::load(&fixture_folder(), Some(profile)).expect("the fixture is a model");
     let cheats = vec![
         Cheat::Format(Format::Int8Channel, Matrix::ALL.to_vec()),
         Cheat::Format(Format::Int8Group, vec![Matrix::Q]),
@@ -32,11 +32,12 @@ fn check(profile: Profile) {
         Cheat::Int8Cache,
     ];
     let plan = Plan { tokens: 16, prompts: 2, cells: 120, cheats };
-    let (found, stored) = (measure(&subject, &plan, &mut |_, _| ()).unwrap(), stored(profile));
+    let found = measure(&subject, &plan, &mut |_, _| ()).expect("the fixture runs");
+    let stored = stored(profile);
     assert_eq!(found.profile, stored.profile);
 
     for of in &found.honest {
-        let (largest, known) = (of.spread.max, stored.honest(&of.relation).unwrap().max);
+        let (largest, known) = (of.spread.max, stored.honest(&of.relation).expect("every relation is stored").max);
         assert!(largest <= MOST, "{}: {largest}", of.relation);
         assert!(largest <= SLACK * known, "{}: {largest} where {known} is stored", of.relation);
     }
@@ -45,7 +46,7 @@ fn check(profile: Profile) {
     }
     for cheat in &found.cheats {
         let is_same = |of: &&CheatFigures| of.cheat == cheat.cheat && of.matrices == cheat.matrices;
-        let known = stored.cheats.iter().find(is_same).unwrap().largest;
+        let known = stored.cheats.iter().find(is_same).expect("every cheat is stored").largest;
         #[expect(clippy::cast_precision_loss, reason = "a handful of cells")]
         let deviation = (known.rejected * (1.0 - known.rejected) / cheat.cells as f64).sqrt();
         let least = known.rejected - 3.0 * deviation - 0.05;

@@ -9,13 +9,10 @@ mod lanes;
 mod tests;
 mod tiles;
 
-use assay_commitments::rows::Profile;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor, WithDType, bail};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
-
-use super::{Add, Round};
 
 use self::lanes::{Instructions, LANES};
 use self::tiles::{Element, Matrix, Rows, Share};
@@ -127,33 +124,6 @@ fn matrix<T: WithDType>(values: &[T], outputs: usize, inputs: usize) -> Result<T
 /// Rows of another type or width than the weights take.
 pub(crate) fn product(x: &Tensor, weights: &Weights) -> Result<Tensor> {
     product_with(Instructions::best(), x, weights)
-}
-
-/// The same in `parts` slices of the inputs, as kernels do it that add up partial sums in memory: every
-/// slice's sum is rounded to bf16, and so is every sum of those.
-///
-/// # Errors
-/// As [`product`], or a matrix of integers.
-pub(crate) fn split_product(x: &Tensor, weights: &Weights, parts: usize) -> Result<Tensor> {
-    let of_slice = |start: usize, length: usize| {
-        let slice = |values: &Tensor| values.narrow(1, start, length)?.contiguous();
-        let weights = match weights {
-            Weights::F32(values) => Weights::F32(slice(values)?),
-            Weights::Bf16(values) => Weights::Bf16(slice(values)?),
-            Weights::Int8 { .. } => bail!("products of integers are not split"),
-        };
-        let sums = product(&slice(x)?, &weights)?;
-        sums.inplace_op1(&Round(Profile::Bf16V1))?;
-        Ok(sums)
-    };
-    let inputs = weights.inputs();
-    let width = inputs.div_ceil(parts.max(1));
-    let mut total = of_slice(0, width)?;
-    for start in (width..inputs).step_by(width) {
-        let sums = of_slice(start, width.min(inputs - start))?;
-        total = total.apply_op2_no_bwd(&sums, &Add(Profile::Bf16V1))?;
-    }
-    Ok(total)
 }
 
 fn product_with(instructions: Instructions, x: &Tensor, weights: &Weights) -> Result<Tensor> {
