@@ -2,12 +2,13 @@
 
 use assay_commitments::manifest::{Architecture, ArchitectureError, Manifest, Small, SmallTensors};
 use assay_commitments::params::CodeParams;
-use assay_commitments::rows::Profile;
 use assay_commitments::weights::{LayerPolynomial, WeightCommitment, WeightTree, commit};
 use thiserror::Error;
 
 use crate::assets::EmbeddingTable;
-use crate::commit::{Committer, ModelWeights, PolynomialWeights, Polynomials, Surroundings, Tensor, manifest};
+use crate::commit::{
+    Committer, ModelWeights, PolynomialWeights, Polynomials, Surroundings, Tensor, manifest, small_tensors,
+};
 
 /// The weights of a decoder layer as f32.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,15 +136,18 @@ struct Keeper<'a, 'b> {
     done: Vec<CommittedPolynomial>,
 }
 
-impl Committer<InMemory<'_>> for Keeper<'_, '_> {
-    type Error = CommitError;
+impl<W: ModelWeights + ?Sized> Committer<W> for Keeper<'_, '_>
+where
+    W::Error: From<ArchitectureError>,
+{
+    type Error = W::Error;
 
     fn commit(
         &mut self,
         number: usize,
-        weights: &PolynomialWeights<'_, InMemory<'_>>,
+        weights: &PolynomialWeights<'_, W>,
         code: &CodeParams,
-    ) -> Result<WeightCommitment, CommitError> {
+    ) -> Result<WeightCommitment, W::Error> {
         let polynomial = LayerPolynomial::load(weights, weights.exponents().to_vec())?;
         let tree = (self.tree)(number, weights.digests(), &polynomial, code);
         let commitment = tree.commitment();
@@ -187,50 +191,49 @@ pub struct CommittedModel {
 }
 
 impl CommittedModel {
-    /// Commits a model. `progress` is told of each polynomial done, out of all.
+    /// Commits a model in memory. `progress` is told of each polynomial done, out of all.
     ///
     /// # Errors
     /// [`CommitError`].
     pub fn commit(
         architecture: &Architecture,
         tensors: &ModelTensors,
-        profile: Profile,
-        tokenizer: &[u8],
-        chat_template: Option<&[u8]>,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Self, CommitError> {
-        let tree = &mut |_, _: &[[u8; 32]], polynomial: &LayerPolynomial, code: &CodeParams| {
-            commit_in_memory(polynomial, code)
-        };
-        Self::commit_with(architecture, tensors, profile, tokenizer, chat_template, tree, progress)
-    }
-
-    /// Commits a model whose trees may be known: `tree` gives that of the polynomial of a number,
-    /// counted over the layers and then the shards of lm_head. A tree of another polynomial gives a
-    /// manifest that nothing can be proven against.
-    ///
-    /// # Errors
-    /// [`CommitError`].
-    pub fn commit_with(
-        architecture: &Architecture,
-        tensors: &ModelTensors,
-        profile: Profile,
-        tokenizer: &[u8],
-        chat_template: Option<&[u8]>,
-        tree: &mut TreeSource<'_>,
+        surroundings: Surroundings<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, CommitError> {
         architecture.check()?;
         let weights = InMemory::new(architecture, tensors)?;
-        let total = Polynomials::new(architecture)?.count();
+        let tree = &mut |_, _: &[[u8; 32]], polynomial: &LayerPolynomial, code: &CodeParams| {
+            commit_in_memory(polynomial, code)
+        };
+        Self::read(&weights, surroundings, tree, progress)
+    }
+
+    /// Reads a model whose trees may be known: `tree` gives that of the polynomial of a number, counted over
+    /// the layers and then the shards of lm_head. A tree of another polynomial gives a manifest that nothing
+    /// can be proven against.
+    ///
+    /// # Errors
+    /// An architecture out of range, or weights that cannot be read.
+    pub fn read<W: ModelWeights + ?Sized>(
+        weights: &W,
+        surroundings: Surroundings<'_>,
+        tree: &mut TreeSource<'_>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, W::Error>
+    where
+        W::Error: From<ArchitectureError>,
+    {
+        let total = Polynomials::new(weights.architecture())?.count();
         let mut keeper = Keeper { tree, total, progress, done: Vec::with_capacity(total) };
-        let surroundings = Surroundings { profile, tokenizer, chat_template };
-        let (manifest, embeddings) = manifest(&weights, surroundings, &mut keeper)?;
+        let (manifest, embeddings) = manifest(weights, surroundings, &mut keeper)?;
         let mut done = keeper.done.into_iter();
-        let layers = tensors.layers.iter().zip(done.by_ref());
-        let layers =
-            layers.map(|(tensors, weights)| CommittedLayer { weights, small: tensors.small.clone() }).collect();
-        Ok(Self { manifest, layers, head: done.collect(), final_norm: tensors.final_norm.clone(), embeddings })
+        let layers = done.by_ref().take(manifest.layers.len()).enumerate();
+        let layers = layers
+            .map(|(layer, committed)| Ok(CommittedLayer { weights: committed, small: small_tensors(weights, layer)? }));
+        let layers = layers.collect::<Result<_, W::Error>>()?;
+        let final_norm = weights.tensor(Tensor::FinalNorm)?;
+        Ok(Self { manifest, layers, head: done.collect(), final_norm, embeddings })
     }
 }
 
@@ -245,6 +248,7 @@ pub fn commit_in_memory(polynomial: &LayerPolynomial, code: &CodeParams) -> Weig
 #[cfg(test)]
 mod tests {
     use assay_commitments::manifest::{Biases, Matrix};
+    use assay_commitments::rows::Profile;
 
     use super::*;
 
@@ -284,7 +288,8 @@ mod tests {
         let commit = |change: &dyn Fn(&mut ModelTensors)| {
             let (architecture, mut tensors) = model();
             change(&mut tensors);
-            CommittedModel::commit(&architecture, &tensors, Profile::Bf16V1, b"{}", None, &mut |_, _| ()).map(|_| ())
+            let surroundings = Surroundings { profile: Profile::Bf16V1, tokenizer: b"{}", chat_template: None };
+            CommittedModel::commit(&architecture, &tensors, surroundings, &mut |_, _| ()).map(|_| ())
         };
         assert_eq!(commit(&|_| ()), Ok(()));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -310,7 +315,8 @@ mod tests {
         let commit = |change: &dyn Fn(&mut ModelTensors)| {
             let (architecture, mut tensors) = model();
             change(&mut tensors);
-            CommittedModel::commit(&architecture, &tensors, Profile::Bf16V1, b"{}", None, &mut |_, _| ()).map(|_| ())
+            let surroundings = Surroundings { profile: Profile::Bf16V1, tokenizer: b"{}", chat_template: None };
+            CommittedModel::commit(&architecture, &tensors, surroundings, &mut |_, _| ()).map(|_| ())
         };
         let missing = commit(&|tensors| tensors.layers.truncate(1));
         assert_eq!(missing, Err(CommitError::Layers { found: 1, expected: 2 }));

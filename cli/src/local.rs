@@ -6,13 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use assay_audit::assets::ModelAssets;
+use assay_audit::commit::Surroundings;
 use assay_audit::model::{CommitError, CommittedModel, commit_in_memory};
 use assay_audit::verdict::OwnFault;
 use assay_commitments::codec;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::params::CodeParams;
+use assay_commitments::rows::Profile;
 use assay_commitments::weights::LayerPolynomial;
-use assay_llm_runtime::{Checkpoint, CheckpointError, Description, Engine, EngineLimits, Model, RunError};
+use assay_llm_runtime::{Checkpoint, CheckpointError, Description, Engine, EngineLimits, Model, ModelFolder, RunError};
 use assay_miner::HonestBackend;
 use thiserror::Error;
 
@@ -39,8 +41,10 @@ pub enum LocalError {
 /// A model with its commitment and its files.
 #[derive(Debug)]
 pub struct LocalModel {
-    /// As it was read.
-    pub checkpoint: Checkpoint,
+    /// The bytes of `tokenizer.json`.
+    pub tokenizer: Vec<u8>,
+    /// The chat template.
+    pub chat_template: Option<String>,
     /// As it runs.
     pub model: Arc<Model>,
     /// As it is committed.
@@ -56,30 +60,48 @@ impl LocalModel {
     /// # Errors
     /// [`LocalError`].
     pub fn load(folder: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, LocalError> {
-        let checkpoint = load(folder)?;
+        let profile = profile(folder)?;
+        let opened = ModelFolder::open(folder, profile)?;
         let known = known_trees(&folder.join(MANIFEST_NAME));
-        Self::make(checkpoint, known.as_ref(), progress)
+        let surroundings = Surroundings {
+            profile,
+            tokenizer: &opened.tokenizer,
+            chat_template: opened.chat_template.as_ref().map(String::as_bytes),
+        };
+        let tree = &mut |number, matrices: &[[u8; 32]], polynomial: &LayerPolynomial, code: &CodeParams| {
+            let known = known.as_ref().and_then(|known| known.tree(number, matrices, code));
+            known.unwrap_or_else(|| commit_in_memory(polynomial, code))
+        };
+        let committed = CommittedModel::read(&opened.weights, surroundings, tree, progress)?;
+        let model = Model::load(&opened.weights, profile)?;
+        opened.check_unchanged()?;
+        let ModelFolder { tokenizer, chat_template, .. } = opened;
+        Self::make(tokenizer, chat_template, model, committed)
     }
 
-    /// Commits a model that was read or made.
+    /// Commits a model that was made.
     ///
     /// # Errors
     /// [`LocalError`].
-    pub fn of(checkpoint: Checkpoint, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, LocalError> {
-        Self::make(checkpoint, None, progress)
+    pub fn of(checkpoint: &Checkpoint, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, LocalError> {
+        let Checkpoint { architecture, tensors, profile, tokenizer, chat_template } = checkpoint;
+        let template = chat_template.as_ref().map(String::as_bytes);
+        let surroundings = Surroundings { profile: *profile, tokenizer, chat_template: template };
+        let committed = CommittedModel::commit(architecture, tensors, surroundings, progress)?;
+        let model = Model::new(architecture, tensors, *profile)?;
+        Self::make(tokenizer.clone(), chat_template.clone(), model, committed)
     }
 
     fn make(
-        checkpoint: Checkpoint,
-        known: Option<&KnownTrees>,
-        progress: &mut dyn FnMut(usize, usize),
+        tokenizer: Vec<u8>,
+        chat_template: Option<String>,
+        model: Model,
+        committed: CommittedModel,
     ) -> Result<Self, LocalError> {
-        let committed = commit(&checkpoint, known, progress)?;
-        let template = checkpoint.chat_template.as_ref().map(String::as_bytes);
-        let assets =
-            ModelAssets::new(&committed.manifest, &checkpoint.tokenizer, template).map_err(LocalError::Assets)?;
-        let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, checkpoint.profile)?;
-        Ok(Self { model: Arc::new(model), committed: Arc::new(committed), assets: Arc::new(assets), checkpoint })
+        let template = chat_template.as_ref().map(String::as_bytes);
+        let assets = ModelAssets::new(&committed.manifest, &tokenizer, template).map_err(LocalError::Assets)?;
+        let (model, committed, assets) = (Arc::new(model), Arc::new(committed), Arc::new(assets));
+        Ok(Self { tokenizer, chat_template, model, committed, assets })
     }
 
     /// What an honest miner serves it with; clones of it share one engine.
@@ -92,37 +114,16 @@ impl LocalModel {
     }
 }
 
-/// Reads a folder in the profile of the manifest that `model commit` left in it, or else in its natural one.
+/// The profile of the manifest that `model commit` left in a folder, or else the folder's natural one.
 ///
 /// # Errors
-/// As [`Checkpoint::load`].
-pub(crate) fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+/// As [`Description::read`].
+pub(crate) fn profile(folder: &Path) -> Result<Profile, CheckpointError> {
     let description = Description::read(folder)?;
     let manifest = fs::read(folder.join(MANIFEST_NAME)).ok().and_then(|bytes| codec::decode::<Manifest>(&bytes).ok());
     // A manifest of other weights than those that are there now does not decide.
     let committed = manifest.and_then(|manifest| description.profile(Some(manifest.profile)).ok());
-    Checkpoint::load(folder, committed.unwrap_or(description.natural_profile()))
-}
-
-/// Commits weights, with the trees that are known.
-fn commit(
-    checkpoint: &Checkpoint,
-    known: Option<&KnownTrees>,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<CommittedModel, CommitError> {
-    let tree = &mut |number, matrices: &[[u8; 32]], polynomial: &LayerPolynomial, code: &CodeParams| {
-        let known = known.and_then(|known| known.tree(number, matrices, code));
-        known.unwrap_or_else(|| commit_in_memory(polynomial, code))
-    };
-    CommittedModel::commit_with(
-        &checkpoint.architecture,
-        &checkpoint.tensors,
-        checkpoint.profile,
-        &checkpoint.tokenizer,
-        checkpoint.chat_template.as_ref().map(String::as_bytes),
-        tree,
-        progress,
-    )
+    Ok(committed.unwrap_or(description.natural_profile()))
 }
 
 /// The trees beside a manifest file. Without a usable pair there are none and everything is committed

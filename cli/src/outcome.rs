@@ -98,6 +98,7 @@ impl From<CheckpointError> for Fault {
             | CheckpointError::Dtype { .. }
             | CheckpointError::Format { .. }
             | CheckpointError::Profile { .. }
+            | CheckpointError::Architecture(_)
             | CheckpointError::Changed { .. } => Outcome::Usage,
             // A file of it is broken.
             CheckpointError::Json { .. }
@@ -171,7 +172,7 @@ impl From<ServeError> for Fault {
     fn from(error: ServeError) -> Self {
         let outcome = match &error {
             ServeError::Unserved(_) => Outcome::Usage,
-            ServeError::Cancelled | ServeError::Failed(_) => Outcome::Inconclusive,
+            ServeError::Busy | ServeError::Cancelled | ServeError::Failed(_) => Outcome::Inconclusive,
         };
         Self::new(outcome, &error.to_string())
     }

@@ -129,8 +129,8 @@ impl SelfAudit {
             receipt: Receipt::sign(&validator, session, judgement.verdict, measurements),
             record,
             embeddings,
-            tokenizer: Some(model.checkpoint.tokenizer.clone()),
-            chat_template: model.checkpoint.chat_template.as_ref().map(|template| template.clone().into_bytes()),
+            tokenizer: Some(model.tokenizer.clone()),
+            chat_template: model.chat_template.as_ref().map(|template| template.clone().into_bytes()),
         })
     }
 }

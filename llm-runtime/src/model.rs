@@ -286,6 +286,11 @@ where
                 let stored: Vec<u8> = values.iter().map(|value| value.cast_unsigned() ^ 0x80).collect();
                 Ok(kernels::Weights::int8(&stored, &scales, group, shape)?)
             }
+            // Not rounded: a quantised weight need not be a number of bf16.
+            None if self.profile == Profile::Bf16W8V1 => {
+                let values = self.read(Name::Matrix(layer, matrix), shape[0] * shape[1], |value| value)?;
+                Ok(kernels::Weights::f32(&values, shape)?)
+            }
             None => self.dense(Name::Matrix(layer, matrix), shape),
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use assay_audit::assets::ModelAssets;
 use assay_audit::challenge::{EpochKey, Nonce, nonce_commitment};
+use assay_audit::commit::Surroundings;
 use assay_audit::keys::{Keypair, Signature};
 use assay_audit::model::CommittedModel;
 use assay_audit::policy::Policy;
@@ -71,8 +72,8 @@ fn model() -> (HonestBackend, Published) {
     let (architecture, tensors) = (&checkpoint.architecture, &checkpoint.tensors);
     let template = checkpoint.chat_template.as_ref().map(String::as_bytes);
     let tokenizer = checkpoint.tokenizer.as_slice();
-    let committed =
-        CommittedModel::commit(architecture, tensors, Profile::Bf16V1, tokenizer, template, &mut |_, _| ()).unwrap();
+    let surroundings = Surroundings { profile: Profile::Bf16V1, tokenizer, chat_template: template };
+    let committed = CommittedModel::commit(architecture, tensors, surroundings, &mut |_, _| ()).unwrap();
     let published = Published::new(&committed, tokenizer, template).unwrap();
     let assets = ModelAssets::new(&committed.manifest, tokenizer, template).unwrap();
     let model = Arc::new(Model::new(architecture, tensors, Profile::Bf16V1).unwrap());

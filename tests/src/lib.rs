@@ -10,11 +10,18 @@ use assay_audit::request::AuditRate;
 use assay_audit::sampling::Sampling;
 use assay_cli::local::LocalModel;
 use assay_cli::self_audit::SelfAudit;
+use assay_commitments::rows::Profile;
+use assay_llm_runtime::Checkpoint;
 use assay_llm_runtime::synthetic::{self, Numbers};
 
 /// The folder of the trained fixture model.
 pub fn fixture_folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/model"))
+}
+
+/// The weights of the fixture model.
+pub fn fixture_checkpoint() -> Checkpoint {
+    Checkpoint::load(&fixture_folder(), Profile::Bf16V1).expect("the fixture is a model")
 }
 
 /// The trained fixture model, committed once a test binary.
@@ -29,12 +36,12 @@ pub fn tiny() -> Arc<LocalModel> {
     static MODEL: OnceLock<Arc<LocalModel>> = OnceLock::new();
     let numbers = Numbers { layers: 1, ..Numbers::TINY };
     let make =
-        || LocalModel::of(synthetic::checkpoint(&numbers, 7), &mut |_, _| ()).expect("a synthetic model commits");
+        || LocalModel::of(&synthetic::checkpoint(&numbers, 7), &mut |_, _| ()).expect("a synthetic model commits");
     MODEL.get_or_init(|| Arc::new(make())).clone()
 }
 
 /// A model whose transcripts stay under 64 KiB.
-pub fn smallest() -> Arc<LocalModel> {
+pub fn smallest_checkpoint() -> Checkpoint {
     let numbers = Numbers {
         vocab_size: 40,
         hidden: 8,
@@ -47,7 +54,12 @@ pub fn smallest() -> Arc<LocalModel> {
         tied: true,
         ..Numbers::TINY
     };
-    Arc::new(LocalModel::of(synthetic::checkpoint(&numbers, 3), &mut |_, _| ()).expect("a synthetic model commits"))
+    synthetic::checkpoint(&numbers, 3)
+}
+
+/// The same, committed.
+pub fn smallest() -> Arc<LocalModel> {
+    Arc::new(LocalModel::of(&smallest_checkpoint(), &mut |_, _| ()).expect("a synthetic model commits"))
 }
 
 /// A session of a sampled request with the default policy, always audited.

@@ -12,7 +12,7 @@ use assay_audit::session::{Answer, Exchange, Reply};
 use assay_audit::verdict::{Reason, Verdict};
 use assay_cli::demo::cast::{Behaviour, Models};
 use assay_miner::Backend;
-use assay_tests::{fixture, in_parallel, session};
+use assay_tests::{fixture, fixture_checkpoint, in_parallel, session};
 
 /// The prompts come round again, so that a miner may replay what it stored.
 const VERSES: [&str; 3] =
@@ -54,7 +54,7 @@ fn least_rate(behaviour: Behaviour) -> f64 {
 #[test]
 fn every_cheat_of_the_cast_is_caught_for_its_own_reason() {
     let local = fixture();
-    let models = Models::new(&local).unwrap();
+    let models = Models::new(&local, &fixture_checkpoint().tensors).unwrap();
     for role in assay_cli::demo::cast::CAST {
         // Silence has no reply to wait for here; the demo and the gRPC tests hold their clocks to it.
         if role.behaviour == Behaviour::FallsSilent {
@@ -98,9 +98,9 @@ const AUDITS: u32 = 100;
 #[test]
 fn sampled_detection_agrees_with_the_share_of_broken_cells() {
     let local = fixture();
-    let checkpoint = &local.checkpoint;
+    let checkpoint = fixture_checkpoint();
     let reference = Reference::new(&checkpoint.architecture, &checkpoint.tensors, checkpoint.profile).unwrap();
-    let models = Models::new(&local).unwrap();
+    let models = Models::new(&local, &checkpoint.tensors).unwrap();
     for behaviour in [Behaviour::SkipsLayer, Behaviour::ShortWindow] {
         let backend = models.backend(behaviour, &Arc::new(AtomicU64::new(0)));
         let audit = |trial: u64, policy: Policy| {
@@ -115,10 +115,10 @@ fn sampled_detection_agrees_with_the_share_of_broken_cells() {
         let request = sampled(0).run(&local, &backend).unwrap().record.request;
         let served = backend.serve(&request, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
         let lengths = assay_audit::challenge::Lengths::new(served.prompt.len(), served.output.len()).unwrap();
-        let everything = Challenge::everything(&local.checkpoint.architecture, lengths);
+        let everything = Challenge::everything(local.model.architecture(), lengths);
         // Each cell is challenged with one group; a group's breach counts by its share.
         let mut broken: BTreeMap<(u32, u32), f64> = BTreeMap::new();
-        let groups = f64::from(local.checkpoint.architecture.kv_heads);
+        let groups = f64::from(local.model.architecture().kv_heads);
         for cell in &everything.cells {
             for group in &cell.groups {
                 let single = Challenge {
@@ -131,7 +131,7 @@ fn sampled_detection_agrees_with_the_share_of_broken_cells() {
                 }
             }
         }
-        let layers = f64::from(local.checkpoint.architecture.layers);
+        let layers = f64::from(local.model.architecture().layers);
         let share = |positions: std::ops::Range<u32>| {
             let count = f64::from(positions.end - positions.start) * layers;
             broken.iter().filter(|((position, _), _)| positions.contains(position)).map(|(_, f)| f).sum::<f64>() / count

@@ -9,7 +9,7 @@ use assay_audit::verdict::Reason;
 use assay_cli::demo::cast::{Behaviour, Models};
 use assay_cli::local::LocalModel;
 use assay_cli::self_audit::SelfAudit;
-use assay_tests::{session, smallest};
+use assay_tests::{session, smallest, smallest_checkpoint};
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/golden/v1")).join(name)
@@ -22,7 +22,7 @@ fn audit() -> SelfAudit {
 }
 
 fn play(model: &std::sync::Arc<LocalModel>, behaviour: Behaviour) -> TranscriptFile {
-    let models = Models::new(model).unwrap();
+    let models = Models::new(model, &smallest_checkpoint().tensors).unwrap();
     audit().run(model, &models.backend(behaviour, &std::sync::Arc::default())).unwrap()
 }
 

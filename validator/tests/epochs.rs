@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use assay_audit::assets::{EmbeddingTable, ModelAssets};
 use assay_audit::challenge::Nonce;
+use assay_audit::commit::Surroundings;
 use assay_audit::keys::Keypair;
 use assay_audit::model::CommittedModel;
 use assay_audit::policy::Policy;
@@ -56,15 +57,10 @@ struct World {
 async fn world() -> World {
     let checkpoint = synthetic::checkpoint(&NUMBERS, 11);
     let template = checkpoint.chat_template.as_ref().map(String::as_bytes);
-    let committed = CommittedModel::commit(
-        &checkpoint.architecture,
-        &checkpoint.tensors,
-        Profile::Bf16V1,
-        &checkpoint.tokenizer,
-        template,
-        &mut |_, _| (),
-    )
-    .unwrap();
+    let surroundings =
+        Surroundings { profile: Profile::Bf16V1, tokenizer: &checkpoint.tokenizer, chat_template: template };
+    let (architecture, tensors) = (&checkpoint.architecture, &checkpoint.tensors);
+    let committed = CommittedModel::commit(architecture, tensors, surroundings, &mut |_, _| ()).unwrap();
     let published = Published::new(&committed, &checkpoint.tokenizer, template).unwrap();
     let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1).unwrap();
     let engine = Engine::start(Arc::new(model), EngineLimits::default());

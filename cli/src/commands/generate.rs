@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use assay_audit::prompt::{ChatTemplate, Tokenizer, prompt_tokens};
 use assay_commitments::TokenId;
-use assay_llm_runtime::{Generate, Generation, Model, TextStream, generate};
+use assay_llm_runtime::{Generate, Generation, Model, ModelFolder, TextStream, generate};
 use serde_json::json;
 
 use super::request::{PromptArgs, SamplingArgs};
@@ -36,11 +36,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> CommandResult {
     let prompt = args.prompt.prompt()?;
     let sampling = args.sampling.sampling()?;
-    let checkpoint = local::load(&args.folder)?;
-    let tokenizer = Tokenizer::from_bytes(&checkpoint.tokenizer)?;
-    let template = checkpoint.chat_template.as_ref();
+    let profile = local::profile(&args.folder)?;
+    let folder = ModelFolder::open(&args.folder, profile)?;
+    let tokenizer = Tokenizer::from_bytes(&folder.tokenizer)?;
+    let template = folder.chat_template.as_ref();
     let template = template.map(|template| ChatTemplate::from_bytes(template.as_bytes())).transpose()?;
-    let model = Arc::new(Model::new(&checkpoint.architecture, &checkpoint.tensors, checkpoint.profile)?);
+    let model = Arc::new(Model::load(&folder.weights, profile)?);
     let prompt = prompt_tokens(&prompt, &tokenizer, template.as_ref())?;
 
     let plan = Generate {

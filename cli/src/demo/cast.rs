@@ -16,7 +16,6 @@ use assay_audit::sampling::Sampling;
 use assay_commitments::TokenId;
 use assay_commitments::codec;
 use assay_commitments::manifest::Matrix;
-use assay_commitments::rows::Profile;
 use assay_commitments::trace::{TraceCommitment, TraceRows};
 use assay_llm_runtime::quantize::{self, Format};
 use assay_llm_runtime::{Engine, EngineLimits, Model, RunError, finetune};
@@ -139,18 +138,18 @@ pub struct Models {
 }
 
 impl Models {
-    /// Makes every model of the cast.
+    /// Makes every model of the cast from the weights of the honest one.
     ///
     /// # Errors
     /// [`RunError`], which a model that loads does not give.
-    pub fn new(local: &LocalModel) -> Result<Self, RunError> {
-        let (architecture, tensors) = (&local.checkpoint.architecture, &local.checkpoint.tensors);
+    pub fn new(local: &LocalModel, tensors: &ModelTensors) -> Result<Self, RunError> {
+        let architecture = local.model.architecture();
         let honest = local.backend();
         let serving = |model: Model| {
             let engine = Engine::start(Arc::new(model), EngineLimits::default());
             HonestBackend { engine: Arc::new(engine), ..honest.clone() }
         };
-        let run = |tensors: &ModelTensors| Model::new(architecture, tensors, Profile::Bf16V1).map(serving);
+        let run = |tensors: &ModelTensors| Model::new(architecture, tensors, local.model.profile()).map(serving);
         let mut skipping = tensors.clone();
         if let Some(layer) = skipping.layers.get_mut(SKIPPED_LAYER) {
             layer.matrices[Matrix::O.index()].fill(0.0);

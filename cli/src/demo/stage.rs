@@ -12,6 +12,7 @@ use assay_audit::prompt::{Message, Prompt};
 use assay_audit::request::{AuditRate, Deadlines, Network};
 use assay_chain::{Chain, ChainError, Devnet, Genesis, GenesisHash, NetUid, Rao};
 use assay_commitments::{Epoch, Hotkey};
+use assay_llm_runtime::Checkpoint;
 use assay_miner::{KnownSubnet, Limits, Miner, MinerConfig, Published, RunningMiner, SubnetView};
 use assay_probation::{Criterion, Millionths};
 use assay_validator::{PromptList, Settings, Terms, Validator};
@@ -19,7 +20,7 @@ use assay_validator::{PromptList, Settings, Terms, Validator};
 use super::DemoArgs;
 use super::cast::{CAST, Models, Role};
 use super::narrator::Narrator;
-use crate::local::LocalModel;
+use crate::local::{self, LocalModel};
 use crate::outcome::Fault;
 
 /// The fixture model, file by file.
@@ -84,10 +85,11 @@ fn chain_fault(error: ChainError) -> Fault {
 
 impl Stage {
     pub(crate) async fn build(args: &DemoArgs, transcripts: &Path, narrator: &Narrator) -> Result<Self, Fault> {
-        let local = Arc::new(load(narrator).await?);
-        let models = Models::new(&local)?;
-        let template = local.checkpoint.chat_template.as_ref().map(String::as_bytes);
-        let published = Published::new(&local.committed, &local.checkpoint.tokenizer, template)
+        let (checkpoint, local) = load(narrator).await?;
+        let models = Models::new(&local, &checkpoint.tensors)?;
+        drop(checkpoint);
+        let template = local.chat_template.as_ref().map(String::as_bytes);
+        let published = Published::new(&local.committed, &local.tokenizer, template)
             .map_err(|error| Fault::own(error.to_string()))?;
 
         let (owner, validator) = (keys(args.seed, "owner"), keys(args.seed, "validator"));
@@ -221,7 +223,7 @@ impl Stage {
 }
 
 /// Unpacks the fixture model and commits it.
-async fn load(narrator: &Narrator) -> Result<LocalModel, Fault> {
+async fn load(narrator: &Narrator) -> Result<(Checkpoint, LocalModel), Fault> {
     let progress = narrator.progress();
     let loaded = tokio::task::spawn_blocking(move || {
         let unusable = |error| Fault::usage(format!("no temporary folder for the model: {error}"));
@@ -229,7 +231,9 @@ async fn load(narrator: &Narrator) -> Result<LocalModel, Fault> {
         for (name, bytes) in MODEL {
             std::fs::write(folder.path().join(name), bytes).map_err(unusable)?;
         }
-        LocalModel::load(folder.path(), &mut |done, all| progress(done, all)).map_err(Fault::from)
+        let checkpoint = Checkpoint::load(folder.path(), local::profile(folder.path())?)?;
+        let local = LocalModel::of(&checkpoint, &mut |done, all| progress(done, all))?;
+        Ok::<_, Fault>((checkpoint, local))
     });
     loaded.await.map_err(|error| Fault::own(format!("the model could not be made ready: {error}")))?
 }

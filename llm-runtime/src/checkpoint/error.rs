@@ -169,6 +169,9 @@ pub enum CheckpointError {
         /// What would be read.
         supported: &'static str,
     },
+    /// The model is larger than what can be committed.
+    #[error(transparent)]
+    Architecture(#[from] ArchitectureError),
     /// A weight is no number.
     #[error("{}: tensor {name} holds {value} at index {index}: a model with such weights cannot be served", path.display())]
     NotFinite {

@@ -367,7 +367,7 @@ impl WeightFiles {
             };
             Ok((tensor, held))
         };
-        let tensors = Tensor::all(architecture).into_iter().map(find).collect::<Result<_, _>>()?;
+        let tensors = Tensor::all(architecture).into_iter().map(find).collect::<Result<_, CheckpointError>>()?;
         let redundant = directory.redundant(configuration, &holders)?;
         Ok(Self {
             folder: folder.to_owned(),

@@ -717,8 +717,8 @@ fn a_quantised_folder_commits_to_its_dequantised_weights() {
         let opened = ModelFolder::open(folder.path(), Profile::Bf16W8V1).unwrap();
         let surroundings = Surroundings { profile: Profile::Bf16W8V1, tokenizer: b"t", chat_template: None };
         let (from_files, _): (Manifest, _) = manifest(&opened.weights, surroundings, &mut Committing).unwrap();
-        let Checkpoint { architecture, tensors, profile, .. } = &written;
-        let in_memory = CommittedModel::commit(architecture, tensors, *profile, b"t", None, &mut |_, _| ()).unwrap();
+        let Checkpoint { architecture, tensors, .. } = &written;
+        let in_memory = CommittedModel::commit(architecture, tensors, surroundings, &mut |_, _| ()).unwrap();
         assert_eq!(from_files.id(), in_memory.manifest.id());
         opened.check_unchanged().unwrap();
     }
