@@ -135,9 +135,8 @@ fn bf16_weights_show_under_the_profile_of_f32() {
     assert!([Reason::C3, Reason::C4, Reason::C5, Reason::C6, Reason::C9].contains(&failure.reason), "{failure:?}");
 }
 
-/// The cells of complete traces, measured with the weights at hand; some minutes, so it is run by hand.
+/// The cells of complete traces, measured with the weights at hand.
 #[test]
-#[ignore = "takes minutes: run it with --ignored after a change to numbers"]
 fn no_honest_cell_of_a_hundred_thousand_comes_near_a_threshold() {
     let counted = Mutex::new((0, BTreeMap::<(&str, &str), f64>::new()));
     let cases = families().into_iter().flat_map(|family| Profile::ALL.map(|profile| (family, profile)));
