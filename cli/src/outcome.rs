@@ -172,7 +172,7 @@ impl From<ServeError> for Fault {
     fn from(error: ServeError) -> Self {
         let outcome = match &error {
             ServeError::Unserved(_) => Outcome::Usage,
-            ServeError::Cancelled | ServeError::Failed(_) => Outcome::Inconclusive,
+            ServeError::Busy | ServeError::Cancelled | ServeError::Failed(_) => Outcome::Inconclusive,
         };
         Self::new(outcome, &error.to_string())
     }

@@ -27,6 +27,9 @@ pub enum ServeError {
     /// The caller broke it off.
     #[error("the request was cancelled")]
     Cancelled,
+    /// Too many wait already.
+    #[error("too many requests wait")]
+    Busy,
     /// The request cannot be answered by this model.
     #[error("the request cannot be served: {0}")]
     Unserved(String),

@@ -87,7 +87,7 @@ impl Default for Limits {
             streams: 256,
             streams_per_address: 64,
             sessions_per_validator: 16,
-            serving: 2,
+            serving: 16,
             proving: 1,
             queue: Duration::from_secs(5),
             retained_bytes: 1 << 30,

@@ -43,7 +43,7 @@ impl Backend for HonestBackend {
             capture: true,
         };
         let answer = self.engine.submit(job).map_err(|error| match error {
-            SubmitError::Busy => ServeError::Failed(error.to_string()),
+            SubmitError::Busy => ServeError::Busy,
             SubmitError::Refused(error) => failure(&error),
         })?;
         for event in answer {

@@ -198,7 +198,12 @@ where
                 self.refuse(session, RefusalReason::Unserved).await?;
                 return Err(End::Gone);
             }
-            Err(failure @ (ServeError::Unserved(_) | ServeError::Failed(_))) => {
+            Err(ServeError::Busy) if streamed == 0 => {
+                info!(%session, "refused: busy");
+                self.refuse(session, RefusalReason::Busy).await?;
+                return Err(End::Gone);
+            }
+            Err(failure @ (ServeError::Busy | ServeError::Unserved(_) | ServeError::Failed(_))) => {
                 warn!(%session, %failure, streamed, "no answer");
                 return Err(Status::internal("the answer failed").into());
             }

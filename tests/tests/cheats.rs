@@ -98,9 +98,9 @@ const AUDITS: u32 = 100;
 #[test]
 fn sampled_detection_agrees_with_the_share_of_broken_cells() {
     let local = fixture();
-    let checkpoint = &local.checkpoint;
+    let checkpoint = fixture_checkpoint();
     let reference = Reference::new(&checkpoint.architecture, &checkpoint.tensors, checkpoint.profile).unwrap();
-    let models = Models::new(&local, &fixture_checkpoint().tensors).unwrap();
+    let models = Models::new(&local, &checkpoint.tensors).unwrap();
     for behaviour in [Behaviour::SkipsLayer, Behaviour::ShortWindow] {
         let backend = models.backend(behaviour, &Arc::new(AtomicU64::new(0)));
         let audit = |trial: u64, policy: Policy| {

@@ -1,0 +1,181 @@
+//! Every family of models in every profile: honest sessions are accepted, and leaving out what makes a
+//! family is rejected where it belongs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use assay_audit::challenge::{Challenge, Lengths};
+use assay_audit::measure::{Reference, margins};
+use assay_audit::policy::Policy;
+use assay_audit::verdict::{Reason, Verdict};
+use assay_cli::local::LocalModel;
+use assay_commitments::TokenId;
+use assay_commitments::manifest::{Biases, Small};
+use assay_commitments::rows::{Profile, round_bf16};
+use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
+use assay_llm_runtime::{Checkpoint, Engine, EngineLimits, Model, Session};
+use assay_miner::HonestBackend;
+use assay_tests::{Random, in_parallel, session};
+
+const PROMPT: &str = "the quick brown fox jumps over the lazy dog, again and again";
+
+/// Numbers of a model of each kind.
+fn families() -> [(&'static str, Numbers); 5] {
+    let plain = Numbers { hidden: 64, ffn: 96, head_dim: 16, ..Numbers::TINY };
+    [
+        ("llama", plain),
+        ("llama with biases", Numbers { biases: Biases::Qkvo, kv_heads: 4, ..plain }),
+        ("mistral", Numbers { window: Some(11), ..plain }),
+        ("qwen2", Numbers { biases: Biases::Qkv, window: Some(24), tied: true, ..plain }),
+        ("qwen3", Numbers { head_norms: true, kv_heads: 1, head_dim: 24, tied: true, ..plain }),
+    ]
+}
+
+fn local(checkpoint: &Checkpoint) -> LocalModel {
+    LocalModel::of(checkpoint, &mut |_, _| ()).expect("a synthetic model commits")
+}
+
+/// What a complete proof of another model's answer is judged, where that model is claimed.
+fn judged(local: &LocalModel, served: &Model) -> Verdict {
+    let backend = HonestBackend {
+        engine: Arc::new(Engine::start(Arc::new(served.clone()), EngineLimits::default())),
+        ..local.backend()
+    };
+    let mut audit = session(PROMPT, 6, 5);
+    audit.policy = Policy::Everything;
+    let file = audit.run(local, &backend).expect("a synthetic model answers");
+    file.judge(&|_| None).verdict
+}
+
+#[test]
+fn honest_sessions_of_every_family_and_profile_are_accepted() {
+    for (name, numbers) in families() {
+        for profile in [Profile::Bf16V1, Profile::F32V1] {
+            let checkpoint = Checkpoint { profile, ..synthetic::checkpoint(&numbers, 21) };
+            let local = local(&checkpoint);
+            assert_eq!(judged(&local, &local.model), Verdict::Accepted, "{name} {}", profile.name());
+            for seed in 0..6 {
+                let file = session(PROMPT, 20, seed).run(&local, &local.backend()).expect("a synthetic model answers");
+                assert_eq!(file.judge(&|_| None).verdict, Verdict::Accepted, "{name} {} {seed}", profile.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn honest_sessions_of_quantised_folders_are_accepted() {
+    for (name, numbers) in families() {
+        for quantization in [Quantization::INT4, Quantization { bits: 8, group_size: None, ..Quantization::INT4 }] {
+            let folder = tempfile::tempdir().expect("there is room for a folder");
+            // A head of 24 is no multiple of what a word of the layout holds.
+            let numbers = Numbers { head_dim: 16, ..numbers };
+            synthetic::write_gptq(&numbers, quantization, 3, folder.path()).expect("a folder can be written");
+            let local = LocalModel::load(folder.path(), &mut |_, _| ()).expect("a quantised folder is a model");
+            assert_eq!(local.model.profile(), Profile::Bf16W8V1);
+            assert_eq!(judged(&local, &local.model), Verdict::Accepted, "{name}");
+        }
+    }
+}
+
+/// The reason for which a model is rejected that lacks what the claimed one has.
+fn rejection(numbers: &Numbers, profile: Profile, alter: &dyn Fn(&mut Checkpoint)) -> Reason {
+    let mut checkpoint = Checkpoint { profile, ..synthetic::checkpoint(numbers, 21) };
+    let local = local(&checkpoint);
+    alter(&mut checkpoint);
+    let altered = Model::new(&checkpoint.architecture, &checkpoint.tensors, profile).expect("an altered model runs");
+    match judged(&local, &altered) {
+        Verdict::Rejected(failure) => failure.reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_makes_a_family_cannot_be_left_out() {
+    let [_, (_, biased), (_, mistral), _, (_, qwen3)] = families();
+    let zero = |small: Small| {
+        move |checkpoint: &mut Checkpoint| {
+            checkpoint.tensors.layers.iter_mut().for_each(|layer| layer.small.0[small.index()].fill(0.0));
+        }
+    };
+    let one = |small: Small| {
+        move |checkpoint: &mut Checkpoint| {
+            checkpoint.tensors.layers.iter_mut().for_each(|layer| layer.small.0[small.index()].fill(1.0));
+        }
+    };
+    let window = |window| move |checkpoint: &mut Checkpoint| checkpoint.architecture.window = window;
+    for profile in [Profile::Bf16V1, Profile::F32V1] {
+        let rejection = |numbers: &Numbers, alter: &dyn Fn(&mut Checkpoint)| rejection(numbers, profile, alter);
+        assert_eq!(rejection(&biased, &zero(Small::QueryBias)), Reason::C5);
+        assert_eq!(rejection(&biased, &zero(Small::KeyBias)), Reason::C3);
+        assert_eq!(rejection(&biased, &zero(Small::ValueBias)), Reason::C4);
+        assert_eq!(rejection(&biased, &zero(Small::OutputBias)), Reason::C6);
+        assert_eq!(rejection(&qwen3, &one(Small::QueryNorm)), Reason::C5);
+        assert_eq!(rejection(&qwen3, &one(Small::KeyNorm)), Reason::C3);
+        assert_eq!(rejection(&mistral, &window(None)), Reason::C5);
+        assert_eq!(rejection(&mistral, &window(Some(10))), Reason::C5);
+        assert_eq!(rejection(&mistral, &window(Some(12))), Reason::C5);
+    }
+}
+
+#[test]
+fn bf16_weights_show_under_the_profile_of_f32() {
+    let (_, numbers) = families()[0];
+    let mut checkpoint = Checkpoint { profile: Profile::F32V1, ..synthetic::checkpoint(&numbers, 21) };
+    let weights = |checkpoint: &mut Checkpoint, change: fn(f32) -> f32| {
+        let matrices = checkpoint.tensors.layers.iter_mut().flat_map(|layer| &mut layer.matrices);
+        matrices.flatten().for_each(|weight| *weight = change(*weight));
+    };
+    // Synthetic weights are numbers of bf16; these are not.
+    weights(&mut checkpoint, |weight| weight * 1.003);
+    let local = local(&checkpoint);
+    assert_eq!(judged(&local, &local.model), Verdict::Accepted);
+    weights(&mut checkpoint, round_bf16);
+    let rounded = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::F32V1).expect("it runs");
+    let Verdict::Rejected(failure) = judged(&local, &rounded) else { panic!("weights of half the size are seen") };
+    assert!([Reason::C3, Reason::C4, Reason::C5, Reason::C6, Reason::C9].contains(&failure.reason), "{failure:?}");
+}
+
+/// The cells of complete traces, measured with the weights at hand.
+#[test]
+fn no_honest_cell_of_a_hundred_thousand_comes_near_a_threshold() {
+    let counted = Mutex::new((0, BTreeMap::<(&str, &str), f64>::new()));
+    let cases = families().into_iter().flat_map(|family| Profile::ALL.map(|profile| (family, profile)));
+    let cases: Vec<_> = (0..20).flat_map(|seed| cases.clone().map(move |case| (case, seed))).collect();
+    in_parallel(cases, |(((name, numbers), profile), seed)| {
+        // Narrow rows have the largest ratios; some are wider.
+        let numbers = if seed % 4 == 0 { Numbers { hidden: 160, ffn: 416, ..numbers } } else { numbers };
+        let checkpoint = Checkpoint { profile, ..synthetic::checkpoint(&numbers, seed) };
+        let Checkpoint { architecture, tensors, .. } = &checkpoint;
+        let reference = Reference::new(architecture, tensors, profile).expect("a synthetic model has a reference");
+        let model = Arc::new(Model::new(architecture, tensors, profile).expect("a synthetic model runs"));
+        let mut random = Random::new(seed);
+        for _ in 0..2 {
+            let mut session = Session::new(Arc::clone(&model), true);
+            let mut left = 96;
+            while left > 0 {
+                let pass = (1 + random.below(24)).min(left);
+                let tokens: Vec<TokenId> = (0..pass)
+                    .map(|_| TokenId::new(u32::try_from(random.below(100)).expect("tokens are few")))
+                    .collect();
+                session.prefill(&tokens).expect("it fits the context");
+                left -= pass;
+            }
+            let trace = session.into_trace().expect("nothing overflows").expect("it was captured");
+            let lengths = Lengths::new(96, 1).expect("it has tokens");
+            let margins = margins(&reference, &trace, &Challenge::everything(architecture, lengths));
+            let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            counted.0 += 96 * u64::from(architecture.layers);
+            for margin in margins.expect("the trace is whole") {
+                let relation = margin.place.relation.map_or("", |relation| relation.name());
+                let largest = counted.1.entry((name, relation)).or_default();
+                *largest = largest.max(margin.ratio);
+            }
+        }
+    });
+    let (cells, largest) = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{cells} cells");
+    for ((name, relation), ratio) in &largest {
+        println!("{name:18} {relation:4} {ratio:.4}");
+    }
+    assert!(cells >= 100_000 && largest.values().all(|ratio| *ratio < 1.0));
+}
