@@ -12,8 +12,6 @@ use crate::checkpoint::Checkpoint;
 use crate::quantized::{Quantized, Weights};
 use crate::random::Random;
 
-/// Integers of a group with one scale.
-const GROUP: usize = 128;
 /// Deviation of an integer of eight bits that may be any.
 const DEVIATION: f64 = 73.9;
 
@@ -28,6 +26,9 @@ pub struct ComputedWeights {
 }
 
 impl ComputedWeights {
+    /// Integers with one scale, where they run as integers.
+    pub const GROUP: usize = 128;
+
     /// The weights of a model of these numbers.
     pub fn new(numbers: &Numbers, seed: u64) -> Self {
         Self { architecture: Architecture { stop_tokens: vec![], ..numbers.architecture() }, seed }
@@ -111,11 +112,11 @@ impl Weights for ComputedWeights {
     fn quantized(&self, layer: usize, matrix: Matrix) -> Result<Option<Quantized>, Infallible> {
         let tensor = Tensor::Matrix(layer, matrix);
         let shape = self.architecture.shape(matrix);
-        let groups = (shape.inputs as usize).div_ceil(GROUP);
+        let groups = (shape.inputs as usize).div_ceil(Self::GROUP);
         Ok(Some(Quantized {
             values: self.integers(tensor, 0).take(tensor.length(&self.architecture)).collect(),
             scales: vec![self.scale(tensor); shape.outputs as usize * groups],
-            group: GROUP,
+            group: Self::GROUP,
         }))
     }
 }
