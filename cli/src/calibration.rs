@@ -22,7 +22,7 @@ use assay_commitments::rows::Profile;
 use assay_commitments::trace::{Trace, TraceRows};
 use assay_commitments::{Position, SessionId, TokenId};
 use assay_llm_runtime::{
-    Checkpoint, Description, Engine, EngineLimits, Generate, Job, Model, Session, SubmitError, generate,
+    Checkpoint, Description, Device, Engine, EngineLimits, Generate, Job, Model, Session, SubmitError, generate,
 };
 
 pub use cheats::Cheat;
@@ -65,6 +65,14 @@ impl Subject {
             tokenizer: Arc::new(Tokenizer::from_bytes(&checkpoint.tokenizer)?),
             checkpoint,
         })
+    }
+
+    /// The same subject, run on a device.
+    ///
+    /// # Errors
+    /// No room on it.
+    pub fn on(self, device: &Device) -> Result<Self, Fault> {
+        Ok(Self { model: Arc::new(self.model.on(device)?), ..self })
     }
 
     const fn architecture(&self) -> &Architecture {
@@ -211,6 +219,7 @@ pub fn measure(subject: &Subject, plan: &Plan, progress: &mut dyn FnMut(usize, u
     }
     let of = figures::Circumstances {
         profile: subject.checkpoint.profile,
+        device: subject.model.device().name(),
         tokens: plan.tokens,
         sequences: sequences.len(),
         seconds: begin.elapsed().as_secs_f64(),

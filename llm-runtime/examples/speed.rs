@@ -1,7 +1,8 @@
 //! Prefill and decode speed of a model folder, with and without capture, and what the thread that
 //! captures works for a token (Linux only):
 //! `cargo run --release -p assay-llm-runtime --example speed -- fixtures/model`.
-//! Without a folder, random weights in the shape of a model of 0.1 billion.
+//! Without a folder, or with `random` in its place, random weights in the shape of a model of 0.1 billion; with `cuda`
+//! behind it on a CUDA device.
 
 use std::error::Error;
 use std::fs;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use assay_commitments::TokenId;
 use assay_commitments::rows::Profile;
 use assay_llm_runtime::synthetic::{self, Numbers};
-use assay_llm_runtime::{Checkpoint, Model, Session};
+use assay_llm_runtime::{Checkpoint, Device, Model, Session};
 
 const PROMPT: u32 = 100;
 const STEPS: u32 = 50;
@@ -22,11 +23,16 @@ const SHAPE: Numbers = Numbers { vocab_size: 8192, layers: 4, ..Numbers::QWEN3_0
 
 fn main() -> Result<(), Box<dyn Error>> {
     let checkpoint = match std::env::args_os().nth(1) {
-        Some(folder) => Checkpoint::load(&PathBuf::from(folder), Profile::Bf16V1)?,
-        None => synthetic::checkpoint(&SHAPE, 1),
+        Some(folder) if folder != "random" => Checkpoint::load(&PathBuf::from(folder), Profile::Bf16V1)?,
+        _ => synthetic::checkpoint(&SHAPE, 1),
+    };
+    let device = match std::env::args().nth(2).as_deref() {
+        Some("cuda") => Device::cuda(0)?,
+        _ => Device::CPU,
     };
     for profile in [Profile::Bf16V1, Profile::F32V1] {
-        let model = Arc::new(Model::new(&checkpoint.architecture, &checkpoint.tensors, profile)?);
+        let model = Model::new(&checkpoint.architecture, &checkpoint.tensors, profile)?.on(&device)?;
+        let model = Arc::new(model);
         // Best of alternating rounds: other work on the machine only ever adds.
         let mut best = [[f64::INFINITY; 3]; 2];
         for round in 0..2 * ROUNDS {
@@ -38,7 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         for (name, [prefill, decode, thread]) in ["plain", "capture"].into_iter().zip(best) {
             println!(
-                "{profile:?}, {name}: prefill {:.0} tok/s, decode {:.3} ms a token, capture thread {:.3} ms a token",
+                "{}, {profile:?}, {name}: prefill {:.0} tok/s, decode {:.3} ms a token, capture thread {:.3} ms a token",
+                device.name(),
                 f64::from(PROMPT) / prefill,
                 1e3 * decode / f64::from(STEPS),
                 1e3 * thread / f64::from(STEPS),

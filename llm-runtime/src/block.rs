@@ -4,7 +4,7 @@ use assay_commitments::LayerIndex;
 use assay_commitments::manifest::{Matrix, Small};
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::TreeId;
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::capture::Recorder;
 use crate::error::RunError;
@@ -49,6 +49,10 @@ impl Stack {
         alike.map(Weights::stack).collect::<Result<_>>().map(Self)
     }
 
+    fn on(&self, device: &Device) -> Result<Self> {
+        self.0.iter().map(|matrix| matrix.on(device)).collect::<Result<_>>().map(Self)
+    }
+
     /// In `split` slices of the inputs, if at all.
     fn product(&self, x: &Tensor, split: Option<usize>) -> Result<Tensor> {
         let product = |x: &Tensor, matrix: &Weights| {
@@ -90,11 +94,11 @@ impl Pass<'_> {
     /// A product with its bias, rounded.
     fn linear(&self, x: &Tensor, weights: &Stack, bias: Option<&Tensor>) -> Result<Tensor> {
         let products = weights.product(x, self.split)?;
-        if let Some(bias) = bias {
-            products.inplace_op2(bias, &AddBias)?;
-        }
-        products.inplace_op1(&Round(self.profile()))?;
-        Ok(products)
+        let products = match bias {
+            Some(bias) => AddBias.run(products, bias)?,
+            None => products,
+        };
+        Round(self.profile()).run(products)
     }
 }
 
@@ -121,28 +125,42 @@ impl Block {
         })
     }
 
+    /// The same layer on a device.
+    pub(crate) fn on(&self, device: &Device) -> Result<Self> {
+        let tensor = |tensor: &Tensor| tensor.to_device(device);
+        let optional = |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| tensor.to_device(device)).transpose();
+        Ok(Self {
+            input_norm: tensor(&self.input_norm)?,
+            post_norm: tensor(&self.post_norm)?,
+            qkv: self.qkv.on(device)?,
+            qkv_bias: optional(&self.qkv_bias)?,
+            head_norms: optional(&self.head_norms)?,
+            output: self.output.on(device)?,
+            output_bias: optional(&self.output_bias)?,
+            gate_up: self.gate_up.on(device)?,
+            down: self.down.on(device)?,
+        })
+    }
+
     /// Runs all rows `[n, hidden]` of a pass through the layer: the stream that enters it to the stream
     /// that leaves it. Attention is each sequence's own.
     pub(crate) fn forward(&self, layer: LayerIndex, stream: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let number = layer.get() as usize;
         pass.record(TreeId::H(layer), stream);
 
-        let normed = stream.apply_op2_no_bwd(&self.input_norm, &pass.norm)?;
-        let products = pass.linear(&normed, &self.qkv, self.qkv_bias.as_ref())?;
+        let normed = pass.norm.run(stream, &self.input_norm)?;
+        let mut products = pass.linear(&normed, &self.qkv, self.qkv_bias.as_ref())?;
         if let Some(weights) = &self.head_norms {
-            products.inplace_op2(weights, &pass.head_norm)?;
+            products = pass.head_norm.run(products, weights)?;
         }
-        products.inplace_op2(&pass.angles, &pass.rotate)?;
+        let mut products = pass.rotate.run(products, &pass.angles)?;
         if let Some(recorder) = pass.recorder {
             recorder.products(layer, &products);
         }
-        let products = if pass.int8_cache {
-            let rounded = products.copy()?;
-            rounded.inplace_op1(&Int8Heads { first: pass.attention.heads, head_dim: pass.attention.head_dim })?;
-            rounded
-        } else {
-            products
-        };
+        if pass.int8_cache {
+            let Attention { heads, head_dim, .. } = pass.attention;
+            products = Int8Heads { first: heads, head_dim }.run(&products)?;
+        }
         let mut spans = Vec::with_capacity(pass.runs.len());
         let mut first = 0;
         for run in pass.runs {
@@ -155,12 +173,12 @@ impl Block {
         pass.record(TreeId::A(layer), &attended);
         let branch = pass.linear(&attended, &self.output, self.output_bias.as_ref())?;
         pass.record(TreeId::O(layer), &branch);
-        let middle = stream.apply_op2_no_bwd(&branch, &Add(pass.profile()))?;
+        let middle = Add(pass.profile()).run(stream, &branch)?;
 
-        let normed = middle.apply_op2_no_bwd(&self.post_norm, &pass.norm)?;
-        let active = self.gate_up.product(&normed, pass.split)?.apply_op1_no_bwd(&pass.mlp)?;
+        let normed = pass.norm.run(&middle, &self.post_norm)?;
+        let active = pass.mlp.run(&self.gate_up.product(&normed, pass.split)?)?;
         let branch = pass.linear(&active, &self.down, None)?;
         pass.record(TreeId::M(layer), &branch);
-        middle.apply_op2_no_bwd(&branch, &Add(pass.profile()))
+        Add(pass.profile()).run(&middle, &branch)
     }
 }

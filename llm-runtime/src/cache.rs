@@ -11,6 +11,7 @@ use assay_commitments::rows::{Element, Profile};
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::kernels::Store;
+use crate::model::Model;
 
 /// Positions of a block.
 pub(crate) const BLOCK: usize = 64;
@@ -22,6 +23,7 @@ pub(crate) struct CachePool {
     kv_heads: usize,
     head_dim: usize,
     dtype: DType,
+    device: Device,
     /// Most blocks.
     limit: usize,
     state: Mutex<State>,
@@ -36,19 +38,26 @@ struct State {
 }
 
 impl CachePool {
-    /// Room for as many positions as fit `bytes`.
-    pub(crate) fn new(architecture: &Architecture, profile: Profile, bytes: usize) -> Arc<Self> {
-        let shape = [architecture.layers, architecture.kv_heads, architecture.head_dim];
-        Self::of_shape(shape.map(|number| number as usize), profile, bytes)
+    /// Room for as many positions of a model's sequences as fit `bytes` of its device's memory.
+    pub(crate) fn new(model: &Model, bytes: usize) -> Arc<Self> {
+        let Architecture { layers, kv_heads, head_dim, .. } = *model.architecture();
+        let shape = [layers, kv_heads, head_dim].map(|number| number as usize);
+        Self::of_shape(shape, model.profile(), model.device().tensors(), bytes)
     }
 
-    pub(crate) fn of_shape([layers, kv_heads, head_dim]: [usize; 3], profile: Profile, bytes: usize) -> Arc<Self> {
+    pub(crate) fn of_shape(
+        [layers, kv_heads, head_dim]: [usize; 3],
+        profile: Profile,
+        device: &Device,
+        bytes: usize,
+    ) -> Arc<Self> {
         let dtype = match profile.element() {
             Element::Bf16 => DType::BF16,
             Element::F32 => DType::F32,
         };
         let block_bytes = 2 * layers * kv_heads * head_dim * BLOCK * profile.element_bytes();
-        Arc::new(Self { layers, kv_heads, head_dim, dtype, limit: bytes / block_bytes, state: Mutex::default() })
+        let (device, limit) = (device.clone(), bytes / block_bytes);
+        Arc::new(Self { layers, kv_heads, head_dim, dtype, device, limit, state: Mutex::default() })
     }
 
     /// Most positions of a sequence that has the pool to itself.
@@ -71,7 +80,7 @@ impl CachePool {
     fn block(&self) -> Result<Tensor> {
         let free = self.state().free.pop();
         let shape = (self.layers, self.kv_heads, 2, BLOCK, self.head_dim);
-        free.map_or_else(|| Tensor::zeros(shape, self.dtype, &Device::Cpu), Ok)
+        free.map_or_else(|| Tensor::zeros(shape, self.dtype, &self.device), Ok)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,7 +116,7 @@ impl Cache {
             let at = position % BLOCK;
             let count = (BLOCK - at).min(rows.end - row);
             let store = Store { layer, kv_heads, head_dim, rows: row..row + count, at };
-            self.blocks[position / BLOCK].inplace_op2(products, &store)?;
+            store.run(&self.blocks[position / BLOCK], products)?;
             row += count;
             position += count;
         }
@@ -134,7 +143,7 @@ mod tests {
     #[test]
     fn room_is_reserved_taken_and_given_back() {
         let block_bytes = 2 * 3 * 2 * 8 * BLOCK * 2;
-        let pool = CachePool::of_shape([3, 2, 8], Profile::Bf16V1, 4 * block_bytes + 1);
+        let pool = CachePool::of_shape([3, 2, 8], Profile::Bf16V1, &Device::Cpu, 4 * block_bytes + 1);
         assert_eq!(pool.positions(), 4 * BLOCK);
         assert!(pool.reserve(4 * BLOCK + 1).is_none());
         let mut first = pool.reserve(2 * BLOCK + 1).unwrap();

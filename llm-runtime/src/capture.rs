@@ -3,6 +3,9 @@
 //! A pass hands over the tensors that it computed, which nobody changes afterwards, and goes on. One
 //! thread takes them apart by sequence, checks that they are finite, encodes them and adds them to
 //! traces. Little may wait for it: a pass that is ahead by more waits in turn, so memory is bounded.
+//!
+//! A pass on another device hands over tensors that need not be computed yet: it only enqueues work there and
+//! goes on enqueuing, while this thread enqueues the copy to the CPU behind that work and waits for it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -15,7 +18,7 @@ use assay_commitments::manifest::Architecture;
 use assay_commitments::rows::{Profile, encode_row};
 use assay_commitments::trace::{Trace, TraceShape, TreeId};
 use assay_commitments::{KvGroup, LayerIndex};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::error::RunError;
 use crate::kernels::{read, values_of};
@@ -207,8 +210,9 @@ impl Encoder {
     }
 
     fn add(&mut self, shares: &[(u64, Range<usize>)], rows: Rows, tensor: &Tensor) {
-        let storage = read(tensor);
-        let added = values_of::<f32>(&storage, tensor.layout()).and_then(|values| {
+        let added = tensor.to_device(&Device::Cpu).and_then(|tensor| {
+            let storage = read(&tensor);
+            let values = values_of::<f32>(&storage, tensor.layout())?;
             let width = tensor.dim(1)?;
             for (slot, share) in shares {
                 self.add_share(*slot, rows, &values[share.start * width..share.end * width], width);

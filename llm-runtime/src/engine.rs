@@ -161,7 +161,7 @@ impl Engine {
     /// # Panics
     /// When the system gives no thread.
     pub fn start(model: Arc<Model>, limits: EngineLimits) -> Self {
-        let pool = CachePool::new(model.architecture(), model.profile(), limits.cache_bytes);
+        let pool = CachePool::new(&model, limits.cache_bytes);
         let queue = Arc::new(Queue { most: limits.queue, state: Mutex::default(), changed: Condvar::new() });
         let worker = Worker {
             capture: Capture::start(model.architecture(), model.profile()),

@@ -4,18 +4,24 @@
 //! rows, its RMS norm and its rotary embedding round inside in bf16, and a chain of elementary tensor
 //! operations costs more than the arithmetic on rows this short. What is computed here depends on its
 //! own row alone, to the bit, whatever the number of rows and threads.
+//!
+//! All of that holds on the CPU. Tensors on other devices go through candle's operations, which round in the
+//! same places ([`composed`]), and through one product that sums in f32 ([`product`]).
 
 mod attention;
+mod composed;
 mod linear;
 
 use assay_commitments::rows::Profile;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, InplaceOp1, InplaceOp2, Layout, Result, Shape, Storage, StorageRef, Tensor,
-    WithDType, bail,
+    CpuStorage, CustomOp1, CustomOp2, Device, InplaceOp1, InplaceOp2, Layout, Result, Shape, Storage, StorageRef,
+    Tensor, WithDType, bail,
 };
 use rayon::prelude::*;
 
 pub(crate) use attention::{Attention, Span, Store};
+#[cfg(test)]
+pub(crate) use composed::tests::both;
 pub(crate) use linear::{Weights, product};
 
 /// Multiply-adds below which a task costs more to hand to another thread than to run.
@@ -68,8 +74,37 @@ fn round_once(profile: Profile, value: f64) -> f32 {
     profile.round_once(value) as f32
 }
 
-/// Rounds a fresh product in place.
+/// Whether the fused operations run where a tensor lies.
+fn is_fused(tensor: &Tensor) -> bool {
+    #[cfg(test)]
+    if composed::tests::INSTEAD.get() {
+        return false;
+    }
+    tensor.device().is_cpu()
+}
+
+/// Runs an operation on fresh products, in place where it is fused.
+fn changed(
+    products: Tensor,
+    fused: impl FnOnce(&Tensor) -> Result<()>,
+    composed: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    if is_fused(&products) {
+        fused(&products)?;
+        Ok(products)
+    } else {
+        composed(&products)
+    }
+}
+
+/// Rounds fresh products.
 pub(crate) struct Round(pub(crate) Profile);
+
+impl Round {
+    pub(crate) fn run(&self, products: Tensor) -> Result<Tensor> {
+        changed(products, |products| products.inplace_op1(self), |products| composed::round(self.0, products))
+    }
+}
 
 impl InplaceOp1 for Round {
     fn name(&self) -> &'static str {
@@ -82,8 +117,14 @@ impl InplaceOp1 for Round {
     }
 }
 
-/// Adds a bias `[d]` to each row of a fresh product `[n, d]` in place. The sum is not rounded yet.
+/// Adds a bias `[d]` to each row of fresh products `[n, d]`. The sum is not rounded yet.
 pub(crate) struct AddBias;
+
+impl AddBias {
+    pub(crate) fn run(&self, products: Tensor, bias: &Tensor) -> Result<Tensor> {
+        changed(products, |products| products.inplace_op2(bias, self), |products| products.broadcast_add(bias))
+    }
+}
 
 impl InplaceOp2 for AddBias {
     fn name(&self) -> &'static str {
@@ -117,6 +158,10 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
+    pub(crate) fn run(self, rows: &Tensor, weights: &Tensor) -> Result<Tensor> {
+        if is_fused(rows) { rows.apply_op2_no_bwd(weights, &self) } else { composed::rms_norm(self, rows, weights) }
+    }
+
     /// One row in place.
     #[expect(clippy::cast_precision_loss, reason = "widths stay below 2^24")]
     fn row(self, row: &mut [f32], weights: &[f32]) {
@@ -153,12 +198,19 @@ impl CustomOp2 for RmsNorm {
     }
 }
 
-/// Norms each query head and each key head of the rounded products `[n, q | k | v]` in place, as
-/// [`RmsNorm`] does a row. Weights are `[2, head_dim]`: of queries, then of keys.
+/// Norms each query head and each key head of the rounded products `[n, q | k | v]`, as [`RmsNorm`] does a
+/// row. Weights are those of queries, then those of keys.
 pub(crate) struct NormHeads {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) norm: RmsNorm,
+}
+
+impl NormHeads {
+    pub(crate) fn run(&self, products: Tensor, weights: &Tensor) -> Result<Tensor> {
+        let composed = |products: &Tensor| composed::norm_heads(self, products, weights);
+        changed(products, |products| products.inplace_op2(weights, self), composed)
+    }
 }
 
 impl InplaceOp2 for NormHeads {
@@ -185,8 +237,7 @@ impl InplaceOp2 for NormHeads {
     }
 }
 
-/// Turns the heads of `q` and `k` of the rounded products `[n, q | k | v]` by their position's angles,
-/// in place.
+/// Turns the heads of `q` and `k` of the rounded products `[n, q | k | v]` by their position's angles.
 ///
 /// Angles are `[n, head_dim]`: cosines, then sines, one of each a pair. A pair is an element of a
 /// head's first half and its like of the second. The turned values are rounded once.
@@ -195,6 +246,13 @@ pub(crate) struct Rotate {
     pub(crate) heads: usize,
     pub(crate) head_dim: usize,
     pub(crate) profile: Profile,
+}
+
+impl Rotate {
+    pub(crate) fn run(&self, products: Tensor, angles: &Tensor) -> Result<Tensor> {
+        let composed = |products: &Tensor| composed::rotate(self, products, angles);
+        changed(products, |products| products.inplace_op2(angles, self), composed)
+    }
 }
 
 impl InplaceOp2 for Rotate {
@@ -230,6 +288,12 @@ impl InplaceOp2 for Rotate {
 /// The residual add: `a + b`, rounded, as a step of its own.
 pub(crate) struct Add(pub(crate) Profile);
 
+impl Add {
+    pub(crate) fn run(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if is_fused(a) { a.apply_op2_no_bwd(b, self) } else { composed::round(self.0, &(a + b)?) }
+    }
+}
+
 impl CustomOp2 for Add {
     fn name(&self) -> &'static str {
         "add"
@@ -249,10 +313,19 @@ impl CustomOp2 for Add {
     }
 }
 
-/// Rounds the heads of rows `[n, heads]` from `first` on to eight-bit integers with a scale each, in place.
+/// Rounds the heads of rows `[n, heads]` from `first` on to eight-bit integers with a scale each. No miner needs
+/// that, and none needs it fast: on the CPU, wherever the rows lie.
 pub(crate) struct Int8Heads {
     pub(crate) first: usize,
     pub(crate) head_dim: usize,
+}
+
+impl Int8Heads {
+    pub(crate) fn run(&self, rows: &Tensor) -> Result<Tensor> {
+        let rounded = rows.to_device(&Device::Cpu)?.copy()?;
+        rounded.inplace_op1(self)?;
+        rounded.to_device(rows.device())
+    }
 }
 
 impl InplaceOp1 for Int8Heads {
@@ -287,16 +360,14 @@ pub(crate) fn split_product(x: &Tensor, weights: &Weights, parts: usize) -> Resu
             Weights::Bf16(values) => Weights::Bf16(slice(values)?),
             Weights::Int8 { .. } => bail!("products of integers are not split"),
         };
-        let sums = product(&slice(x)?, &weights)?;
-        sums.inplace_op1(&Round(Profile::Bf16V1))?;
-        Ok(sums)
+        Round(Profile::Bf16V1).run(product(&slice(x)?, &weights)?)
     };
     let inputs = weights.inputs();
     let width = inputs.div_ceil(parts.max(1));
     let mut total = of_slice(0, width)?;
     for start in (width..inputs).step_by(width) {
         let sums = of_slice(start, width.min(inputs - start))?;
-        total = total.apply_op2_no_bwd(&sums, &Add(Profile::Bf16V1))?;
+        total = Add(Profile::Bf16V1).run(&total, &sums)?;
     }
     Ok(total)
 }
@@ -307,6 +378,12 @@ pub(crate) struct GatedSilu {
     /// Width of the MLP.
     pub(crate) ffn: usize,
     pub(crate) profile: Profile,
+}
+
+impl GatedSilu {
+    pub(crate) fn run(&self, products: &Tensor) -> Result<Tensor> {
+        if is_fused(products) { products.apply_op1_no_bwd(self) } else { composed::gated_silu(self, products) }
+    }
 }
 
 impl CustomOp1 for GatedSilu {
@@ -471,8 +548,8 @@ mod tests {
     #[test]
     fn integers_of_a_head_reach_from_minus_127_to_127() {
         let rows = tensor(&[0.3, 0.7, 127.0, -3.4, 0.0, 0.0, 0.3, 0.7, 0.6, -254.0, 1.1, 127.0], (2, 6));
-        rows.inplace_op1(&Int8Heads { first: 1, head_dim: 2 }).unwrap();
-        assert_eq!(values(&rows), [0.3, 0.7, 127.0, -3.0, 0.0, 0.0, 0.3, 0.7, 0.0, -254.0, 1.0, 127.0]);
+        let rounded = Int8Heads { first: 1, head_dim: 2 }.run(&rows).unwrap();
+        assert_eq!(values(&rounded), [0.3, 0.7, 127.0, -3.0, 0.0, 0.0, 0.3, 0.7, 0.0, -254.0, 1.0, 127.0]);
     }
 
     #[test]

@@ -30,6 +30,7 @@
 //! |---|---|
 //! | [`checkpoint`] | a model folder, read and checked |
 //! | [`model`] | weights as candle tensors, and one pass over them |
+//! | [`Device`] | what a model runs on: the CPU, or a CUDA device with the feature `cuda` |
 //! | [`session`] | one sequence: its cache, its trace |
 //! | [`generation`] | from a prompt to an answer |
 //! | [`engine`] | many answers at once |
@@ -44,6 +45,7 @@ mod block;
 mod cache;
 mod capture;
 pub mod checkpoint;
+mod device;
 pub mod engine;
 mod error;
 pub mod finetune;
@@ -60,6 +62,7 @@ pub mod text;
 
 pub use bandwidth::read_bandwidth;
 pub use checkpoint::{Checkpoint, CheckpointError, Description, ModelFolder};
+pub use device::Device;
 pub use engine::{Answer, Completion, Engine, EngineLimits, Event, Job, SubmitError};
 pub use error::RunError;
 pub use generation::{Generate, Generation, generate};

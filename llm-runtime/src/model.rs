@@ -8,13 +8,14 @@ use assay_commitments::manifest::{Architecture, Matrix, Small};
 use assay_commitments::rows::{Element, Profile};
 use assay_commitments::trace::TreeId;
 use assay_commitments::{LayerIndex, TokenId};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
 use crate::block::{Block, Pass};
 use crate::cache::Cache;
 use crate::capture::Recorder;
+use crate::device::Device;
 use crate::error::RunError;
 use crate::kernels::{self, Attention, GatedSilu, NormHeads, RmsNorm, Rotate, Round, product};
 use crate::quantized::{Quantized, Weights};
@@ -27,6 +28,8 @@ const PIECE: usize = 1 << 15;
 pub struct Model {
     architecture: Architecture,
     profile: Profile,
+    /// Where all tensors lie.
+    device: Device,
     /// How many positions, its own included, a position attends to; `None` for all before it.
     window: Option<usize>,
     /// Slices in which the layers' products are summed; `None` for one sum.
@@ -64,7 +67,7 @@ impl Model {
         Self::load(&weights, profile)
     }
 
-    /// Reads the weights of a model tensor by tensor, into the form in which they run: matrices in the type
+    /// Reads the weights of a model tensor by tensor onto the CPU, into the form in which they run: matrices in the type
     /// of the profile's activations, or as integers where the profile has them and they are stored so.
     ///
     /// # Errors
@@ -81,6 +84,7 @@ impl Model {
         let head = if architecture.tied { embeddings.clone() } else { loader.dense(Name::Head, table)? };
         Ok(Self {
             profile,
+            device: Device::CPU,
             window: architecture.window.map(|window| window as usize),
             split: None,
             int8_cache: false,
@@ -92,6 +96,19 @@ impl Model {
             head,
             architecture,
         })
+    }
+
+    /// The same model on a device. Sums have another order there, and rows may have other last bits.
+    ///
+    /// # Errors
+    /// No room on it.
+    pub fn on(&self, device: &Device) -> Result<Self, RunError> {
+        let tensors = device.tensors();
+        let embeddings = self.embeddings.on(tensors)?;
+        let head = if self.architecture.tied { embeddings.clone() } else { self.head.on(tensors)? };
+        let blocks = self.blocks.iter().map(|block| block.on(tensors)).collect::<candle_core::Result<_>>()?;
+        let final_norm = self.final_norm.to_device(tensors)?;
+        Ok(Self { device: device.clone(), embeddings, blocks, final_norm, head, ..self.clone() })
     }
 
     /// The same weights with another sliding window: a position attends to the last `window` positions,
@@ -125,6 +142,11 @@ impl Model {
         self.profile
     }
 
+    /// What it runs on.
+    pub const fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Checks tokens that are to follow `start` others.
     ///
     /// # Errors
@@ -142,7 +164,7 @@ impl Model {
     }
 
     /// Runs the tokens of several sequences in one pass, and gives the logits `[wanted, vocab_size]` of
-    /// those that want them, not rounded; `None` if no sequence does. What is computed for a sequence does
+    /// those that want them, on the CPU and not rounded; `None` if no sequence does. What is computed for a sequence does
     /// not depend on the others. Tokens, context and room in the caches were checked.
     pub(crate) fn forward(
         &self,
@@ -172,8 +194,8 @@ impl Model {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let last = Tensor::cat(&wanted, 0)?.apply_op2_no_bwd(&self.final_norm, &pass.norm)?;
-        product(&last, &self.head).map(Some)
+        let last = pass.norm.run(&Tensor::cat(&wanted, 0)?, &self.final_norm)?;
+        product(&last, &self.head)?.to_device(&candle_core::Device::Cpu).map(Some)
     }
 
     /// Rows of the embedding table, as they enter the first layer.
@@ -181,9 +203,8 @@ impl Model {
         let (kernels::Weights::F32(table) | kernels::Weights::Bf16(table)) = &self.embeddings else {
             candle_core::bail!("the embedding table is not quantised");
         };
-        let rows = table.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?.to_dtype(DType::F32)?;
-        rows.inplace_op1(&Round(self.profile))?;
-        Ok(rows)
+        let ids = Tensor::new(ids, self.device.tensors())?;
+        Round(self.profile).run(table.index_select(&ids, 0)?.to_dtype(DType::F32)?)
     }
 
     fn pass<'a>(&self, runs: &'a [Run<'a>], recorder: Option<&'a Recorder<'a>>) -> candle_core::Result<Pass<'a>> {
@@ -204,7 +225,7 @@ impl Model {
             rotate: Rotate { heads: heads + kv_heads, head_dim, profile },
             attention: Attention { heads, kv_heads, head_dim, window: self.window, profile },
             mlp: GatedSilu { ffn: architecture.ffn as usize, profile },
-            angles: Tensor::from_vec(angles, (count, head_dim), &Device::Cpu)?,
+            angles: Tensor::from_vec(angles, (count, head_dim), self.device.tensors())?,
         })
     }
 }
@@ -236,7 +257,7 @@ where
     fn vector(&self, name: Name) -> Result<Tensor, RunError> {
         let values = self.weights.tensor(name).map_err(|error| RunError::Weights(error.to_string()))?;
         let length = values.len();
-        Ok(Tensor::from_vec(values, length, &Device::Cpu)?)
+        Ok(Tensor::from_vec(values, length, &candle_core::Device::Cpu)?)
     }
 
     /// A matrix in the type of the profile's activations.
@@ -297,5 +318,55 @@ where
 
     fn small(&self, layer: usize, small: Small) -> Result<Tensor, RunError> {
         self.vector(Name::Small(layer, small))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CachePool;
+    use crate::kernels::both;
+    use crate::random::Random;
+    use crate::synthetic::{self, Numbers};
+
+    /// A model with biases, normed heads and a window.
+    fn model(profile: Profile) -> Model {
+        let numbers = Numbers { max_positions: 512, head_dim: 24, heads: 6, ..Numbers::TINY };
+        let mut checkpoint = synthetic::checkpoint(&numbers, 8);
+        checkpoint.architecture.biases = assay_commitments::manifest::Biases::Qkvo;
+        checkpoint.architecture.head_norms = true;
+        checkpoint.architecture.window = Some(75);
+        let mut random = Random::new(2);
+        for layer in &mut checkpoint.tensors.layers {
+            for small in Small::ALL {
+                let length = checkpoint.architecture.length(small) as usize;
+                layer.small.0[small.index()] = (0..length).map(|_| 1.0 + 0.3 * random.normal()).collect();
+            }
+        }
+        Model::new(&checkpoint.architecture, &checkpoint.tensors, profile).unwrap()
+    }
+
+    #[test]
+    fn a_model_of_composed_operations_is_the_same_model() {
+        for (profile, share) in [(Profile::F32V1, 1e-4), (Profile::Bf16V1, 0.05)] {
+            let model = model(profile);
+            let tokens: Vec<TokenId> = (0..100_u32).map(|index| TokenId::new((7 * index * index + 3) % 100)).collect();
+            let [fused, composed] = both(|| {
+                let pool = CachePool::new(&model, usize::MAX);
+                let mut caches = [0, 0].map(|_| pool.reserve(100).unwrap());
+                caches.iter_mut().for_each(|cache| cache.grow(100).unwrap());
+                let [one, other] = &caches;
+                let run = |cache, start, end| Run { tokens: &tokens[start..end], start, cache, logits: true };
+                let passes = [vec![run(one, 0, 90)], vec![run(one, 90, 91), run(other, 0, 20)], vec![run(one, 91, 92)]];
+                let logits = passes.map(|runs| model.forward_here(&runs, None).unwrap().unwrap());
+                Tensor::cat(&logits, 0).unwrap().to_vec2::<f32>().unwrap()
+            });
+            for (fused, composed) in fused.iter().zip(&composed) {
+                let largest = fused.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
+                for (fused, composed) in fused.iter().zip(composed) {
+                    assert!((fused - composed).abs() <= share * largest, "{fused} {composed} {largest}");
+                }
+            }
+        }
     }
 }

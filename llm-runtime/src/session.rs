@@ -31,7 +31,7 @@ impl Session {
     /// When the system gives no thread for the capture.
     pub fn new(model: Arc<Model>, capture: bool) -> Self {
         let (architecture, profile) = (model.architecture(), model.profile());
-        let pool = CachePool::new(architecture, profile, usize::MAX);
+        let pool = CachePool::new(&model, usize::MAX);
         let cache = pool.reserve(architecture.max_positions as usize).expect("nobody else uses this pool");
         let capture = capture.then(|| {
             let capture = Capture::start(architecture, profile);

@@ -85,14 +85,14 @@ impl Cheat {
         let model = match self {
             Self::Format(format, matrices) => {
                 let tensors = quantize::model(architecture, tensors, *format, matrices);
-                Model::new(architecture, &tensors, *profile)?
+                Model::new(architecture, &tensors, *profile)?.on(subject.model.device())?
             }
             Self::Altered(layer, matrix) => {
                 let mut tensors = tensors.clone();
                 if let Some(layer) = tensors.layers.get_mut(*layer as usize) {
                     finetune::perturb(&mut layer.matrices[matrix.index()], NOISE, 1);
                 }
-                Model::new(architecture, &tensors, *profile)?
+                Model::new(architecture, &tensors, *profile)?.on(subject.model.device())?
             }
             Self::SplitProducts(parts) => subject.model.with_split_products(*parts),
             Self::Int8Cache => subject.model.with_int8_cache(),

@@ -205,6 +205,7 @@ impl HonestRuns {
 /// What is known of a calibration beside its ratios.
 pub(super) struct Circumstances {
     pub(super) profile: Profile,
+    pub(super) device: &'static str,
     pub(super) tokens: u32,
     pub(super) sequences: usize,
     pub(super) seconds: f64,
@@ -219,7 +220,7 @@ impl Calibration {
         });
         Self {
             profile: of.profile.name().to_owned(),
-            device: "cpu".to_owned(),
+            device: of.device.to_owned(),
             tokens: of.tokens,
             sequences: of.sequences,
             seconds: short(of.seconds),
@@ -340,7 +341,7 @@ mod tests {
             let cheat = Cheat::Format(Format::Fp8, vec![Matrix::Down]);
             CheatFigures::new(&cheat, &[margin(0, Relation::C9, ratio)])
         });
-        let of = Circumstances { profile: Profile::Bf16V1, tokens: 1, sequences: 1, seconds: 0.0 };
+        let of = Circumstances { profile: Profile::Bf16V1, device: "cpu", tokens: 1, sequences: 1, seconds: 0.0 };
         let calibration = Calibration::new(&of, HonestRuns::default(), cheats.to_vec());
         assert_eq!(calibration.nearest_cheat("C9").map(|(_, median)| median), Some(3.0));
         assert!(calibration.nearest_cheat("C4").is_none());

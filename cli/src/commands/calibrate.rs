@@ -64,10 +64,14 @@ fn parse_prompts(number: &str) -> Result<usize, String> {
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    if args.device == Device::Cuda {
-        return Err(Fault::usage("this build of assay runs models on the CPU only: use --device cpu"));
-    }
-    let subject = Subject::load(&args.folder, args.profile)?;
+    let device = match args.device {
+        Device::Cpu => assay_llm_runtime::Device::CPU,
+        Device::Cuda if cfg!(feature = "cuda") => assay_llm_runtime::Device::cuda(0)?,
+        Device::Cuda => {
+            return Err(Fault::usage("this build of assay runs models on the CPU only: use --device cpu"));
+        }
+    };
+    let subject = Subject::load(&args.folder, args.profile)?.on(&device)?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out).map_err(|error| unwritable(out, &error))?;
     }

@@ -16,7 +16,7 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{TASK_WORK, elements, read, values_of};
+use super::{TASK_WORK, composed, elements, is_fused, read, values_of};
 use crate::cache::BLOCK;
 
 const LANES: usize = 16;
@@ -36,6 +36,10 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    pub(crate) fn run(&self, block: &Tensor, products: &Tensor) -> Result<()> {
+        if is_fused(block) { block.inplace_op2(products, self) } else { composed::store(self, block, products) }
+    }
+
     fn write<E: Element>(&self, block: &mut [E], products: &[f32], width: usize) {
         let (kv_width, area) = (self.kv_heads * self.head_dim, BLOCK * self.head_dim);
         let layer = &mut block[self.layer * 2 * self.kv_heads * area..];
@@ -98,6 +102,10 @@ pub(crate) struct Attention {
 
 impl Attention {
     pub(crate) fn run(&self, products: &Tensor, layer: usize, spans: &[Span<'_>]) -> Result<Tensor> {
+        if !is_fused(products) {
+            let parts = spans.iter().map(|span| composed::attention(self, products, layer, span));
+            return Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0);
+        }
         let storages: Vec<Vec<StorageRef<'_>>> =
             spans.iter().map(|span| span.blocks.iter().map(read).collect()).collect();
         let any = storages.iter().flatten().next();
@@ -378,7 +386,7 @@ mod tests {
     }
 
     fn pool(head_dim: usize, profile: Profile) -> Arc<CachePool> {
-        CachePool::of_shape([2, KV_HEADS, head_dim], profile, usize::MAX)
+        CachePool::of_shape([2, KV_HEADS, head_dim], profile, &Device::Cpu, usize::MAX)
     }
 
     /// Feeds the products in passes of these sizes to the second layer of a cache.

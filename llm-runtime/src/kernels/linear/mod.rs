@@ -2,13 +2,18 @@
 //!
 //! An output is always summed in the same order, whatever the number of rows, the threads, the blocks
 //! and the instructions: a row has the same bits alone and among others, on every machine. Sixteen
-//! lanes take turns over the inputs with fused multiply-adds, and a tree adds the lanes.
+//! lanes take turns over the inputs with fused multiply-adds, and a tree adds the lanes. Other devices have
+//! their own orders.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod lanes;
 #[cfg(test)]
 mod tests;
 mod tiles;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor, WithDType, bail};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
@@ -162,6 +167,17 @@ impl CustomOp2 for Product {
             let values = elements::<f32>(values, values_layout)?;
             Ok(run(self.0, rows, outputs, Matrix { values, inputs, scales: &[], group: inputs }))
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        rows: &CudaStorage,
+        rows_layout: &Layout,
+        values: &CudaStorage,
+        values_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        cuda::product(rows, rows_layout, values, values_layout)
     }
 }
 
