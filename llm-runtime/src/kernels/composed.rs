@@ -294,7 +294,7 @@ pub(super) mod tests {
     #[test]
     fn integers_elsewhere_are_their_weights() {
         let mut random = Random::new(9);
-        for (group, inputs) in [(16, 40), (16, 48), (128, 100), (32, 1)] {
+        for (group, inputs) in [(16, 40), (16, 48), (128, 100), (32, 1_usize)] {
             let stored: Vec<u8> = (0..5 * inputs).map(|_| random.word().to_le_bytes()[0]).collect();
             let scales: Vec<f32> = (0..5 * inputs.div_ceil(group)).map(|_| random.normal().abs() / 100.0).collect();
             let weights = Weights::int8(&stored, &scales, group, [5, inputs]).unwrap();

@@ -28,7 +28,7 @@ pub(super) fn measure(numbers: &Numbers, figures: &mut Figures) -> Result<(), Fa
     let progress = Progress::new("committing");
     let begin = Instant::now();
     let checkpoint = ComputedWeights::new(numbers, 1).checkpoint(Profile::Bf16V1);
-    let model = LocalModel::of(checkpoint, &mut |done, total| progress.tell(done as u64, total as u64))?;
+    let model = LocalModel::of(&checkpoint, &mut |done, total| progress.tell(done as u64, total as u64))?;
     drop(progress);
     figures.set("commit_seconds", begin.elapsed().as_secs_f64());
     let session = SelfAudit {
