@@ -76,6 +76,7 @@ fn as_table(rows: &[Value], unit: &str, paint: Paint) -> String {
 
 fn shown(key: &str, value: &Value, unit: &str) -> String {
     match (key, value.as_f64()) {
+        (_, Some(value)) if key.ends_with("seconds") && value < 1e-3 => format!("{:.0} us", 1e6 * value),
         (_, Some(value)) if key.ends_with("seconds") => seconds(value),
         ("rate" | "ceiling", Some(value)) if value >= 1e6 => format!("{:.1} M {unit}", value / 1e6),
         ("rate" | "ceiling", Some(value)) => format!("{value:.2} {unit}"),
