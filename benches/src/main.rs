@@ -2,12 +2,15 @@
 //!
 //! - `opening`: commit to a polynomial, open one claim, verify; beside `p3-whir`.
 //! - `ntt`: the batched transform over Goldilocks; beside `p3-dft`.
+//! - `decode`: a model of random weights in the shape of Qwen3-0.6B, prompts and single steps; beside
+//!   `candle-transformers`.
 //! - `merkle`: the tree over leaf hashes and the proof of scattered leaves; beside `rs_merkle`.
 //!
 //! The peers choose their vector code when they are compiled, ours when it runs. Build once plainly and
 //! once with `RUSTFLAGS="-C target-cpu=native"`; every report says which it was.
 #![forbid(unsafe_code)]
 
+mod decode;
 mod ours;
 mod peers;
 mod random;
@@ -43,6 +46,8 @@ enum Command {
     Opening(OpeningArgs),
     /// Transform 2^n base field elements: rows side by side, each forward.
     Ntt(NttArgs),
+    /// Run a model of random weights in the shape of Qwen3-0.6B: prompts at once, then token by token.
+    Decode(DecodeArgs),
     /// Build a tree over 2^n leaf hashes, prove scattered leaves, verify.
     Merkle(MerkleArgs),
     /// What the search finds under other rules: nothing is measured.
@@ -145,6 +150,25 @@ struct MerkleArgs {
     common: Common,
 }
 
+/// The model that is run.
+#[derive(Clone, Debug, Args)]
+struct DecodeArgs {
+    /// Decoder layers of the 28.
+    #[arg(long, default_value_t = 28)]
+    layers: u32,
+    /// Steps of a round, after a prompt of 32 tokens.
+    #[arg(long, default_value_t = 8)]
+    steps: usize,
+    /// Lengths of prompts.
+    #[arg(long, value_delimiter = ',', default_value = "64,256")]
+    prompts: Vec<u32>,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// The polynomial for which parameters are searched.
 #[derive(Clone, Debug, Args)]
 struct ParametersArgs {
@@ -212,6 +236,7 @@ fn main() -> ExitCode {
         }
         Command::Opening(args) => (opening(args), args.common),
         Command::Ntt(args) => (ntt(args), args.common),
+        Command::Decode(args) => (decode::measure(args), args.common),
         Command::Merkle(args) => (merkle(args), args.common),
     };
     match report {

@@ -768,3 +768,23 @@ fn a_full_disk_is_told_and_leaves_nothing_wrong() {
     assert_eq!(left, ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
     prints(&["model", "commit", &model]);
 }
+
+#[test]
+fn benches_of_the_runtime_print_what_they_measured() {
+    let measured = |what: &str, expected: &[&str]| {
+        let value = prints_json(&["bench", what, "--shape", "fixture", "--json"]);
+        assert_eq!((&value["what"], &value["shape"]), (&what.into(), &"fixture".into()));
+        for key in expected {
+            assert!(value[key].as_f64().is_some_and(f64::is_finite), "{what}: {key} in {value}");
+        }
+        value
+    };
+    let decode = measured("decode", &["seconds", "rate", "ceiling", "ratio_to_ceiling"]);
+    assert_eq!(decode["profiles"].as_array().map(Vec::len), Some(3));
+    measured("capture", &["overhead_percent", "prefill_overhead_percent", "bytes_per_token"]);
+    let serve = measured("serve", &["seconds", "rate"]);
+    assert_eq!(serve["batches"].as_array().map(Vec::len), Some(5));
+    let audit = measured("audit", &["prove_seconds", "verify_ms", "proof_bytes"]);
+    assert!(audit["proof_bytes"].as_u64() > Some(1000));
+    fails(&["bench", "serve", "--shape", "llama-8b-head"], 2, &["needs the shape of a model"]);
+}

@@ -156,9 +156,18 @@ fn round_once<const CUT: u32>(value: f64) -> f64 {
 
 /// Appends `row` to `out` in the profile's dtype.
 pub fn encode_row(profile: Profile, row: &[f32], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + row.len() * profile.element_bytes(), 0);
+    let out = &mut out[start..];
     match profile.element() {
-        Element::Bf16 => row.iter().for_each(|&value| out.extend_from_slice(&bf16_bits(value).to_le_bytes())),
-        Element::F32 => row.iter().for_each(|&value| out.extend_from_slice(&flush(value).to_le_bytes())),
+        Element::Bf16 => {
+            let slots = out.as_chunks_mut().0.iter_mut();
+            slots.zip(row).for_each(|(slot, &value)| *slot = bf16_bits(value).to_le_bytes());
+        }
+        Element::F32 => {
+            let slots = out.as_chunks_mut().0.iter_mut();
+            slots.zip(row).for_each(|(slot, &value)| *slot = flush(value).to_le_bytes());
+        }
     }
 }
 

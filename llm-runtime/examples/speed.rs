@@ -19,19 +19,7 @@ const PROMPT: u32 = 100;
 const STEPS: u32 = 50;
 const ROUNDS: u32 = 10;
 /// The layers of Qwen3-0.6B, four of them, and a small vocabulary.
-const SHAPE: Numbers = Numbers {
-    vocab_size: 8192,
-    hidden: 1024,
-    layers: 4,
-    heads: 16,
-    kv_heads: 8,
-    head_dim: 128,
-    ffn: 3072,
-    max_positions: 4096,
-    tied: true,
-    head_norms: true,
-    ..Numbers::TINY
-};
+const SHAPE: Numbers = Numbers { vocab_size: 8192, layers: 4, ..Numbers::QWEN3_0_6B };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let checkpoint = match std::env::args_os().nth(1) {

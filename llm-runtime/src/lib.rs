@@ -37,7 +37,7 @@
 //! | [`text`] | text from tokens, while they come |
 //! | [`retention`] | traces that wait to be proven, in memory or on disk |
 //! | [`quantize`], [`finetune`] | the same model with other weights, for calibration |
-//! | [`synthetic`] | small random models for tests |
+//! | [`synthetic`] | random models for tests and measurements |
 #![deny(unsafe_code)]
 
 mod bandwidth;

@@ -1,5 +1,8 @@
 //! Seeded noise that is the same on every platform.
 
+/// What the state grows by.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// SplitMix64 (Steele, Lea, Flood, 2014): one word of state. Good enough for test weights, and never
 /// used where anything must be unpredictable.
 pub(crate) struct Random {
@@ -11,8 +14,13 @@ impl Random {
         Self { state: seed }
     }
 
+    /// As it stands when so many words were drawn.
+    pub(crate) const fn at(seed: u64, drawn: u64) -> Self {
+        Self { state: seed.wrapping_add(drawn.wrapping_mul(STEP)) }
+    }
+
     pub(crate) fn word(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.state = self.state.wrapping_add(STEP);
         let mut word = self.state;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

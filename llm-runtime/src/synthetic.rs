@@ -1,7 +1,9 @@
-//! Small random models, for tests: of any shape, the same on every platform, with a tokenizer.
+//! Random models, for tests and measurements: of any shape, the same on every platform, with a tokenizer.
 //!
 //! They write no sense, but they run, commit and are audited like others: weights are scaled so that
 //! every branch matters to the stream and attention is neither flat nor a single peak.
+
+mod computed;
 
 use std::fs;
 use std::io;
@@ -17,6 +19,8 @@ use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Checkpoint, Scaling, inverse_frequencies, matrix_prefix, named_tensors};
 use crate::random::Random;
+
+pub use computed::ComputedWeights;
 
 /// Base of the rotary frequencies.
 const ROPE_THETA: f64 = 10_000.0;
@@ -69,6 +73,22 @@ impl Numbers {
         tied: false,
         biases: Biases::None,
         head_norms: false,
+        window: None,
+    };
+
+    /// The shape of Qwen3-0.6B.
+    pub const QWEN3_0_6B: Self = Self {
+        vocab_size: 151_936,
+        hidden: 1024,
+        layers: 28,
+        heads: 16,
+        kv_heads: 8,
+        head_dim: 128,
+        ffn: 3072,
+        max_positions: 4096,
+        tied: true,
+        biases: Biases::None,
+        head_norms: true,
         window: None,
     };
 

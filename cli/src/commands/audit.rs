@@ -13,6 +13,8 @@ mod own;
 mod show;
 mod verify;
 
+pub(super) use own::proof_bytes;
+
 /// What to do about audits.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

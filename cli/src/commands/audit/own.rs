@@ -123,7 +123,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     Ok(Outcome::from(&judgement.verdict))
 }
 
-fn proof_bytes(file: &TranscriptFile) -> Option<u64> {
+/// Bytes of the proof, if there is one.
+pub(crate) fn proof_bytes(file: &TranscriptFile) -> Option<u64> {
     match &file.record.exchange {
         Exchange::Committed { reply: Reply::Challenged { answer: Answer::Proof(proof), .. }, .. } => {
             Some(proof.bytes.len() as u64)
