@@ -370,10 +370,7 @@ impl ChatTemplate {
         }
         // The lines of a template end as its author's system ends them, those of its text do not.
         let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
-        let mut environment = metered::environment();
-        environment.add_function("raise_exception", |message: String| -> Result<(), minijinja::Error> {
-            Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
-        });
+        let environment = metered::environment();
         guarded(|| metered::check(&source))
             .map_err(|text| PromptError::Template(text.to_owned()))?
             .map_err(|error| PromptError::Template(one_line(&error.to_string())))?;
@@ -607,6 +604,31 @@ pub(crate) mod tests {
             let template = ChatTemplate::from_bytes(repeat(step).as_bytes()).unwrap();
             assert!(template.render(&[]).is_err(), "{step}");
         });
+    }
+
+    /// Two lists that share their parts, of 2^26 ends each: whatever walks them is charged for it.
+    #[test]
+    fn whatever_walks_a_value_is_metered() {
+        for use_of in ["[ns.s].count(ns.t)", "raise_exception(ns.s)"] {
+            let source = format!(
+                "{{% set ns = namespace(s=[], t=[]) %}}{{% for i in range(26) %}}{{% set ns.s = [ns.s, ns.s] %}}\
+                 {{% set ns.t = [ns.t, ns.t] %}}{{% endfor %}}{{{{ {use_of} }}}}"
+            );
+            let rendered = ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[]);
+            let error = rendered.map_err(|error| error.to_string()).unwrap_err();
+            assert!(error.contains("too much in memory"), "{use_of}");
+        }
+    }
+
+    /// A namespace may hold itself, and what walks it has no end.
+    #[test]
+    fn a_value_that_holds_itself_is_an_error() {
+        for use_of in ["ns", "ns | tojson", "ns == ns", "[ns] | sort", "'' ~ ns", "[ns].count(m)"] {
+            let source = format!(
+                "{{% set ns = namespace() %}}{{% set ns.a = [ns] %}}{{% set m = namespace() %}}{{% set m.a = [m] %}}{{{{ {use_of} }}}}"
+            );
+            assert!(ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[]).is_err(), "{use_of}");
+        }
     }
 
     #[test]

@@ -140,6 +140,12 @@ pub(crate) fn attention(query: &[f64], keys: &[&[f64]], values: &[&[f64]]) -> He
     HeadOutput { output, spread: spread.into_iter().map(f64::sqrt).collect() }
 }
 
+/// The most that the magnitudes of a score's terms add up to, by the norms of query and keys.
+pub(crate) fn score_reach(query: &[f64], keys: &[&[f64]]) -> f64 {
+    let longest = keys.iter().map(|key| dot(key, key)).fold(0.0, f64::max);
+    (dot(query, query) * longest / real_count(query.len())).sqrt()
+}
+
 /// Reals of integers on a grid of `2^exponent`.
 pub(crate) fn on_grid(integers: impl Iterator<Item = i64>, exponent: i32) -> Vec<f64> {
     let unit = crate::num::power_of_two(exponent);

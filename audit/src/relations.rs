@@ -12,7 +12,7 @@ use assay_commitments::{KvGroup, Position};
 use crate::challenge::Cell;
 use crate::fixed::{FixedRow, Supplied};
 use crate::num::index;
-use crate::reference::{HeadOutput, add, attention, multiply, rms_norm, rope};
+use crate::reference::{HeadOutput, add, attention, multiply, rms_norm, rope, score_reach};
 use crate::rounding::{Doubt, Flips, product_doubts, resolve, silu_doubt};
 use crate::sketch::Target;
 use crate::tolerance::{Tolerance, deviation, median_magnitude};
@@ -227,18 +227,21 @@ impl Layer<'_> {
             let outputs = rows.a.chunks(group_width).nth(number).unwrap_or(&[]);
             let queries = queries.chunks(group_width).nth(number).unwrap_or(&[]);
             for (output, query) in outputs.chunks(head_dim).zip(queries.chunks(head_dim)) {
-                let head = attention(&self.query(query, position), &keys, &values);
-                let tau = self.attention_tolerance(output, &head);
+                let query = self.query(query, position);
+                let head = attention(&query, &keys, &values);
+                let reach = if self.tolerance.score_rel > 0.0 { score_reach(&query, &keys) } else { 0.0 };
+                let tau = self.attention_tolerance(output, &head, reach);
                 checks.push(self.judge(Relation::C5, *group, deviation(output, &head.output, &tau)));
             }
         }
         Ok(checks)
     }
 
-    /// The tolerance of a head's output: that of any row, and what rounded probabilities may move.
-    pub(crate) fn attention_tolerance(&self, output: &[f64], head: &HeadOutput) -> Vec<f64> {
+    /// The tolerance of a head's output: that of any row, and what rounded probabilities and scores may move.
+    pub(crate) fn attention_tolerance(&self, output: &[f64], head: &HeadOutput, reach: f64) -> Vec<f64> {
         let own = self.tolerance.of_row(output, median_magnitude(output));
-        own.iter().zip(&head.spread).map(|(tau, spread)| tau + self.tolerance.eps_rel * spread).collect()
+        let moved = self.tolerance.eps_rel + self.tolerance.score_rel * reach;
+        own.iter().zip(&head.spread).map(|(tau, spread)| tau + moved * spread).collect()
     }
 
     fn judge(&self, relation: Relation, group: KvGroup, (mean, largest): (f64, f64)) -> Elementwise {

@@ -65,7 +65,7 @@ impl Search<'_> {
             let values: Vec<&[f64]> = prefix.iter().chain([own]).map(|cache| cache.value.as_slice()).collect();
             let off = |query: &[f64]| {
                 let reference = attention(&self.layer.query(query, self.position), &keys, &values);
-                let tau = self.layer.attention_tolerance(output, &reference);
+                let tau = self.layer.attention_tolerance(output, &reference, 0.0);
                 deviation(output, &reference.output, &tau).0
             };
             improve(head, number * head_dim, self.layer.tolerance.theta_attention, &off, &mut flips);

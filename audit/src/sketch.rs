@@ -21,10 +21,15 @@ use crate::tolerance::{MAX_OUTLIERS, OUTLIER_MEDIANS, Tolerance, median_magnitud
 pub(crate) const SIGNS_WITH_NONCE: usize = 128;
 /// Sign vectors of a complete proof, whose author may try without end: 4 theta passes with 2^-120.
 pub(crate) const SIGNS_COMPLETE: usize = 256;
-/// Bits of the weights that bring outputs of different tolerance to one scale.
+/// Most weight of an output: weights bring outputs of different tolerance to one scale.
 const WEIGHT_SCALE: f64 = 1024.0;
 /// Beyond this the right side of the comparison is refused.
 const SQUARE_BOUND: u128 = 1 << 120;
+
+/// Whether the right side of the comparison stays below the bound, with as many signs as there ever are.
+fn is_comparable(theta: f64, tolerance: f64) -> bool {
+    real_count(SIGNS_COMPLETE) * theta * tolerance < power_of_two(120)
+}
 
 /// Sign vectors for the outputs of one product: a bit an output and vector, set for minus.
 #[derive(Clone, Debug)]
@@ -141,17 +146,28 @@ impl Target {
         }
         let least =
             row.iter().zip(&tau).filter(|(y, _)| !is_outlier(y)).fold(f64::INFINITY, |least, (_, tau)| least.min(*tau));
-        let weight = |(y, tau): (&f64, &f64)| {
-            if is_outlier(y) {
-                Some(0)
-            } else {
-                nearest_integer((WEIGHT_SCALE * least / tau).floor()).map(|rho| rho.max(1))
-            }
+        let weighed = |scale: f64| {
+            let weight = |(y, tau): (&f64, &f64)| {
+                if is_outlier(y) {
+                    Some(0)
+                } else {
+                    nearest_integer((scale * least / tau).floor()).map(|rho| rho.max(1))
+                }
+            };
+            let rho: Vec<i64> = row.iter().zip(&tau).map(weight).collect::<Option<_>>()?;
+            let weighted: Vec<f64> = rho.iter().zip(&tau).map(|(rho, tau)| real(*rho) * tau).collect();
+            Some((rho, dot(&weighted, &weighted)))
         };
-        let rho: Vec<i64> = row.iter().zip(&tau).map(weight).collect::<Option<_>>()?;
-        let weighted: Vec<f64> = rho.iter().zip(&tau).map(|(rho, tau)| real(*rho) * tau).collect();
-        let tolerance = dot(&weighted, &weighted);
-        Some(Self { row: integers, rho, singles, tolerance, theta: profile.theta_products })
+        // A bias far above its product has tolerances far above it too: coarser weights keep the sum of
+        // squares where it can be compared.
+        let theta = profile.theta_products;
+        let mut scale = WEIGHT_SCALE;
+        let (mut rho, mut tolerance) = weighed(scale)?;
+        while scale > 1.0 && !is_comparable(theta, tolerance) {
+            scale /= 2.0;
+            (rho, tolerance) = weighed(scale)?;
+        }
+        Some(Self { row: integers, rho, singles, tolerance, theta })
     }
 
     /// The target of supplied products: each may be off by a rounding, which is uniform.
@@ -211,7 +227,11 @@ impl Target {
     pub(crate) fn exact_ratio(&self, products: &[i64]) -> f64 {
         let off = |((product, row), rho): ((&i64, &i64), &i64)| real(product.saturating_sub(*row)) * real(*rho);
         let errors: Vec<f64> = products.iter().zip(&self.row).zip(&self.rho).map(off).collect();
-        dot(&errors, &errors) / (self.theta * self.tolerance)
+        if is_comparable(self.theta, self.tolerance) {
+            dot(&errors, &errors) / (self.theta * self.tolerance)
+        } else {
+            f64::INFINITY
+        }
     }
 
     /// `R_j = sum_i beta^i s_ij rho_j`, plus the further powers at the outputs proven singly.

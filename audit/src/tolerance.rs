@@ -22,6 +22,9 @@ pub struct Tolerance {
     pub theta_keys: f64,
     /// Most mean square deviation of a head's output, in tolerances.
     pub theta_attention: f64,
+    /// Share of the largest score, as the sum of its terms' magnitudes, by which f32 scores are off; 0 where what
+    /// the dtype loses is always more.
+    pub score_rel: f64,
     /// Most deviation of a single element that is compared one by one, in tolerances.
     pub gross: f64,
     /// Share of a logit's magnitude.
@@ -47,6 +50,7 @@ impl Tolerance {
                 theta_products: 0.5,
                 theta_keys: 0.5,
                 theta_attention: 0.28,
+                score_rel: 0.0,
                 gross: 32.0,
                 logit_rel: 1.0 / 512.0,
                 logit_abs: 1.0 / 128.0,
@@ -59,6 +63,7 @@ impl Tolerance {
                 theta_products: 0.5,
                 theta_keys: 0.5,
                 theta_attention: 0.28,
+                score_rel: 1.0 / 4_194_304.0,
                 gross: 32.0,
                 logit_rel: 1.0 / 4096.0,
                 logit_abs: 1.0 / 1024.0,

@@ -179,3 +179,52 @@ fn no_honest_cell_of_a_hundred_thousand_comes_near_a_threshold() {
     }
     assert!(cells >= 100_000 && largest.values().all(|ratio| *ratio < 1.0));
 }
+
+/// The margins of all cells of a run over `count` tokens.
+fn worst_margin(checkpoint: &Checkpoint, count: u32) -> f64 {
+    let Checkpoint { architecture, tensors, profile, .. } = checkpoint;
+    let reference = Reference::new(architecture, tensors, *profile).expect("a synthetic model has a reference");
+    let model = Model::new(architecture, tensors, *profile).expect("a synthetic model runs");
+    let mut session = Session::new(Arc::new(model), true);
+    session.prefill(&(0..count).map(|place| TokenId::new(2 + place * 37 % 90)).collect::<Vec<_>>()).expect("it fits");
+    let trace = session.into_trace().expect("nothing overflows").expect("it was captured");
+    let lengths = Lengths::new(count as usize, 1).expect("it has tokens");
+    let margins = margins(&reference, &trace, &Challenge::everything(architecture, lengths)).expect("it is whole");
+    margins.iter().map(|margin| margin.ratio).fold(0.0, f64::max)
+}
+
+#[test]
+fn a_bias_far_above_its_product_is_no_ground_for_rejection() {
+    let numbers = Numbers { hidden: 128, layers: 1, heads: 8, kv_heads: 4, head_dim: 16, ..Numbers::TINY };
+    for bias in [Small::ValueBias, Small::OutputBias] {
+        let mut checkpoint = synthetic::checkpoint(&Numbers { biases: Biases::Qkvo, ..numbers }, 3);
+        checkpoint.tensors.layers[0].small.0[bias.index()].iter_mut().for_each(|bias| *bias *= 1024.0);
+        assert!(worst_margin(&checkpoint, 30) < 1.0, "{}", bias.name());
+        let local = local(&checkpoint);
+        assert_eq!(judged(&local, &local.model), Verdict::Accepted, "{}", bias.name());
+    }
+}
+
+/// A few channels with key biases in the hundreds, as real models have them: scores in the thousands, of which
+/// f32 keeps few places behind the point.
+#[test]
+fn large_key_biases_are_no_ground_for_rejection() {
+    let numbers = Numbers {
+        hidden: 256,
+        layers: 1,
+        kv_heads: 2,
+        head_dim: 64,
+        max_positions: 256,
+        biases: Biases::Qkv,
+        ..Numbers::TINY
+    };
+    let mut checkpoint = synthetic::checkpoint(&numbers, 3);
+    for (bias, factor) in [(Small::KeyBias, 1200.0), (Small::QueryBias, 80.0)] {
+        let biases = checkpoint.tensors.layers[0].small.0[bias.index()].iter_mut().enumerate();
+        biases.filter(|(place, _)| (28..32).contains(&(place % 64))).for_each(|(_, bias)| *bias *= factor);
+    }
+    for profile in [Profile::Bf16V1, Profile::F32V1] {
+        let worst = worst_margin(&Checkpoint { profile, ..checkpoint.clone() }, 240);
+        assert!(worst < 1.0, "{}: {worst}", profile.name());
+    }
+}

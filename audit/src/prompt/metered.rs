@@ -41,6 +41,10 @@ const MAX_RAW: u64 = 1 << 30;
 const STACK_BYTES: usize = 1 << 28;
 /// What a value in a list counts for.
 const ELEMENT_BYTES: u64 = 32;
+/// Most parts of a value that is walked.
+const MAX_PARTS: usize = 1 << 20;
+/// Most values inside each other of a value that is walked.
+const MAX_DEPTH: usize = 1 << 16;
 /// The name under which the engine knows a template.
 const NAME: &str = "chat";
 
@@ -76,15 +80,40 @@ impl std::fmt::Write for Counter {
     }
 }
 
-/// Bytes of a value as text. Lists that hold themselves many times over are counted only up to the bound.
+/// Bytes that a value takes as text, about, or more than may be made: it has too many parts, or is nested too
+/// deeply, to be walked by whoever compares or prints it. A value may hold itself, so what walks it here keeps
+/// its own account and needs no stack.
 fn text_size(value: &Value) -> u64 {
-    if let Some(text) = value.as_str() {
-        return long(text.len());
+    let mut size = 0_u64;
+    let mut parts = 0_usize;
+    let mut waiting = vec![(value.clone(), 0_usize)];
+    while let Some((value, depth)) = waiting.pop() {
+        size = size.saturating_add(match value.as_str() {
+            Some(text) => long(text.len()),
+            None => ELEMENT_BYTES,
+        });
+        let is_list = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) && value.len().is_some();
+        if is_list || value.kind() == ValueKind::Map {
+            for key in value.try_iter().into_iter().flatten() {
+                parts = parts.saturating_add(1);
+                if parts > MAX_PARTS || depth >= MAX_DEPTH || size > MAX_MADE {
+                    return MAX_MADE.saturating_add(1);
+                }
+                if value.kind() == ValueKind::Map
+                    && let Ok(element) = value.get_item(&key)
+                {
+                    waiting.push((element, depth.saturating_add(1)));
+                }
+                waiting.push((key, depth.saturating_add(1)));
+            }
+        } else if !matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Iterable) {
+            // Numbers, and objects of the engine that hold nothing of the template's.
+            let mut counter = Counter(0);
+            let printed = write!(counter, "{value}");
+            size = size.saturating_add(if printed.is_ok() { counter.0 } else { MAX_MADE });
+        }
     }
-    let mut counter = Counter(0);
-    // An error is the counter's own, at the bound, or leaves a value that cannot be printed at all.
-    let printed = write!(counter, "{value}");
-    if printed.is_ok() { counter.0 } else { MAX_MADE.saturating_add(1) }
+    size
 }
 
 /// Bytes of a value itself, what it shares with others left out.
@@ -298,8 +327,11 @@ pub(super) fn environment() -> Environment<'static> {
             return Err(Error::new(ErrorKind::UnknownMethod, "format has widths of its own and is left out"));
         }
         let all: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
-        let size = if value.kind() == ValueKind::String { text_size } else { own_size };
-        charge(state, all.iter().map(size).fold(multiplied(method, &all), u64::saturating_add))?;
+        // What is looked for is compared with every part.
+        let walks = value.kind() == ValueKind::String || method == "count";
+        let receiver = if walks { text_size(value) } else { own_size(value) };
+        let read = args.iter().map(text_size).fold(receiver, u64::saturating_add);
+        charge(state, read.saturating_add(multiplied(method, &all)))?;
         let made = minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)?;
         charge(state, made_size(&made))?;
         // The library counts bytes, Python characters.
@@ -313,6 +345,13 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_formatter(|out, state, value| {
         charge(state, text_size(value))?;
         minijinja::escape_formatter(out, state, value)
+    });
+    for name in ["startingwith", "endingwith", "lower", "upper"] {
+        environment.remove_test(name);
+    }
+    environment.add_function("raise_exception", |state: &State<'_, '_>, message: Value| -> Result<Value, Error> {
+        charge(state, text_size(&message))?;
+        Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
     });
     environment.remove_global("debug");
     environment
