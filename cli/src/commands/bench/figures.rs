@@ -50,7 +50,7 @@ impl Figures {
         let (mut listing, mut tables) = (Listing::default(), String::new());
         for (key, value) in &self.0 {
             match rows(value) {
-                Some(rows) => tables.push_str(&format!("\n{}", as_table(rows, unit, paint))),
+                Some(rows) => tables.extend(["\n".to_owned(), as_table(rows, unit, paint)]),
                 None if key == "unit" => {}
                 None => listing.line(key, shown(key, value, unit)),
             }
