@@ -92,8 +92,7 @@ fn text_size(value: &Value) -> u64 {
             Some(text) => long(text.len()),
             None => ELEMENT_BYTES,
         });
-        let is_list = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) && value.len().is_some();
-        if is_list || value.kind() == ValueKind::Map {
+        if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map) {
             for key in value.try_iter().into_iter().flatten() {
                 parts = parts.saturating_add(1);
                 if parts > MAX_PARTS || depth >= MAX_DEPTH || size > MAX_MADE {
@@ -106,7 +105,7 @@ fn text_size(value: &Value) -> u64 {
                 }
                 waiting.push((key, depth.saturating_add(1)));
             }
-        } else if !matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Iterable) {
+        } else if value.kind() != ValueKind::String {
             // Numbers, and objects of the engine that hold nothing of the template's.
             let mut counter = Counter(0);
             let printed = write!(counter, "{value}");
