@@ -26,9 +26,19 @@ const WEIGHT_SCALE: f64 = 1024.0;
 /// Beyond this the right side of the comparison is refused.
 const SQUARE_BOUND: u128 = 1 << 120;
 
-/// Whether the right side of the comparison stays below the bound, with as many signs as there ever are.
+/// The right side of the comparison: the most that the squares of so many signs may add up to.
+fn most_squares(signs: usize, theta: f64, tolerance: f64) -> f64 {
+    real_count(signs) * theta * tolerance
+}
+
+/// The right side as an integer; `None` if it is refused.
+fn square_bound(allowed: f64) -> Option<u128> {
+    floor_u128(allowed).filter(|bound| *bound < SQUARE_BOUND)
+}
+
+/// Whether the right side is not refused, with as many signs as there ever are.
 fn is_comparable(theta: f64, tolerance: f64) -> bool {
-    real_count(SIGNS_COMPLETE) * theta * tolerance < power_of_two(120)
+    square_bound(most_squares(SIGNS_COMPLETE, theta, tolerance)).is_some()
 }
 
 /// Sign vectors for the outputs of one product: a bit an output and vector, set for minus.
@@ -209,8 +219,8 @@ impl Target {
             difference.saturating_mul(difference)
         };
         let squares = claims.sketch.iter().zip(expected).map(square).fold(0_u128, u128::saturating_add);
-        let allowed = real_count(signs.count) * self.theta * self.tolerance;
-        let bound = floor_u128(allowed).filter(|bound| *bound < SQUARE_BOUND);
+        let allowed = most_squares(signs.count, self.theta, self.tolerance);
+        let bound = square_bound(allowed);
         let single_holds = |(claim, (output, slack)): (&F, &(usize, f64))| {
             let off = centered(*claim).checked_sub(self.row.get(*output).copied()?)?;
             Some(real(off.checked_abs()?) <= *slack)
