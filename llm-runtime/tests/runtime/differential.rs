@@ -227,6 +227,16 @@ fn f32_equals_candles_llama_with_scaled_frequencies() {
     assert!(largest_difference(&ours, &plain.feed(&prompt)) > 0.01, "the scaling shows");
 }
 
+/// As [`assert_equal`], beside a model that is told how many positions came before.
+fn assert_equal_to(checkpoint: &Checkpoint, mut forward: impl FnMut(&Tensor, usize) -> Tensor) {
+    let mut positions = 0;
+    assert_equal(checkpoint, &tokens(checkpoint, 40), 60, &mut |tokens| {
+        let logits = forward(&ids(tokens), positions);
+        positions += tokens.len();
+        logits.flatten_all().unwrap().to_vec1().unwrap()
+    });
+}
+
 #[test]
 fn f32_equals_candles_qwen2() {
     for (tied, kv_heads) in [(true, 2), (false, 4)] {
@@ -252,12 +262,7 @@ fn f32_equals_candles_qwen2() {
             hidden_act: candle_nn::Activation::Silu,
         };
         let mut oracle = qwen2::ModelForCausalLM::new(&config, builder(&checkpoint, DType::F32)).unwrap();
-        let mut positions = 0;
-        assert_equal(&checkpoint, &tokens(&checkpoint, 40), 60, &mut |tokens| {
-            let logits = oracle.forward(&ids(tokens), positions).unwrap();
-            positions += tokens.len();
-            logits.flatten_all().unwrap().to_vec1().unwrap()
-        });
+        assert_equal_to(&checkpoint, |ids, positions| oracle.forward(ids, positions).unwrap());
     }
 }
 
@@ -289,12 +294,7 @@ fn f32_equals_candles_qwen3() {
             hidden_act: candle_nn::Activation::Silu,
         };
         let mut oracle = qwen3::ModelForCausalLM::new(&config, builder(&checkpoint, DType::F32)).unwrap();
-        let mut positions = 0;
-        assert_equal(&checkpoint, &tokens(&checkpoint, 40), 60, &mut |tokens| {
-            let logits = oracle.forward(&ids(tokens), positions).unwrap();
-            positions += tokens.len();
-            logits.flatten_all().unwrap().to_vec1().unwrap()
-        });
+        assert_equal_to(&checkpoint, |ids, positions| oracle.forward(ids, positions).unwrap());
     }
 }
 
