@@ -6,6 +6,8 @@ use std::time::Instant;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::kernels::joined;
+
 /// Larger than most last caches.
 const BUFFER: usize = 1 << 30;
 /// What is timed at once, and what a thread reads at a time.
@@ -17,7 +19,8 @@ const PASSES: usize = 5;
 /// best time counts.
 #[expect(clippy::cast_precision_loss, reason = "a size below 2^53")]
 pub fn read_bandwidth() -> f64 {
-    let buffer = vec![1_u64; BUFFER / size_of::<u64>()];
+    let part = vec![1_u64; PART / size_of::<u64>()];
+    let buffer = joined(&vec![part.as_slice(); BUFFER / PART]);
     let mut best = [f64::INFINITY; BUFFER / PIECE];
     for _ in 0..PASSES {
         for (piece, best) in buffer.chunks(PIECE / size_of::<u64>()).zip(&mut best) {

@@ -27,6 +27,7 @@ use rayon::prelude::*;
 pub(crate) use attention::{Attention, Span, Store};
 #[cfg(test)]
 pub(crate) use composed::tests::both;
+pub(crate) use linear::pages::joined;
 pub(crate) use linear::{Weights, product};
 
 /// Multiply-adds below which a task costs more to hand to another thread than to run.

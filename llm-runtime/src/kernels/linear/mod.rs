@@ -8,13 +8,14 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod lanes;
+pub(crate) mod pages;
 #[cfg(test)]
 mod tests;
 mod tiles;
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -74,17 +75,19 @@ impl Weights {
     /// # Errors
     /// No matrix, matrices of several kinds, groups or numbers of inputs.
     pub(crate) fn stack(matrices: &[Self]) -> Result<Self> {
-        let stacked = |part: fn(&Self) -> &Tensor| Tensor::cat(&matrices.iter().map(part).collect::<Vec<_>>(), 0);
+        if let [matrix] = matrices {
+            return Ok(matrix.clone());
+        }
         let Some(first) = matrices.first() else { bail!("no matrix to stack") };
-        if !matrices.iter().all(|matrix| matrix.group() == first.group()) {
-            bail!("matrices of several groups cannot be stacked");
+        if !matrices.iter().all(|matrix| (matrix.group(), matrix.inputs()) == (first.group(), first.inputs())) {
+            bail!("matrices of several groups or inputs cannot be stacked");
         }
         Ok(match first {
-            Self::F32(_) => Self::F32(stacked(Self::values)?),
-            Self::Bf16(_) => Self::Bf16(stacked(Self::values)?),
+            Self::F32(_) => Self::F32(stacked::<f32>(matrices, Self::values)?),
+            Self::Bf16(_) => Self::Bf16(stacked::<bf16>(matrices, Self::values)?),
             Self::Int8 { group, .. } => Self::Int8 {
-                values: stacked(Self::values)?,
-                scales: stacked(|matrix| match matrix {
+                values: stacked::<u8>(matrices, Self::values)?,
+                scales: stacked::<f32>(matrices, |matrix| match matrix {
                     Self::Int8 { scales, .. } => scales,
                     Self::F32(values) | Self::Bf16(values) => values,
                 })?,
@@ -120,7 +123,20 @@ fn matrix<T: WithDType>(values: &[T], outputs: usize, inputs: usize) -> Result<T
     if outputs == 0 || inputs == 0 {
         bail!("a matrix of {outputs} outputs and {inputs} inputs");
     }
-    Tensor::from_slice(values, (outputs, inputs), &Device::Cpu)
+    Tensor::from_vec(pages::joined(&[values]), (outputs, inputs), &Device::Cpu)
+}
+
+/// The outputs of tensors `[outputs, inputs]` of several matrices, one after the other.
+fn stacked<T: WithDType>(matrices: &[Weights], tensor: fn(&Weights) -> &Tensor) -> Result<Tensor> {
+    let parts: Vec<_> = matrices.iter().map(|matrix| tensor(matrix).storage_and_layout()).collect();
+    let slices = parts.iter().map(|(storage, layout)| match &**storage {
+        Storage::Cpu(storage) => elements::<T>(storage, layout),
+        _ => bail!("matrices are stacked on the CPU"),
+    });
+    let values = pages::joined(&slices.collect::<Result<Vec<_>>>()?);
+    let inputs = tensor(&matrices[0]).dim(1)?;
+    let outputs = values.len() / inputs;
+    Tensor::from_vec(values, (outputs, inputs), &Device::Cpu)
 }
 
 /// `x w^T` of rows `[n, inputs]`: f32 `[n, outputs]`, accumulated in f32, not rounded.
