@@ -27,13 +27,12 @@ use rayon::prelude::*;
 pub(crate) use attention::{Attention, Span, Store};
 #[cfg(test)]
 pub(crate) use composed::tests::both;
+use linear::TASK_WORK;
 pub(crate) use linear::pages::joined;
 pub(crate) use linear::{Weights, product};
 
-/// Multiply-adds below which a task costs more to hand to another thread than to run.
-const TASK_WORK: usize = 1 << 18;
 /// Elements that go through double precision, with the same meaning.
-const TASK_ELEMENTS: usize = 1 << 12;
+const TASK_ELEMENTS: usize = 1 << 10;
 
 /// The storage of a tensor, as long as it is read.
 pub(crate) fn read(tensor: &Tensor) -> StorageRef<'_> {

@@ -40,6 +40,7 @@
 //! | [`synthetic`] | random models for tests and measurements |
 #![deny(unsafe_code)]
 
+mod awake;
 mod bandwidth;
 mod block;
 mod cache;

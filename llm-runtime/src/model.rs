@@ -12,6 +12,7 @@ use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
+use crate::awake::while_awake;
 use crate::block::{Block, Pass};
 use crate::cache::Cache;
 use crate::capture::Recorder;
@@ -171,8 +172,7 @@ impl Model {
         runs: &[Run<'_>],
         recorder: Option<&Recorder<'_>>,
     ) -> candle_core::Result<Option<Tensor>> {
-        // On a thread of the pool, to which the operations then hand parts without a detour.
-        rayon::scope(|_| self.forward_here(runs, recorder))
+        while_awake(|| self.forward_here(runs, recorder))
     }
 
     fn forward_here(&self, runs: &[Run<'_>], recorder: Option<&Recorder<'_>>) -> candle_core::Result<Option<Tensor>> {

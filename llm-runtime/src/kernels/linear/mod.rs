@@ -24,7 +24,7 @@ use self::lanes::{Instructions, LANES};
 use self::tiles::{Element, Matrix, Rows, Share};
 
 /// Multiply-adds below which a task costs more to hand to another thread than to run.
-pub(super) const TASK_WORK: usize = 1 << 18;
+pub(super) const TASK_WORK: usize = 1 << 16;
 
 /// Outputs of a share: whole tiles, but in the last one.
 const SHARE: usize = 24;
