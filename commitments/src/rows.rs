@@ -3,6 +3,12 @@
 //! A row is committed in the dtype in which the runtime computes. Its encoding is canonical: no
 //! negative zero, no magnitude under 2^-126, nothing infinite. Bringing a value into that form is a
 //! rounding point of every numeric profile: the runtime goes on with the rounded value.
+#![expect(
+    clippy::inline_always,
+    reason = "only code that is inlined is compiled for the instructions found at run time"
+)]
+
+use pulp::Arch;
 
 use crate::codec::{Canonical, Malformed, Reader, Writer};
 
@@ -83,10 +89,13 @@ impl Profile {
 
     /// Rounds each value once, as [`Self::round_once`] does.
     pub fn round(self, values: &mut [f32]) {
-        match self.element() {
-            Element::Bf16 => values.iter_mut().for_each(|value| *value = round_bf16(*value)),
-            Element::F32 => values.iter_mut().for_each(|value| *value = flush(*value)),
-        }
+        Arch::new().dispatch(
+            #[inline(always)]
+            || match self.element() {
+                Element::Bf16 => values.iter_mut().for_each(|value| *value = round_bf16(*value)),
+                Element::F32 => values.iter_mut().for_each(|value| *value = flush(*value)),
+            },
+        );
     }
 }
 
@@ -102,14 +111,14 @@ impl Canonical for Profile {
 }
 
 /// An f32 in canonical form.
-#[inline]
+#[inline(always)]
 fn flush(value: f32) -> f32 {
     if value.abs() < f32::MIN_POSITIVE { 0.0 } else { value }
 }
 
 /// The bits of the bf16 nearest to `value`, halves to even, in canonical form. Infinities and NaN
 /// stay what they are, for the caller to refuse.
-#[inline]
+#[inline(always)]
 pub fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     // A carry out of the significand is the next exponent, as it should be. Written without branches,
@@ -123,13 +132,13 @@ pub fn bf16_bits(value: f32) -> u16 {
 }
 
 /// The number that bf16 bits stand for.
-#[inline]
+#[inline(always)]
 pub fn bf16_value(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
 /// `value` rounded to bf16 in canonical form.
-#[inline]
+#[inline(always)]
 pub fn round_bf16(value: f32) -> f32 {
     bf16_value(bf16_bits(value))
 }
@@ -159,16 +168,37 @@ pub fn encode_row(profile: Profile, row: &[f32], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + row.len() * profile.element_bytes(), 0);
     let out = &mut out[start..];
-    match profile.element() {
-        Element::Bf16 => {
-            let slots = out.as_chunks_mut().0.iter_mut();
-            slots.zip(row).for_each(|(slot, &value)| *slot = bf16_bits(value).to_le_bytes());
-        }
-        Element::F32 => {
-            let slots = out.as_chunks_mut().0.iter_mut();
-            slots.zip(row).for_each(|(slot, &value)| *slot = flush(value).to_le_bytes());
-        }
-    }
+    Arch::new().dispatch(
+        #[inline(always)]
+        || match profile.element() {
+            Element::Bf16 => {
+                let slots = out.as_chunks_mut().0.iter_mut();
+                slots.zip(row).for_each(|(slot, &value)| *slot = bf16_bits(value).to_le_bytes());
+            }
+            Element::F32 => {
+                let slots = out.as_chunks_mut().0.iter_mut();
+                slots.zip(row).for_each(|(slot, &value)| *slot = flush(value).to_le_bytes());
+            }
+        },
+    );
+}
+
+/// Whether no element of an encoded row is infinite or NaN.
+pub fn is_finite(profile: Profile, row: &[u8]) -> bool {
+    // Bits of finite numbers, without the sign, are below those of infinity.
+    Arch::new().dispatch(
+        #[inline(always)]
+        || match profile.element() {
+            Element::Bf16 => {
+                let magnitudes = row.as_chunks().0.iter().map(|element| u16::from_le_bytes(*element) & 0x7fff);
+                magnitudes.fold(0, u16::max) < 0x7f80
+            }
+            Element::F32 => {
+                let magnitudes = row.as_chunks().0.iter().map(|element| u32::from_le_bytes(*element) & 0x7fff_ffff);
+                magnitudes.fold(0, u32::max) < 0x7f80_0000
+            }
+        },
+    )
 }
 
 /// Adds the encoded row `branch` to `stream`, element by element, each sum rounded as the profile says.
@@ -251,6 +281,11 @@ mod tests {
         let mut bytes = vec![];
         encode_row(Profile::F32V1, &row, &mut bytes);
         assert_eq!(decode_row(Profile::F32V1, &bytes), Ok(row.map(f64::from).to_vec()));
+        assert!(is_finite(Profile::F32V1, &bytes));
+        for bad in [f32::INFINITY, -f32::NAN] {
+            assert!(!is_finite(Profile::F32V1, &[bytes.as_slice(), &bad.to_le_bytes()].concat()), "{bad}");
+            assert!(!is_finite(Profile::Bf16V1, &[[0, 0], bf16_bits(bad).to_le_bytes()].concat()), "{bad}");
+        }
         for bad in [-0.0, 1e-40, f32::INFINITY, f32::NAN] {
             assert_eq!(decode_row(Profile::F32V1, &bad.to_le_bytes()), Err(Malformed::NotCanonical), "{bad}");
         }

@@ -15,10 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use assay_commitments::manifest::Architecture;
-use assay_commitments::rows::{Profile, encode_row};
+use assay_commitments::rows::{Profile, encode_row, is_finite};
 use assay_commitments::trace::{Trace, TraceShape, TreeId};
 use assay_commitments::{KvGroup, LayerIndex};
 use candle_core::{Device, Tensor};
+use pulp::Arch;
 
 use crate::error::RunError;
 use crate::kernels::{read, values_of};
@@ -230,52 +231,57 @@ impl Encoder {
         let Self { shape, profile, kv_heads, head_dim, traces, bytes } = self;
         let entry = traces.entry(slot).or_insert_with(|| Ok(Trace::new(*shape)));
         let Ok(trace) = entry else { return };
-        let checked = match rows {
-            Rows::Tree(tree) => check_finite(values, || name(tree)),
-            Rows::Products(layer) => check_finite(values, || format!("the cache of layer {layer}")),
-        };
-        if let Err(error) = checked {
-            *entry = Err(error);
-            return;
-        }
-        match rows {
-            Rows::Tree(tree) => {
-                bytes.clear();
-                encode_row(*profile, values, bytes);
+        let mut push = |tree, bytes: &[u8]| {
+            let finite = is_finite(*profile, bytes);
+            if finite {
                 trace.push(tree, bytes);
             }
+            finite
+        };
+        bytes.clear();
+        let finite = match rows {
+            Rows::Tree(tree) => {
+                encode_row(*profile, values, bytes);
+                push(tree, bytes)
+            }
             Rows::Products(layer) => {
-                let (keys, values_at) = (width - 2 * *kv_heads * *head_dim, width - *kv_heads * *head_dim);
-                for (group, at) in (0..).zip((0..*kv_heads * *head_dim).step_by(*head_dim)) {
+                let (keys, cached) = (width - 2 * *kv_heads * *head_dim, *kv_heads * *head_dim);
+                (0..).zip((keys..keys + cached).step_by(*head_dim)).all(|(group, at)| {
                     bytes.clear();
                     for row in values.chunks_exact(width) {
-                        encode_row(*profile, &row[keys + at..][..*head_dim], bytes);
-                        encode_row(*profile, &row[values_at + at..][..*head_dim], bytes);
+                        encode_row(*profile, &row[at..][..*head_dim], bytes);
+                        encode_row(*profile, &row[at + cached..][..*head_dim], bytes);
                     }
-                    trace.push(TreeId::Kv(layer, KvGroup::new(group)), bytes);
-                }
+                    push(TreeId::Kv(layer, KvGroup::new(group)), bytes)
+                })
             }
+        };
+        if !finite {
+            *entry = Err(RunError::NotFinite { place: rows.place() });
         }
     }
 }
 
-/// What users are told overflowed.
-fn name(tree: TreeId) -> String {
-    match tree {
-        TreeId::H(layer) => format!("the stream entering layer {layer}"),
-        TreeId::A(layer) => format!("the attention of layer {layer}"),
-        TreeId::O(layer) => format!("the attention branch of layer {layer}"),
-        TreeId::M(layer) => format!("the MLP branch of layer {layer}"),
-        TreeId::Kv(layer, _) => format!("the cache of layer {layer}"),
+impl Rows {
+    /// What users are told overflowed.
+    fn place(self) -> String {
+        match self {
+            Self::Tree(TreeId::H(layer)) => format!("the stream entering layer {layer}"),
+            Self::Tree(TreeId::A(layer)) => format!("the attention of layer {layer}"),
+            Self::Tree(TreeId::O(layer)) => format!("the attention branch of layer {layer}"),
+            Self::Tree(TreeId::M(layer)) => format!("the MLP branch of layer {layer}"),
+            Self::Tree(TreeId::Kv(layer, _)) | Self::Products(layer) => format!("the cache of layer {layer}"),
+        }
     }
 }
 
 /// Refuses infinities and NaN: no honest verdict could come of them.
-pub(crate) fn check_finite(values: &[f32], place: impl FnOnce() -> String) -> Result<(), RunError> {
-    // Without a branch in the loop, so that it runs in vector registers.
-    if values.iter().fold(true, |finite, value| finite & value.is_finite()) {
-        Ok(())
-    } else {
-        Err(RunError::NotFinite { place: place() })
-    }
+pub(crate) fn check_logits(logits: &[f32]) -> Result<(), RunError> {
+    let magnitude = |logit: &f32| logit.to_bits() & !(1 << 31);
+    // Bits of finite numbers are below those of infinity, and integers are compared in vector registers.
+    let largest = Arch::new().dispatch(
+        #[inline(always)]
+        || logits.iter().fold(0, |largest, logit| magnitude(logit).max(largest)),
+    );
+    if largest < f32::INFINITY.to_bits() { Ok(()) } else { Err(RunError::NotFinite { place: "the logits".to_owned() }) }
 }

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use crate::cache::{Cache, CachePool};
-use crate::capture::{Capture, Slot, check_finite};
+use crate::capture::{Capture, Slot, check_logits};
 use crate::error::RunError;
 use crate::generation::Generate;
 use crate::kernels::{read, values_of};
@@ -344,7 +344,7 @@ impl Sequence {
     /// Picks a token and passes it on.
     fn pick(&mut self, model: &Model, logits: &[f32]) {
         let picked = catch_unwind(AssertUnwindSafe(|| {
-            check_finite(logits, || "the logits".to_owned())?;
+            check_logits(logits)?;
             Ok(self.request.job.plan().pick(model, logits, &mut self.output))
         }));
         match picked.unwrap_or(Err(RunError::BrokenOff)) {

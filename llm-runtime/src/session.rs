@@ -6,7 +6,7 @@ use assay_commitments::TokenId;
 use assay_commitments::trace::Trace;
 
 use crate::cache::{Cache, CachePool};
-use crate::capture::{Capture, Slot, check_finite};
+use crate::capture::{Capture, Slot, check_logits};
 use crate::error::RunError;
 use crate::kernels::{read, values_of};
 use crate::model::{Model, Run};
@@ -66,7 +66,7 @@ impl Session {
         self.positions = positions;
         let storage = read(&logits);
         let logits = values_of::<f32>(&storage, logits.layout())?;
-        check_finite(logits, || "the logits".to_owned()).map_err(|error| self.first_failure(error))?;
+        check_logits(logits).map_err(|error| self.first_failure(error))?;
         Ok(logits.to_vec())
     }
 
