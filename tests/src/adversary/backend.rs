@@ -73,6 +73,10 @@ impl Proving<'_> {
 type Change<T> = Box<dyn Fn(&Request, &mut T) + Send + Sync>;
 type Prove = Box<dyn Fn(&Proving<'_>) -> Result<Vec<u8>, ProveError> + Send + Sync>;
 
+fn honestly(proving: &Proving<'_>) -> Result<Vec<u8>, ProveError> {
+    proving.honest()
+}
+
 /// A backend around the honest one that is honest wherever it is not told otherwise.
 pub struct Adversary {
     local: Arc<LocalModel>,
@@ -108,7 +112,7 @@ impl Adversary {
             written: None,
             rows: None,
             commitment: Box::new(|_, _| ()),
-            proof: Box::new(|proving| proving.honest()),
+            proof: Box::new(honestly),
             forged: Mutex::default(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use assay_commitments::rows::{Profile, add_row, decode_row, encode_row};
+use assay_commitments::rows::{Profile, decode_row, encode_row};
 use assay_commitments::trace::{RowsError, Trace, TraceRows, TraceShape, TraceTrees, TreeId};
 use assay_commitments::{LayerIndex, SessionId};
 
@@ -66,17 +66,6 @@ impl Rows {
         let span = positions.start * size..positions.end * size;
         let from = other.bytes[&tree][span.clone()].to_vec();
         self.column(tree)[span].copy_from_slice(&from);
-    }
-
-    /// Makes the residual stream the sum of its branches again, as it is checked bit for bit.
-    pub fn sum(&mut self) {
-        let mut stream = self.bytes[&TreeId::H(LayerIndex::new(0))].clone();
-        for layer in self.layers() {
-            for branch in [TreeId::O(layer), TreeId::M(layer)] {
-                add_row(self.profile, &mut stream, &self.bytes[&branch]);
-            }
-            *self.column(TreeId::H(LayerIndex::new(layer.get() + 1))) = stream.clone();
-        }
     }
 
     /// The rows as something that is committed and proven from.

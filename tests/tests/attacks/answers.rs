@@ -9,20 +9,16 @@ use assay_proto::v1::miner_message::Message as FromMiner;
 use assay_tests::adversary::{as_scripted, message};
 use assay_tests::fixture;
 
+use crate::cast::chat;
 use crate::table::{Cheat, VERSE, at_the_answer, claimed};
 
 /// The fixture's stop token.
 const STOP: TokenId = TokenId::new(1);
 
-fn chat() -> Prompt {
-    let message = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
-    Prompt::Chat(vec![message("system", "Answer with the next verse."), message("user", VERSE)])
-}
-
 /// Asks the model something else than what was asked.
 fn prompted(prompt: fn(&Prompt) -> Prompt) -> Cheat {
     Cheat::of(claimed().asked(move |request, asked| asked.prompt = prompt(&request.prompt)))
-        .asked(|question| question.ask.prompt = chat())
+        .asked(|question| question.ask.prompt = chat(VERSE))
 }
 
 fn messages(prompt: &Prompt) -> Vec<Message> {
@@ -77,7 +73,7 @@ attacks! {
     /// a token substituted, and the rest written after it
     attack_16_token_substituted: Drawn [WrongToken] => Cheat::of(claimed().written(|_, answer| {
         let middle = answer.output.len() / 2;
-        answer.output[middle] = TokenId::new(400 + answer.output[middle].get() % 400);
+        answer.output[middle] = TokenId::new(300 + (answer.output[middle].get() + 1) % 700);
     }));
     /// the answer ended early with a stop token
     attack_16_early_stop: Drawn [WrongToken] => Cheat::of(claimed().written(|_, answer| {

@@ -64,7 +64,7 @@ async fn validator(arena: &Arena, chain: &Devnet, directory: &Path) -> (Validato
         terms: Terms { policy: Policy::DEFAULT, deadlines: PATIENT, inline_assets: true },
         audit_rate: AuditRate::Always,
         probation: assay_probation::Policy::default(),
-        requests: 2,
+        requests: 3,
         sessions: 4,
         sessions_per_miner: 1,
         verifying: 1,
@@ -105,7 +105,7 @@ async fn attack_21_unregistered_manifest_and_another_hotkeys_port() {
     let (mut validator, events) = validator(&arena, &chain, directory.path()).await;
     let report = validator.run_epoch().await.unwrap();
     let one = report_of(&report.miners, 1);
-    assert_eq!((one.accepted, one.standing.as_str()), (2, "good"), "{report:?}");
+    assert_eq!((one.accepted, one.standing.as_str()), (3, "good"), "{report:?}");
     assert!(one.weight > 0);
     let skipped = |event: &ValidatorEvent| {
         matches!(event, ValidatorEvent::Skipped { miner, why }
@@ -142,7 +142,7 @@ async fn attack_22_selective_service() {
     for (number, reason) in reasons {
         let miner = report_of(&report.miners, number);
         let counted = (miner.unavailable, miner.audits, miner.weight);
-        assert_eq!(counted, (2, 0, 0), "{}: {miner:?}", reason.name());
+        assert_eq!(counted, (3, 0, 0), "{}: {miner:?}", reason.name());
     }
 }
 
@@ -169,6 +169,6 @@ async fn honest_a_recycled_uid_has_no_past() {
     let (mut after, _) = validator(&arena, &chain, directory.path()).await;
     let report = after.run_epoch().await.unwrap();
     let miner = report_of(&report.miners, 2);
-    assert_eq!((miner.uid, miner.accepted, miner.standing.as_str()), (uid, 2, "good"), "{report:?}");
+    assert_eq!((miner.uid, miner.accepted, miner.standing.as_str()), (uid, 3, "good"), "{report:?}");
     assert!(miner.weight > 0);
 }

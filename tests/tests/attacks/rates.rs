@@ -32,7 +32,7 @@ use crate::table::{Attack, Cheat, Found, check};
 use crate::{attacks, figure, page, weights};
 
 /// Audits of each attack.
-const AUDITS: u32 = 120;
+const AUDITS: u32 = 100;
 /// Signs of a sketch.
 const SIGNS: f64 = 128.0;
 

@@ -16,8 +16,8 @@ use assay_validator::Outcome;
 /// The prompt of all attacks that need no other.
 pub(crate) const VERSE: &str = "In the beginning God created the heaven and the earth. And the earth was without form";
 
-/// What an audit checks so that no attack on a share of the cells slips through.
-const THOROUGH: Policy = Policy::Sampled { cells: 48, decodes: 24, columns: 3, least_budget_ms: 0 };
+/// So many draws that nearly every cell and decode is among them.
+const THOROUGH: Policy = Policy::Sampled { cells: 400, decodes: 400, columns: 0, least_budget_ms: 0 };
 
 /// When an attack is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
