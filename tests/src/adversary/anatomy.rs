@@ -154,7 +154,7 @@ impl Anatomy {
         self.0.iter().find(|(found, _)| *found == part).expect("proofs have this part").1.clone()
     }
 
-    /// The bytes of the first part that is so and is not empty.
+    /// The bytes of every such part.
     pub fn all(&self, part: Part) -> impl Iterator<Item = Range<usize>> + '_ {
         self.0.iter().filter(move |(found, _)| *found == part).map(|(_, range)| range.clone())
     }

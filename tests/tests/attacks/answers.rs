@@ -70,7 +70,7 @@ attacks! {
             .commitment(move |_, commitment| commitment.prompt = local.assets.tokenizer.encode(VERSE).unwrap());
         Cheat { question, ..Cheat::of(adversary) }
     };
-    /// a token substituted, and the rest written after it
+    /// a token substituted after decoding
     attack_16_token_substituted: Drawn [WrongToken] => Cheat::of(claimed().written(|_, answer| {
         let middle = answer.output.len() / 2;
         answer.output[middle] = TokenId::new(300 + (answer.output[middle].get() + 1) % 700);
