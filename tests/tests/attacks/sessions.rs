@@ -57,7 +57,7 @@ attacks! {
         as_scripted(due)
     }));
     /// a commitment chosen to suit the nonce, in place of the signed one
-    attack_10_commitment_after_the_nonce: Always [ProofShape, SmallTensors, TraceOpening] => {
+    attack_10_commitment_after_the_nonce: Always [ProofShape, SmallTensors, TraceOpening, ProtocolViolation] => {
         Cheat::of(claimed().proof(|proving| {
             let mut suited = proving.commitment.clone();
             suited.roots.swap(2, 3);
@@ -94,7 +94,7 @@ attacks! {
         commitment.roots.truncate(commitment.roots.len() / 2);
     }));
     /// the proof of an earlier session again
-    attack_14_proof_of_another_session: Always [ProofShape, SmallTensors, TraceOpening] => {
+    attack_14_proof_of_another_session: Always [ProofShape, SmallTensors, TraceOpening, ProtocolViolation] => {
         let first = Mutex::new(None);
         let adversary = claimed().proof(move |proving| {
             let mut first = first.lock().unwrap();
@@ -114,7 +114,7 @@ attacks! {
         commitment.roots.clone_from(&first.roots);
     });
     /// a proof for another validator's nonce
-    attack_14_another_validators_nonce: Always [ProofShape, SmallTensors, TraceOpening] => {
+    attack_14_another_validators_nonce: Always [ProofShape, SmallTensors, TraceOpening, ProtocolViolation] => {
         Cheat::of(claimed().proof(|proving| Proving { nonce: Some(&[9; 32]), ..*proving }.honest()))
     };
     /// a commitment that names another model
