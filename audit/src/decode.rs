@@ -41,11 +41,14 @@ pub(crate) struct Scores<'a> {
     noise: Vec<f64>,
     /// Ascending.
     pub(crate) candidates: Vec<usize>,
+    /// Whether more tokens could beat the served one than can be proven singly.
+    is_cut: bool,
 }
 
 impl<'a> Scores<'a> {
-    /// Lists the candidates: the served token, the largest logits, and every token that could beat
-    /// the served one if the sent values are off by as much as the sketch lets pass.
+    /// Lists the candidates: the served token, the largest logits, and every token that may be allowed and
+    /// could beat the served one if the sent values are off by as much as the sketch lets pass; of more than
+    /// can be proven, those that score best.
     pub(crate) fn new(sent: &'a Supplied, exponent: i32, pick: &Pick<'_>) -> Self {
         let unit = power_of_two(exponent);
         let vocabulary = sent.values.len();
@@ -54,15 +57,15 @@ impl<'a> Scores<'a> {
         } else {
             gumbel_noise(pick.sampling.seed, pick.position, vocabulary)
         };
-        let mut scores = Self { sent, unit, noise, candidates: vec![] };
-        scores.candidates = scores.list(pick);
+        let mut scores = Self { sent, unit, noise, candidates: vec![], is_cut: false };
+        (scores.candidates, scores.is_cut) = scores.list(pick);
         scores
     }
 
     /// The form of exact logits with the fewest bytes that leaves few enough candidates.
     pub(crate) fn compress(logits: &[i64], exponent: i32, pick: &Pick<'_>) -> Supplied {
         let [two, three, four] = Width::ALL.map(|width| Supplied::with_width(logits, width));
-        let is_enough = |sent: &Supplied| Scores::new(sent, exponent, pick).candidates.len() <= MAX_CANDIDATES;
+        let is_enough = |sent: &Supplied| !Scores::new(sent, exponent, pick).is_cut;
         [two, three].into_iter().find(is_enough).unwrap_or(four)
     }
 
@@ -81,7 +84,7 @@ impl<'a> Scores<'a> {
         self.sent.step() * self.unit * (4.0 * theta_supplied(outputs) * real_count(outputs) / 12.0).sqrt()
     }
 
-    fn list(&self, pick: &Pick<'_>) -> Vec<usize> {
+    fn list(&self, pick: &Pick<'_>) -> (Vec<usize>, bool) {
         let logits = self.logits();
         let served = index(pick.token.get());
         let reach = self.reach();
@@ -91,24 +94,36 @@ impl<'a> Scores<'a> {
         };
         let slack = |j: usize| logits.get(j).map_or(0.0, |z| pick.slack(*z));
         let bar = score(served, slack(served) - reach);
-        let mut chosen: Vec<usize> = {
-            let mut order: Vec<(usize, f64)> = logits.iter().copied().enumerate().collect();
-            let largest_first = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-            if let Some(cut) = TOP_CANDIDATES.checked_sub(1).filter(|cut| *cut < order.len()) {
-                order.select_nth_unstable_by(cut, largest_first);
+        let largest_first = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        let largest = |mut entries: Vec<(usize, f64)>, count: usize| {
+            if let Some(cut) = count.checked_sub(1).filter(|cut| *cut < entries.len()) {
+                entries.select_nth_unstable_by(cut, largest_first);
             }
-            order.truncate(TOP_CANDIDATES);
-            order.into_iter().map(|(j, _)| j).collect()
+            entries.truncate(count);
+            entries.into_iter().map(|(j, _)| j)
         };
+        let mut chosen: Vec<usize> = largest(logits.iter().copied().enumerate().collect(), TOP_CANDIDATES).collect();
         chosen.push(served);
-        chosen.extend((0..logits.len()).filter(|j| score(*j, reach - slack(*j)) > bar));
         chosen.sort_unstable();
         chosen.dedup();
-        chosen
+        // Who cannot be allowed beats nobody, however large its noise.
+        let least = Intervals::new(&logits, |j, _| slack(j) + reach).least_allowed(pick.sampling);
+        let rivals: Vec<(usize, f64)> = logits
+            .iter()
+            .enumerate()
+            .filter(|(j, z)| **z + slack(*j) + reach >= least && chosen.binary_search(j).is_err())
+            .filter_map(|(j, _)| Some((j, score(j, reach - slack(j))?)))
+            .filter(|(_, score)| Some(*score) > bar)
+            .collect();
+        let room = MAX_CANDIDATES.saturating_sub(chosen.len());
+        let is_cut = rivals.len() > room;
+        chosen.extend(largest(rivals, room));
+        chosen.sort_unstable();
+        (chosen, is_cut)
     }
 
-    /// Judges the pick, given the candidates' exact logits: rejects a token that cannot be allowed
-    /// and one that a surely allowed candidate beats beyond tolerance.
+    /// Judges the pick, given the candidates' exact logits: rejects a token that cannot be allowed, one
+    /// that a surely allowed candidate beats beyond tolerance, and one that too many could beat.
     pub(crate) fn judge(&self, exact: &[F], pick: &Pick<'_>) -> Result<(), Reason> {
         let mut logits = self.logits();
         let mut is_exact = vec![false; logits.len()];
@@ -129,17 +144,22 @@ impl<'a> Scores<'a> {
         let bar = score(served, 1.0);
         let beats: Vec<usize> =
             self.candidates.iter().copied().filter(|j| *j != served && score(*j, -1.0) > bar).collect();
-        if pick.sampling.temperature == 0.0 {
-            return if beats.is_empty() { Ok(()) } else { Err(Reason::WrongToken) };
+        let is_beaten = if pick.sampling.temperature == 0.0 {
+            !beats.is_empty()
+        } else {
+            let bounds = Intervals::new(&logits, slack);
+            if !bounds.may_be_allowed(served, pick.sampling) {
+                return Err(Reason::TokenNotAllowed);
+            }
+            beats.into_iter().any(|j| bounds.is_surely_allowed(j, pick.sampling))
+        };
+        if is_beaten {
+            Err(Reason::WrongToken)
+        } else if self.is_cut {
+            Err(Reason::TooManyCandidates)
+        } else {
+            Ok(())
         }
-        let bounds = Intervals::new(&logits, slack);
-        if !bounds.may_be_allowed(served, pick.sampling) {
-            return Err(Reason::TokenNotAllowed);
-        }
-        if beats.into_iter().any(|j| bounds.is_surely_allowed(j, pick.sampling)) {
-            return Err(Reason::WrongToken);
-        }
-        Ok(())
     }
 }
 
@@ -188,9 +208,15 @@ mod tests {
     #[test]
     fn the_canonical_pick_is_accepted_under_every_rule() {
         for seed in 0..40 {
-            for (temperature, top_k, top_p) in
-                [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 20, 1.0), (1.3, 0, 0.8), (0.9, 30, 0.6)]
-            {
+            for (temperature, top_k, top_p) in [
+                (0.0, 0, 1.0),
+                (1.0, 0, 1.0),
+                (0.7, 20, 1.0),
+                (1.3, 0, 0.8),
+                (0.9, 30, 0.6),
+                (99.0, 1, 1.0),
+                (99.0, 0, 0.01),
+            ] {
                 let sampling = Sampling { temperature, top_k, top_p, seed };
                 assert_eq!(judge(&sampling, served(&sampling)), Ok(()), "{sampling:?}");
             }
@@ -209,6 +235,16 @@ mod tests {
             }
         }
         assert!(caught > 10, "{caught}");
+    }
+
+    #[test]
+    fn a_pick_that_nearly_all_tokens_beat_is_wrong() {
+        for seed in 0..40 {
+            let sampling = Sampling { temperature: 50.0, top_k: 0, top_p: 1.0, seed };
+            let noise = gumbel_noise(seed, Position::new(3), 300);
+            let worst = (0..300).min_by(|a, b| noise[*a].total_cmp(&noise[*b])).unwrap();
+            assert_eq!(judge(&sampling, TokenId::new(u32::try_from(worst).unwrap())), Err(Reason::WrongToken));
+        }
     }
 
     #[test]

@@ -161,6 +161,27 @@ impl Intervals {
         Self { low: bound(-1.0), high: bound(1.0) }
     }
 
+    /// An entry whose high end lies below this is not allowed for any choice of the entries within their bounds:
+    /// so many have their low end above it that neither its rank nor the mass before it leaves room.
+    pub(crate) fn least_allowed(&self, sampling: &Sampling) -> f64 {
+        if sampling.temperature == 0.0 || (sampling.top_k == 0 && sampling.top_p >= 1.0) {
+            return f64::NEG_INFINITY;
+        }
+        let mut low = self.low.clone();
+        low.sort_unstable_by(|a, b| b.total_cmp(a));
+        let by_rank = index(sampling.top_k).checked_sub(1).and_then(|last| low.get(last).copied());
+        let top = self.high.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weight = |z: f64| libm::exp((z - top) / f64::from(sampling.temperature));
+        let most = f64::from(sampling.top_p) * self.high.iter().map(|z| weight(*z)).sum::<f64>();
+        let mut before = 0.0;
+        let is_full = |z: &f64| {
+            before += weight(*z);
+            sampling.top_p < 1.0 && before >= most
+        };
+        let by_mass = low.iter().copied().find(is_full);
+        by_rank.into_iter().chain(by_mass).fold(f64::NEG_INFINITY, f64::max)
+    }
+
     /// Whether `token` is allowed for some choice of the entries within their bounds.
     ///
     /// The choice that favours it: itself at its high end, entries that cannot help being above it
@@ -297,6 +318,7 @@ mod tests {
             for (j, &allowed) in allowed.iter().enumerate() {
                 // Exact ties stand on either side of a border; bounds must cover both readings.
                 assert!(!allowed || exact.may_be_allowed(j, &rule), "{j} {top_k} {top_p}");
+                assert!(!allowed || z[j] >= exact.least_allowed(&rule), "{j} {top_k} {top_p}");
                 assert!(allowed || !exact.is_surely_allowed(j, &rule), "{j} {top_k} {top_p}");
             }
         }
@@ -312,6 +334,7 @@ mod tests {
             let moved: Vec<f64> = z.iter().zip(&noise).map(|(z, noise)| z + 0.4 * libm::tanh(*noise)).collect();
             let allowed = allowed(&moved, &rule);
             for (j, &allowed) in allowed.iter().enumerate() {
+                assert!(wide.high[j] >= wide.least_allowed(&rule) || !wide.may_be_allowed(j, &rule));
                 assert!(!allowed || wide.may_be_allowed(j, &rule));
                 assert!(allowed || !wide.is_surely_allowed(j, &rule));
             }

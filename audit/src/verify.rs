@@ -14,7 +14,7 @@ use assay_sumcheck::transcript::{Reduction, Transcript};
 use rayon::prelude::*;
 
 use crate::challenge::{Cell, Challenge};
-use crate::decode::{MAX_CANDIDATES, Pick, Scores, head_input};
+use crate::decode::{Pick, Scores, head_input};
 use crate::num::{count, index};
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
 use crate::proof::{CellWitness, DecodeWitness, Openings, Proof, Shape};
@@ -321,9 +321,6 @@ fn check_decode<'a>(
     let pick =
         Pick { tolerance: Tolerance::of(manifest.profile), sampling: &statement.request.sampling, position, token };
     let scores = Scores::new(&witness.logits, exponent, &pick);
-    if scores.candidates.len() > MAX_CANDIDATES {
-        return Err(Failure::new(Reason::TooManyCandidates, place));
-    }
     let target = scores.target();
     Ok(CheckedDecode { head: HeadProduct { input, target }, scores, pick })
 }

@@ -1,5 +1,8 @@
 //! What the end-to-end tests share.
 
+pub mod adversary;
+pub mod arena;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

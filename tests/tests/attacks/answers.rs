@@ -1,0 +1,118 @@
+//! Rows 15 to 17: another prompt, other tokens, another sampler.
+
+use assay_audit::prompt::{Message, Prompt};
+use assay_audit::sampling::Sampling;
+use assay_commitments::TokenId;
+use assay_commitments::trace::FinishReason;
+use assay_proto::v1::Tokens;
+use assay_proto::v1::miner_message::Message as FromMiner;
+use assay_tests::adversary::{as_scripted, message};
+use assay_tests::fixture;
+
+use crate::cast::chat;
+use crate::table::{Cheat, VERSE, at_the_answer, claimed};
+
+/// The fixture's stop token.
+const STOP: TokenId = TokenId::new(1);
+
+/// Asks the model something else than what was asked.
+fn prompted(prompt: fn(&Prompt) -> Prompt) -> Cheat {
+    Cheat::of(claimed().asked(move |request, asked| asked.prompt = prompt(&request.prompt)))
+        .asked(|question| question.ask.prompt = chat(VERSE))
+}
+
+fn messages(prompt: &Prompt) -> Vec<Message> {
+    match prompt {
+        Prompt::Chat(messages) => messages.clone(),
+        Prompt::Text(_) => panic!("a chat was asked"),
+    }
+}
+
+/// Samples in another way.
+fn sampled(change: fn(&mut Sampling)) -> Cheat {
+    Cheat::of(claimed().asked(move |_, asked| change(&mut asked.sampling)))
+}
+
+attacks! {
+    /// another question answered
+    attack_15_prompt_substituted: Always [WrongPrompt] => {
+        prompted(|_| Prompt::Text("The LORD is my shepherd".to_owned()))
+    };
+    /// the system message dropped
+    attack_15_system_prompt_dropped: Always [WrongPrompt] => {
+        prompted(|prompt| Prompt::Chat(messages(prompt).split_off(1)))
+    };
+    /// the context cut short
+    attack_15_context_truncated: Always [WrongPrompt] => prompted(|prompt| {
+        let mut messages = messages(prompt);
+        messages[1].content.drain(..20);
+        Prompt::Chat(messages)
+    });
+    /// another chat template
+    attack_15_other_template: Always [WrongPrompt] => prompted(|prompt| {
+        let lines = messages(prompt).into_iter().map(|message| format!("[{}] {}\n", message.role, message.content));
+        Prompt::Text(lines.collect())
+    });
+    /// another tokenizer: a token for every character
+    attack_15_other_tokenizer: Always [WrongPrompt] => {
+        let local = fixture();
+        Cheat::of(claimed().written(move |_, answer| {
+            let tokens = |text: char| local.assets.tokenizer.encode(&text.to_string()).unwrap();
+            answer.prompt = VERSE.chars().flat_map(tokens).collect();
+        }))
+    };
+    /// another question answered under the right prompt's name
+    attack_15_prompt_misnamed: Always [WrongEmbeddings] => {
+        let local = fixture();
+        let Cheat { question, .. } = Cheat::of(claimed());
+        let adversary = claimed()
+            .asked(|_, asked| asked.prompt = Prompt::Text("The LORD is my shepherd".to_owned()))
+            .commitment(move |_, commitment| commitment.prompt = local.assets.tokenizer.encode(VERSE).unwrap());
+        Cheat { question, ..Cheat::of(adversary) }
+    };
+    /// a token substituted after decoding
+    attack_16_token_substituted: Drawn [WrongToken] => Cheat::of(claimed().written(|_, answer| {
+        let middle = answer.output.len() / 2;
+        answer.output[middle] = TokenId::new(300 + (answer.output[middle].get() + 1) % 700);
+    }));
+    /// the answer ended early with a stop token
+    attack_16_early_stop: Drawn [WrongToken] => Cheat::of(claimed().written(|_, answer| {
+        answer.output.truncate(8);
+        answer.output.push(STOP);
+        answer.finish = FinishReason::StopToken;
+    }));
+    /// the answer cut short
+    attack_16_cut_short: Always [WrongFinish] => {
+        Cheat::of(claimed().written(|_, answer| answer.output.truncate(answer.output.len() / 2)))
+    };
+    /// tokens appended after a stop token
+    attack_16_appended: Always [WrongFinish] => Cheat::of(claimed().written(|_, answer| {
+        answer.output.insert(3, STOP);
+        answer.output.truncate(16);
+    }));
+    /// more tokens than were asked for
+    attack_16_padded: Always [ProtocolViolation] => {
+        Cheat::of(claimed().written(|_, answer| answer.output.extend([TokenId::new(500); 8])))
+    };
+    /// other tokens streamed than committed
+    attack_16_stream_differs: Always [StreamMismatch] => Cheat::speaking(at_the_answer(|_, mut due| {
+        due[0] = message(FromMiner::Tokens(Tokens { ids: vec![500] }));
+        as_scripted(due)
+    }));
+    /// a token outside the vocabulary
+    attack_16_unknown_token: Always [UnknownToken] => {
+        Cheat::of(claimed().commitment(|_, commitment| commitment.output[0] = TokenId::new(5_000)))
+    };
+    /// the likeliest token always
+    attack_17_greedy: Drawn [WrongToken] => sampled(|sampling| *sampling = Sampling::GREEDY);
+    /// another temperature
+    attack_17_other_temperature: Drawn [WrongToken] => sampled(|sampling| sampling.temperature = 0.4);
+    /// another seed
+    attack_17_other_seed: Drawn [WrongToken] => sampled(|sampling| sampling.seed ^= 1);
+    /// only the two largest logits
+    attack_17_top_k_narrowed: Drawn [WrongToken] => sampled(|sampling| sampling.top_k = 2);
+    /// all tokens where two are allowed
+    attack_17_top_k_widened: Drawn [TokenNotAllowed, WrongToken] => {
+        sampled(|sampling| sampling.top_k = 0).asked(|question| question.ask.top_k = 2)
+    };
+}

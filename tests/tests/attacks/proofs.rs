@@ -1,0 +1,139 @@
+//! Rows 8, 9, 11, 13, 18 and 19: proofs that an honest prover would not make, each signed by the miner.
+//!
+//! These are representatives, end to end. Forgers of weight openings that redo everything after their deviation
+//! are in `commitments/src/weights/tests/forgers`; every byte of a proof is flipped in `tests/tests/tamper.rs`.
+
+use assay_audit::policy::Policy;
+use assay_audit::prompt::Prompt;
+use assay_commitments::manifest::Matrix;
+use assay_commitments::trace::FinishReason;
+use assay_proto::v1::MinerMessage;
+use assay_proto::v1::miner_message::Message;
+use assay_tests::adversary::{Anatomy, Part, Proving, as_scripted};
+
+use crate::table::{Cheat, at_the_proof, claimed};
+
+/// Changes the bytes of the proof.
+fn forging(change: impl Fn(&Anatomy, &mut Vec<u8>) + Send + Sync + 'static) -> Cheat {
+    Cheat::of(claimed().proof_bytes(change))
+}
+
+/// Changes a field element so many bytes into a part; it stays an element.
+fn moving(part: Part, offset: usize) -> Cheat {
+    forging(move |anatomy, proof| proof[anatomy.of(part).start + offset] ^= 1)
+}
+
+/// The pieces of a proof, smaller than the honest miner sends them.
+fn pieces(due: Vec<MinerMessage>) -> Vec<MinerMessage> {
+    let mut pieces = vec![];
+    for due in due {
+        let Some(Message::Proof(chunk)) = due.message else { panic!("a proof is due") };
+        let last = chunk.data.chunks(10_000).count() - 1;
+        for (number, data) in chunk.data.chunks(10_000).enumerate() {
+            let signature = if number == last { chunk.signature.clone() } else { vec![] };
+            let chunk = assay_proto::v1::ProofChunk { data: data.to_vec(), signature };
+            pieces.push(assay_tests::adversary::message(Message::Proof(chunk)));
+        }
+    }
+    assert!(pieces.len() > 3);
+    pieces
+}
+
+attacks! {
+    /// a proof of zeros
+    attack_08_all_zero_proof: Always [ProofShape] => forging(|_, proof| proof.fill(0));
+    /// the vector in which the weight opening ends, chosen freely
+    attack_08_free_terminal_vector: Always [Grinding, Sumcheck] => moving(Part::Last, 0);
+    /// a claim on a product that is not its sum
+    attack_08_wrong_claim_sum: Always [Grinding, Sumcheck] => moving(Part::Claims(Matrix::Down), 4);
+    /// a round of the sumcheck with a coefficient too many
+    attack_08_wrong_round_degree: Always [ProofShape] => forging(|anatomy, proof| {
+        let at = anatomy.of(Part::Rounds).start;
+        proof.splice(at..at, [1; 24]);
+    });
+    /// a claim too few
+    attack_09_element_missing: Always [ProofShape] => forging(|anatomy, proof| {
+        let at = anatomy.of(Part::Claims(Matrix::V)).start + 4;
+        proof.drain(at..at + 8);
+    });
+    /// an integer above the modulus for a field element
+    attack_09_element_not_canonical: Always [ProofShape] => forging(|anatomy, proof| {
+        let at = anatomy.of(Part::Claims(Matrix::V)).start + 4;
+        proof[at..at + 8].fill(0xff);
+    });
+    /// an element of the extension where one of the base field belongs
+    attack_09_element_of_another_field: Always [ProofShape] => forging(|anatomy, proof| {
+        let at = anatomy.of(Part::Claims(Matrix::V)).start + 12;
+        proof.splice(at..at, [0; 16]);
+    });
+    /// a decode left out of the proof
+    attack_11_part_omitted: Always [ProofShape] => forging(|anatomy, proof| {
+        proof.drain(anatomy.of(Part::DecodeRow).start..anatomy.of(Part::Logits).end);
+    });
+    /// the proof of a cell sent twice
+    attack_11_part_duplicated: Always [ProofShape] => forging(|anatomy, proof| {
+        let cell = anatomy.of(Part::Rows).start..anatomy.of(Part::Paths).end;
+        let again = proof[cell.clone()].to_vec();
+        proof.splice(cell.end..cell.end, again);
+    });
+    /// two rows of a cell in each other's place
+    attack_11_parts_reordered: Always [TraceOpening] => forging(|anatomy, proof| {
+        let rows: Vec<_> = anatomy.all(Part::Rows).take(4).collect();
+        let [_, _, o, m] = rows.as_slice() else { panic!("four rows of the hidden width") };
+        let (first, second) = proof.split_at_mut(m.start);
+        first[o.clone()].swap_with_slice(&mut second[..m.len()]);
+    });
+    /// the whole proof twice
+    attack_11_proof_duplicated: Always [ProofShape, ProtocolViolation] => forging(|_, proof| proof.extend(proof.clone()));
+    /// bytes after the proof
+    attack_11_bytes_appended: Always [ProofShape] => forging(|_, proof| proof.extend([0; 24]));
+    /// pieces of the proof in another order
+    attack_11_pieces_reordered: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, due| {
+        let mut pieces = pieces(due);
+        pieces.swap(0, 1);
+        as_scripted(pieces)
+    }));
+    /// a piece of the proof left out
+    attack_11_piece_omitted: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, due| {
+        let mut pieces = pieces(due);
+        pieces.remove(1);
+        as_scripted(pieces)
+    }));
+    /// a piece of the proof sent twice
+    attack_11_piece_duplicated: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, due| {
+        let mut pieces = pieces(due);
+        pieces.insert(1, pieces[0].clone());
+        as_scripted(pieces)
+    }));
+    /// a supplied product moved after its signs are known
+    attack_13_product_after_the_signs: Always [C2] => moving(Part::Supplied(Matrix::Gate), 2);
+    /// a committed row moved after it was drawn
+    attack_13_row_after_the_draw: Always [TraceOpening] => moving(Part::Rows, 0);
+    /// an element of a column that the opening shows
+    attack_18_wrong_column: Always [Grinding, ColumnPath, ColumnFold, Sumcheck] => moving(Part::Columns, 4);
+    /// a hash of a path from a column to the committed root
+    attack_18_wrong_path: Always [Grinding, ColumnPath, Sumcheck] => moving(Part::ColumnPaths, 4);
+    /// a round of the opening's sumcheck
+    attack_18_wrong_round: Always [Grinding, Sumcheck] => moving(Part::Rounds, 0);
+    /// the root of a folded vector
+    attack_18_wrong_fold: Always [Grinding, ColumnPath, Sumcheck] => moving(Part::Folds, 0);
+    /// the answer of a folded vector out of the domain
+    attack_18_wrong_sample: Always [Grinding, Sumcheck] => moving(Part::Folds, 32);
+    /// the right proof of a statement that differs in one field that no row depends on
+    attack_19_proof_of_another_statement: Always [C2] => {
+        let adversary = claimed().proof(|proving| {
+            let mut other = proving.commitment.clone();
+            other.finish = match other.finish {
+                FinishReason::Length => FinishReason::StopToken,
+                FinishReason::StopToken | FinishReason::StopString => FinishReason::Length,
+            };
+            Proving { commitment: &other, ..*proving }.honest()
+        });
+        // Of everything, so that the same cells are drawn for both.
+        Cheat::of(adversary).asked(|question| {
+            question.policy = Policy::Everything;
+            question.ask.prompt = Prompt::Text("And".to_owned());
+            question.ask.max_tokens = 3;
+        })
+    };
+}
