@@ -384,6 +384,7 @@ impl Exhibit {
             ratio: if exact { 0.0 } else { f64::INFINITY },
             detail: Detail::Exact { same: exact },
         });
+        examination.comparisons.sort_by_key(|comparison| comparison.place.relation);
         Ok(examination)
     }
 

@@ -24,7 +24,7 @@ use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedByt
 use crate::verdict::{OwnFault, Reason, Verdict};
 
 /// The version of the formats of files.
-pub const FILE_VERSION: u16 = 1;
+pub const FILE_VERSION: u16 = 2;
 const KIND: Kind = Kind { magic: *b"ASSAY\0TR", checksum: domains::FILE_CHECKSUM };
 /// Most bytes of a proof in a file.
 const MAX_PROOF: usize = 1 << 31;

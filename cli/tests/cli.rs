@@ -428,7 +428,7 @@ fn a_rejected_cell_can_be_followed_and_shown_to_others() {
     let cell = &document["cell"];
     assert_eq!((&cell["layer"], &cell["position"]), (&entry["where"]["layer"], &entry["where"]["position"]));
     let text = prints(&["audit", "show", &bad]);
-    for part in ["off by, from the first output to the last", "committed", "reference", "entry", "@"] {
+    for part in ["how far off, entry by entry", "committed", "reference", "entry", "@"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 
@@ -452,7 +452,7 @@ fn a_rejected_cell_can_be_followed_and_shown_to_others() {
     assert_eq!((run.code, run.stderr.as_str()), (1, ""));
     assert_eq!((&shown["reason"], &shown["where"], keys(&shown)), (&entry["reason"], &entry["where"], keys(&entry)));
     assert_eq!(shown["cells"].as_array().unwrap().len() + shown["decodes"].as_array().unwrap().len(), 1);
-    assert!(prints(&["audit", "show", &exhibit]).contains("off by"));
+    assert!(prints(&["audit", "show", &exhibit]).contains("how far off"));
     assert_eq!(prints_json(&["audit", "show", &exhibit, "--json"])["cell"], *cell);
 
     fails(&["audit", "dispute", &good, "--out", &workshop.text("none")], 2, &["accepted", "nothing to hold against"]);

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 
 /// How often the process looks at its clock.
 const TICK: Duration = Duration::from_millis(100);
-/// A tick that comes no later than this is on time.
-const JITTER: Duration = Duration::from_millis(250);
+/// A tick that is late by no more than this is on time: a busy machine.
+const JITTER: Duration = Duration::from_millis(500);
 /// Having stood still for so long in all, it cannot say who was late: as long as lateness is waited for.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -42,7 +42,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_process_that_stood_still_was_not_there() {
-        let (_, stalled) = watch(sleep(Duration::from_millis(300))).await;
+        let ((), stalled) = watch(sleep(Duration::from_millis(300))).await;
         assert!(!stalled);
         let standing = async {
             sleep(Duration::from_millis(150)).await;
@@ -54,6 +54,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_long_is_not_standing_still() {
-        assert!(!watch(sleep(Duration::from_secs(3_600))).await.1);
+        assert!(!watch(sleep(Duration::from_hours(1))).await.1);
     }
 }

@@ -242,7 +242,7 @@ async fn in_a_process_of_its_own() {
     let before = move || {
         if part == "killed" {
             println!("PROVING");
-            std::thread::sleep(Duration::from_secs(600));
+            std::thread::sleep(Duration::from_mins(10));
         }
     };
     let goes_on = std::env::var(PART).is_ok_and(|part| part == "full");
@@ -252,6 +252,7 @@ async fn in_a_process_of_its_own() {
     }
     let mut settings = settings_in(&world, Path::new(&folder));
     settings.terms.deadlines.proof_ms = 600_000;
+    settings.audit_rate = AuditRate::Always;
     let (mut validator, seen) = opened(&world, settings, prompts(&["a"])).await;
     match validator.run_epoch().await {
         Ok(report) => {

@@ -172,8 +172,9 @@ fn miner_of(miners: &[MinerReport], number: u8) -> &MinerReport {
 fn transcripts(world: &World) -> Vec<TranscriptFile> {
     let root = world.directory.path().join("transcripts");
     let mut files = Vec::new();
-    for epoch in std::fs::read_dir(root).unwrap() {
-        for file in std::fs::read_dir(epoch.unwrap().path()).unwrap() {
+    let folders = std::fs::read_dir(root).unwrap().map(|folder| folder.unwrap().path());
+    for epoch in folders.filter(|folder| !folder.ends_with("assets")) {
+        for file in std::fs::read_dir(epoch).unwrap() {
             let path = file.unwrap().path();
             if path.file_name().is_some_and(|name| name == LOG_NAME) {
                 continue;

@@ -40,7 +40,7 @@ pub(super) fn text(examination: &Examination, tokenizer: Option<&Tokenizer>, pai
     }
     let rows: Vec<Vec<String>> = examination.comparisons.iter().map(|comparison| row(comparison, ramp)).collect();
     text.push_str(&table(
-        &["relation", "of what is allowed", " off by, from the first output to the last"],
+        &["relation", "of what is allowed", " how far off, entry by entry or sum by sum"],
         &rows,
         paint,
     ));
@@ -73,7 +73,7 @@ fn row(comparison: &Comparison, ramp: [char; 9]) -> Vec<String> {
         Detail::Exact { same: true } => ("the same".to_owned(), String::new()),
         Detail::Exact { same: false } => ("another".to_owned(), String::new()),
     };
-    vec![format!("{relation:<7} {}", comparison.what), ratio, format!(" {picture}")]
+    vec![format!("{relation:<7} {}", comparison.what), ratio, format!(" {picture:<width$}", width = WIDTH + 2)]
 }
 
 fn ratio(ratio: f64) -> String {
