@@ -84,6 +84,12 @@ impl<'a> Scores<'a> {
         self.sent.step() * self.unit * (4.0 * theta_supplied(outputs) * real_count(outputs) / 12.0).sqrt()
     }
 
+    /// What the sampler compares, by token, as far as the sent logits tell.
+    pub(crate) fn scored(&self, pick: &Pick<'_>) -> Vec<(f64, f64)> {
+        let logits = self.logits().into_iter();
+        logits.zip(&self.noise).map(|(logit, noise)| (logit, pick.score(logit, *noise))).collect()
+    }
+
     fn list(&self, pick: &Pick<'_>) -> (Vec<usize>, bool) {
         let logits = self.logits();
         let served = index(pick.token.get());

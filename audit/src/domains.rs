@@ -30,9 +30,17 @@ pub(crate) const SIGN_REQUEST: &[u8] = b"assay/sign/request/v1";
 pub(crate) const SIGN_COMMITMENT: &[u8] = b"assay/sign/commitment/v1";
 /// Signatures of miners over proofs.
 pub(crate) const SIGN_PROOF: &[u8] = b"assay/sign/proof/v1";
+/// The contents of a proof, which a miner signs.
+pub(crate) const PROOF_CONTENTS: &[u8] = b"assay/proof-contents/v1";
 /// Signatures of miners over refusals.
 pub(crate) const SIGN_REFUSAL: &[u8] = b"assay/sign/refusal/v1";
 /// Signatures of validators over receipts.
 pub(crate) const SIGN_RECEIPT: &[u8] = b"assay/sign/receipt/v1";
 /// Checksum at the end of a transcript file.
 pub(crate) const FILE_CHECKSUM: &str = "assay/transcript-file/v1";
+/// Checksum at the end of an exhibit.
+pub(crate) const EXHIBIT_CHECKSUM: &str = "assay/exhibit/v1";
+/// Checksum at the end of an epoch's log.
+pub(crate) const EPOCH_LOG_CHECKSUM: &str = "assay/epoch-log/v1";
+/// Digests of epoch logs, which validators publish.
+pub(crate) const EPOCH_LOG: &[u8] = b"assay/epoch-log-digest/v1";

@@ -14,6 +14,7 @@ use crate::assets::{EmbeddingDigests, ModelAssets};
 use crate::challenge::{Challenge, Lengths, MAX_CELLS, Nonce, is_audited, nonce_commitment};
 use crate::finish::FinishRule;
 use crate::num::{count, index, long};
+use crate::parts::Contents;
 use crate::prompt::prompt_tokens;
 use crate::request::Request;
 use crate::session::{
@@ -51,7 +52,7 @@ pub struct Report {
 }
 
 /// Why a judgement ends before it accepts.
-enum End {
+pub(crate) enum End {
     Miner(Failure),
     Own(OwnFault),
 }
@@ -142,7 +143,8 @@ fn conclude(
             }
             let proof = read_answer(request, answer)?;
             report.proof_bytes = proof.bytes.len();
-            if !is_proof_signed(&request.miner, &request.session_id(), proof) {
+            let contents = Contents::of(&proof.bytes);
+            if !is_proof_signed(&request.miner, &request.session_id(), &contents, &proof.signature) {
                 return Err(Failure::at(Reason::ProofSignature, Stage::Shape).into());
             }
             // What is expanded from here on is no larger than what was sent.
@@ -161,7 +163,7 @@ fn conclude(
 
 /// The lengths of a session whose audit is of a size that can be judged. The bound is on the longest
 /// session that the request allows, so that a miner's choice of length has no part in it.
-fn check_size(request: &Request, manifest: &Manifest, commitment: &TraceCommitment) -> Result<Lengths, End> {
+pub(crate) fn check_size(request: &Request, manifest: &Manifest, commitment: &TraceCommitment) -> Result<Lengths, End> {
     let architecture = &manifest.architecture;
     let too_large = End::Own(OwnFault::AuditTooLarge);
     let room = index(architecture.max_positions).saturating_sub(commitment.prompt.len());
@@ -201,7 +203,7 @@ const fn omitted(omission: Omission, absent: Reason, late: Reason) -> Failure {
     Failure::at(reason, Stage::Stream)
 }
 
-fn check_nonce(request: &Request, nonce: &Nonce) -> Result<(), End> {
+pub(crate) fn check_nonce(request: &Request, nonce: &Nonce) -> Result<(), End> {
     let expected = nonce_commitment(nonce, request.counter, &request.validator, &request.miner);
     if request.nonce_commitment == Some(expected) { Ok(()) } else { Err(End::Own(OwnFault::NonceMismatch)) }
 }

@@ -22,6 +22,8 @@ pub mod challenge;
 pub mod commit;
 mod decode;
 mod domains;
+pub mod epoch_log;
+pub mod exhibit;
 pub mod finish;
 mod fixed;
 
@@ -36,6 +38,7 @@ pub mod measure;
 )]
 pub mod model;
 mod num;
+mod parts;
 pub mod policy;
 mod products;
 pub mod prompt;
@@ -57,6 +60,7 @@ pub mod request;
 mod resolve;
 mod rounding;
 pub mod sampling;
+mod sealed;
 pub mod session;
 pub mod sizes;
 #[expect(clippy::arithmetic_side_effects, reason = "field arithmetic has none")]

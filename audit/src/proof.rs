@@ -1,12 +1,11 @@
 //! Proofs as bytes. Every length follows from the manifest and the challenge before a byte is read.
 
-use assay_commitments::KvGroup;
-use assay_commitments::LayerIndex;
 use assay_commitments::codec::{Malformed, Reader, Writer};
 use assay_commitments::manifest::{Architecture, Manifest, Matrix, Small, SmallTensors};
 use assay_commitments::merkle::range_hash_count;
 use assay_commitments::trace::{TraceShape, TreeId};
 use assay_commitments::weights::Opening;
+use assay_commitments::{KvGroup, LayerIndex, Position};
 use assay_sumcheck::F;
 use assay_sumcheck::field::{f_from_bytes, f_to_bytes};
 
@@ -14,6 +13,7 @@ use crate::challenge::{Cell, Challenge};
 use crate::decode::MAX_CANDIDATES;
 use crate::fixed::Supplied;
 use crate::num::index;
+use crate::parts::{PartDigest, Places, split, table_bytes};
 use crate::relations::SuppliedProducts;
 use crate::rounding::Flips;
 use crate::sketch::{ClaimValues, SIGNS_COMPLETE};
@@ -76,39 +76,52 @@ pub(crate) struct Openings {
     pub(crate) head: Option<Opening>,
 }
 
-/// A proof, its parts still with the bytes that enter the transcript.
+/// A proof that has the shape its challenge calls for, and the digests of its parts.
 #[derive(Clone, Debug)]
-pub(crate) struct Proof<'a> {
+pub(crate) struct Proof {
     pub(crate) witness: Witness,
-    pub(crate) witness_bytes: &'a [u8],
     pub(crate) claims: Claims,
-    pub(crate) claims_bytes: &'a [u8],
     pub(crate) openings: Openings,
+    /// Of the parts that are absorbed before signs are drawn.
+    pub(crate) witness_parts: Vec<PartDigest>,
+    /// Of the parts that hold claims.
+    pub(crate) claims_parts: Vec<PartDigest>,
 }
 
-impl<'a> Proof<'a> {
+impl Proof {
     /// Reads a proof for a challenge.
-    pub(crate) fn read(bytes: &'a [u8], shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let mut from = Reader::new(bytes);
-        let (witness, witness_bytes) = with_bytes(bytes, &mut from, |from| Witness::read(from, shape))?;
-        let (claims, claims_bytes) = with_bytes(bytes, &mut from, |from| Claims::read(from, shape))?;
-        let openings = Openings::read(&mut from, shape)?;
-        from.finish()?;
-        Ok(Self { witness, witness_bytes, claims, claims_bytes, openings })
+    pub(crate) fn read(bytes: &[u8], shape: &Shape<'_>) -> Result<Self, Malformed> {
+        let parts = split(bytes).ok_or(Malformed::Truncated)?;
+        let places = shape.places();
+        if parts.len() != places.total() {
+            return Err(Malformed::NotCanonical);
+        }
+        let (witness, rest) = parts.split_at_checked(places.witness()).ok_or(Malformed::Truncated)?;
+        let (openings, claims) = rest.split_last().ok_or(Malformed::Truncated)?;
+        let digests = |parts: &[&[u8]]| parts.iter().map(|part| PartDigest::of(part)).collect();
+        Ok(Self {
+            witness: Witness::read(witness, shape)?,
+            claims: Claims::read(claims, shape)?,
+            openings: read_part(openings, |from| Openings::read(from, shape))?,
+            witness_parts: digests(witness),
+            claims_parts: digests(claims),
+        })
     }
 }
 
-/// Reads a value and tells which bytes it took.
-fn with_bytes<'a, T>(
-    all: &'a [u8],
-    from: &mut Reader<'a>,
-    read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
-) -> Result<(T, &'a [u8]), Malformed> {
-    let start = all.len().saturating_sub(from.remaining());
-    let value = read(from)?;
-    let end = all.len().saturating_sub(from.remaining());
-    let bytes = all.get(start..end).ok_or(Malformed::Truncated)?;
-    Ok((value, bytes))
+/// Reads a part to its last byte.
+fn read_part<T>(part: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>) -> Result<T, Malformed> {
+    let mut from = Reader::new(part);
+    let value = read(&mut from)?;
+    from.finish()?;
+    Ok(value)
+}
+
+/// The bytes of a part.
+fn part(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut out = Writer::new();
+    write(&mut out);
+    out.finish()
 }
 
 /// The most bytes that a proof for `challenge` can have.
@@ -146,6 +159,7 @@ pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: us
         decode.into_iter().sum::<usize>().saturating_mul(challenge.decodes.len()),
         manifest.layer_code.max_opening_bytes(layers),
         manifest.head_code.max_opening_bytes(shards),
+        table_bytes(shape.places().total()),
     ]
     .into_iter()
     .fold(0, usize::saturating_add)
@@ -154,6 +168,11 @@ pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: us
 impl Shape<'_> {
     const fn architecture(&self) -> &Architecture {
         &self.manifest.architecture
+    }
+
+    /// Where the parts of the proof lie.
+    pub(crate) const fn places(&self) -> Places<'_> {
+        Places { challenge: self.challenge }
     }
 
     pub(crate) fn trace(&self) -> TraceShape {
@@ -210,58 +229,81 @@ impl Shape<'_> {
 }
 
 impl Witness {
-    pub(crate) fn write(&self, out: &mut Writer) {
-        self.small.iter().flat_map(|small| &small.0).chain([&self.final_norm]).for_each(|tensor| {
-            tensor.iter().for_each(|value| out.u32(value.to_bits()));
-        });
-        for cell in &self.cells {
-            [&cell.h, &cell.a, &cell.o, &cell.m].into_iter().chain(&cell.caches).for_each(|row| out.raw(row));
-            cell.supplied.write(out);
-            cell.hashes.iter().for_each(|hash| out.raw(hash));
-        }
-        for decode in &self.decodes {
-            out.raw(&decode.h);
-            decode.logits.write(out);
-            decode.hashes.iter().for_each(|hash| out.raw(hash));
-        }
+    pub(crate) fn parts(&self) -> Vec<Vec<u8>> {
+        let vector = |out: &mut Writer, tensor: &Vec<f32>| tensor.iter().for_each(|value| out.u32(value.to_bits()));
+        let small = self.small.iter().map(|small| part(|out| small.0.iter().for_each(|tensor| vector(out, tensor))));
+        let norm = std::iter::once(part(|out| vector(out, &self.final_norm)));
+        let cells = self.cells.iter().map(|cell| part(|out| cell.write(out)));
+        let decodes = self.decodes.iter().map(|decode| part(|out| decode.write(out)));
+        small.chain(norm).chain(cells).chain(decodes).collect()
     }
 
-    fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
+    fn read(parts: &[&[u8]], shape: &Shape<'_>) -> Result<Self, Malformed> {
+        let mut parts = parts.iter();
+        let mut next = || parts.next().copied().ok_or(Malformed::Truncated);
         let layers = shape.challenge.layers();
-        let small = layers.iter().map(|_| read_small(from, shape.architecture())).collect::<Result<_, Malformed>>()?;
-        let final_norm = read_vector(from, index(shape.architecture().hidden))?;
-        let cells =
-            shape.challenge.cells.iter().map(|cell| CellWitness::read(from, shape, cell)).collect::<Result<_, _>>()?;
-        let decodes = shape
-            .challenge
-            .decodes
-            .iter()
-            .map(|position| {
-                Ok(DecodeWitness {
-                    h: from.raw(shape.trace().row_bytes(TreeId::H(shape.end())))?.to_vec(),
-                    logits: Supplied::read(from, index(shape.architecture().vocab_size))?,
-                    hashes: read_hashes(from, shape.decode_hashes(index(position.get())))?,
-                })
+        Ok(Self {
+            small: layers
+                .iter()
+                .map(|_| read_small(next()?, shape.architecture()))
+                .collect::<Result<_, Malformed>>()?,
+            final_norm: read_norm(next()?, shape.architecture())?,
+            cells: shape
+                .challenge
+                .cells
+                .iter()
+                .map(|cell| CellWitness::read(next()?, shape, cell))
+                .collect::<Result<_, _>>()?,
+            decodes: shape
+                .challenge
+                .decodes
+                .iter()
+                .map(|position| DecodeWitness::read(next()?, shape, *position))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl DecodeWitness {
+    fn write(&self, out: &mut Writer) {
+        out.raw(&self.h);
+        self.logits.write(out);
+        self.hashes.iter().for_each(|hash| out.raw(hash));
+    }
+
+    pub(crate) fn read(part: &[u8], shape: &Shape<'_>, position: Position) -> Result<Self, Malformed> {
+        read_part(part, |from| {
+            Ok(Self {
+                h: from.raw(shape.trace().row_bytes(TreeId::H(shape.end())))?.to_vec(),
+                logits: Supplied::read(from, index(shape.architecture().vocab_size))?,
+                hashes: read_hashes(from, shape.decode_hashes(index(position.get())))?,
             })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { small, final_norm, cells, decodes })
+        })
     }
 }
 
 impl CellWitness {
-    fn read(from: &mut Reader<'_>, shape: &Shape<'_>, cell: &Cell) -> Result<Self, Malformed> {
+    fn write(&self, out: &mut Writer) {
+        [&self.h, &self.a, &self.o, &self.m].into_iter().chain(&self.caches).for_each(|row| out.raw(row));
+        self.supplied.write(out);
+        self.hashes.iter().for_each(|hash| out.raw(hash));
+    }
+
+    pub(crate) fn read(part: &[u8], shape: &Shape<'_>, cell: &Cell) -> Result<Self, Malformed> {
         let trace = shape.trace();
-        let mut row = |tree| from.raw(trace.row_bytes(tree)).map(<[u8]>::to_vec);
-        let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
-        let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
-        let caches = shape
-            .cache_bytes(cell)
-            .into_iter()
-            .map(|bytes| from.raw(bytes).map(<[u8]>::to_vec))
-            .collect::<Result<_, _>>()?;
-        let supplied = SuppliedProducts::read(from, shape.architecture())?;
-        let hashes = read_hashes(from, shape.cell_hashes(cell))?;
-        Ok(Self { h, a, o, m, caches, supplied, hashes })
+        read_part(part, |from| {
+            let mut row = |tree| from.raw(trace.row_bytes(tree)).map(<[u8]>::to_vec);
+            let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
+            let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
+            let caches = shape
+                .cache_bytes(cell)
+                .into_iter()
+                .map(|bytes| from.raw(bytes).map(<[u8]>::to_vec))
+                .collect::<Result<_, _>>()?;
+            let supplied = SuppliedProducts::read(from, shape.architecture())?;
+            let hashes = read_hashes(from, shape.cell_hashes(cell))?;
+            Ok(Self { h, a, o, m, caches, supplied, hashes })
+        })
     }
 }
 
@@ -280,9 +322,17 @@ impl SuppliedProducts {
     }
 }
 
-fn read_small(from: &mut Reader<'_>, architecture: &Architecture) -> Result<SmallTensors, Malformed> {
-    let [a, b, c, d, e, f, g, h] = Small::ALL.map(|small| read_vector(from, index(architecture.length(small))));
-    Ok(SmallTensors([a?, b?, c?, d?, e?, f?, g?, h?]))
+/// The norm weights and biases of a layer.
+pub(crate) fn read_small(part: &[u8], architecture: &Architecture) -> Result<SmallTensors, Malformed> {
+    read_part(part, |from| {
+        let [a, b, c, d, e, f, g, h] = Small::ALL.map(|small| read_vector(from, index(architecture.length(small))));
+        Ok(SmallTensors([a?, b?, c?, d?, e?, f?, g?, h?]))
+    })
+}
+
+/// The norm before lm_head.
+pub(crate) fn read_norm(part: &[u8], architecture: &Architecture) -> Result<Vec<f32>, Malformed> {
+    read_part(part, |from| read_vector(from, index(architecture.hidden)))
 }
 
 fn read_vector(from: &mut Reader<'_>, length: usize) -> Result<Vec<f32>, Malformed> {
@@ -311,33 +361,40 @@ impl ClaimValues {
     }
 }
 
+/// The most outputs proven singly of each product of a cell.
+const CELL_SINGLES: [usize; 7] = [0, 0, MAX_OUTLIERS, MAX_OUTLIERS, 0, 0, MAX_OUTLIERS];
+
 impl Claims {
-    pub(crate) fn write(&self, out: &mut Writer) {
-        self.cells.iter().flatten().chain(&self.decodes).for_each(|claim| claim.write(out));
+    pub(crate) fn parts(&self) -> Vec<Vec<u8>> {
+        let cells = self.cells.iter().map(|cell| part(|out| cell.iter().for_each(|claim| claim.write(out))));
+        cells.chain(self.decodes.iter().map(|claim| part(|out| claim.write(out)))).collect()
     }
 
-    fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let mut claim = |most| ClaimValues::read(from, shape.signs, most);
-        let mut cell = || {
-            Ok([
-                claim(0)?,
-                claim(0)?,
-                claim(MAX_OUTLIERS)?,
-                claim(MAX_OUTLIERS)?,
-                claim(0)?,
-                claim(0)?,
-                claim(MAX_OUTLIERS)?,
-            ])
-        };
-        let cells = shape.challenge.cells.iter().map(|_| cell()).collect::<Result<_, Malformed>>()?;
-        let decodes = shape.challenge.decodes.iter().map(|_| claim(MAX_CANDIDATES)).collect::<Result<_, _>>()?;
-        Ok(Self { cells, decodes })
+    fn read(parts: &[&[u8]], shape: &Shape<'_>) -> Result<Self, Malformed> {
+        let (cells, decodes) = parts.split_at_checked(shape.challenge.cells.len()).ok_or(Malformed::Truncated)?;
+        Ok(Self {
+            cells: cells.iter().map(|part| read_cell_claims(part, shape)).collect::<Result<_, _>>()?,
+            decodes: decodes.iter().map(|part| read_decode_claims(part, shape)).collect::<Result<_, _>>()?,
+        })
     }
 }
 
+/// The claims on a cell.
+pub(crate) fn read_cell_claims(part: &[u8], shape: &Shape<'_>) -> Result<[ClaimValues; 7], Malformed> {
+    read_part(part, |from| {
+        let [q, k, v, o, gate, up, down] = CELL_SINGLES.map(|most| ClaimValues::read(from, shape.signs, most));
+        Ok([q?, k?, v?, o?, gate?, up?, down?])
+    })
+}
+
+/// The claims on a decode.
+pub(crate) fn read_decode_claims(part: &[u8], shape: &Shape<'_>) -> Result<ClaimValues, Malformed> {
+    read_part(part, |from| ClaimValues::read(from, shape.signs, MAX_CANDIDATES))
+}
+
 impl Openings {
-    pub(crate) fn write(&self, out: &mut Writer) {
-        self.layers.iter().chain(&self.head).for_each(|opening| opening.write(out));
+    pub(crate) fn part(&self) -> Vec<u8> {
+        part(|out| self.layers.iter().chain(&self.head).for_each(|opening| opening.write(out)))
     }
 
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {

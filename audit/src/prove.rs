@@ -1,6 +1,6 @@
 //! The prover: from a captured trace and committed weights to the bytes of a proof.
 
-use assay_commitments::codec::{Malformed, Writer};
+use assay_commitments::codec::Malformed;
 use assay_commitments::manifest::{Manifest, Matrix};
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::decode_row;
@@ -16,6 +16,7 @@ use crate::decode::{Pick, Scores, head_input};
 use crate::fixed::{FixedRow, Supplied};
 use crate::model::{CommittedLayer, CommittedModel, CommittedPolynomial};
 use crate::num::index;
+use crate::parts::{PartDigest, join};
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
 use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
 use crate::relations::{CellRows, Layer, Linear, SuppliedProducts, decode_cell, layer};
@@ -96,12 +97,10 @@ pub fn prove(
     let decodes: Vec<ProvenDecode> =
         challenge.decodes.par_iter().map(|position| source.decode(*position, &statement)).collect::<Result<_, _>>()?;
 
-    let mut out = Writer::new();
+    let digests = |parts: &[Vec<u8>]| parts.iter().map(|part| PartDigest::of(part)).collect::<Vec<_>>();
     let transcript = steps::start(&statement, manifest);
-    let witness = source.witness(&cells, &decodes);
-    witness.write(&mut out);
-    let witness_bytes = out.finish();
-    let (transcript, seed) = steps::witness(transcript, &witness_bytes);
+    let mut parts = source.witness(&cells, &decodes).parts();
+    let (transcript, seed) = steps::witness(transcript, &digests(&parts));
 
     let (linears, exact): (Vec<[Linear; 7]>, Vec<[Vec<i64>; 7]>) =
         cells.into_iter().map(|cell| (cell.linears, cell.products)).unzip();
@@ -124,10 +123,8 @@ pub fn prove(
             .collect(),
         decodes: decodes.iter().map(|decode| decode.head.target.claims(&head_signs, &decode.products)).collect(),
     };
-    let mut out = Writer::new();
-    claims.write(&mut out);
-    let claims_bytes = out.finish();
-    let (transcript, beta) = steps::claims(transcript, &claims_bytes);
+    let claims_parts = claims.parts();
+    let (transcript, beta) = steps::claims(transcript, &digests(&claims_parts));
 
     let powers = combination(beta, shape.signs);
     let by_layer = layer_claims(&challenge, &products, &claims, &powers);
@@ -138,11 +135,9 @@ pub fn prove(
     let layers = opening(committed, &manifest.layer_code, &by_layer, &mut transcript);
     let of_head = head_claims(manifest, &heads, &head_signs, &claims.decodes, &powers);
     let head = opening(model.head.iter(), &manifest.head_code, &of_head, &mut transcript);
-    let mut out = Writer::new();
-    out.raw(&witness_bytes);
-    out.raw(&claims_bytes);
-    Openings { layers, head }.write(&mut out);
-    Ok(out.finish())
+    parts.extend(claims_parts);
+    parts.push(Openings { layers, head }.part());
+    Ok(join(&parts))
 }
 
 /// Opens claims on polynomials in memory; without claims there is nothing to open.

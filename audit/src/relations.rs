@@ -83,7 +83,17 @@ const fn relation_of(matrix: Matrix) -> Relation {
     }
 }
 
-/// A comparison element by element.
+/// What is compared element by element: a group's key, or a head's output.
+#[derive(Clone, Debug)]
+pub(crate) struct Compared<'a> {
+    pub(crate) relation: Relation,
+    pub(crate) group: KvGroup,
+    pub(crate) committed: &'a [f64],
+    pub(crate) reference: Vec<f64>,
+    pub(crate) tau: Vec<f64>,
+}
+
+/// What came of a comparison element by element.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Elementwise {
     pub(crate) relation: Relation,
@@ -202,6 +212,17 @@ impl Layer<'_> {
         position: Position,
         supplied: &SuppliedProducts,
     ) -> Result<Vec<Elementwise>, Relation> {
+        let compared = self.compared(rows, position, supplied)?;
+        Ok(compared.iter().map(|compared| self.judge(compared)).collect())
+    }
+
+    /// What C3 and C5 compare: every group's key, and every head of the drawn groups.
+    pub(crate) fn compared<'a>(
+        &self,
+        rows: &'a CellRows,
+        position: Position,
+        supplied: &SuppliedProducts,
+    ) -> Result<Vec<Compared<'a>>, Relation> {
         let x1 = self.attention_input(rows)?;
         let rounded = |matrix, products: &Supplied, flips: &[u32]| {
             resolve(self.doubts(matrix, &x1, products).into_iter(), flips).ok_or(Relation::C2)
@@ -212,11 +233,13 @@ impl Layer<'_> {
         let group_width = head_dim.saturating_mul(index(self.architecture.heads_per_group()));
 
         let heads_of_groups = rows.caches.iter().zip(keys.chunks(head_dim)).zip(0..);
-        let mut checks: Vec<Elementwise> = heads_of_groups
-            .map(|((cache, key), group)| {
-                let reference = self.rotated(key, Small::KeyNorm, position);
-                let tau = self.tolerance.of_row(&cache.key, median_magnitude(&cache.key));
-                self.judge(Relation::C3, KvGroup::new(group), deviation(&cache.key, &reference, &tau))
+        let mut compared: Vec<Compared<'a>> = heads_of_groups
+            .map(|((cache, key), group)| Compared {
+                relation: Relation::C3,
+                group: KvGroup::new(group),
+                committed: &cache.key,
+                reference: self.rotated(key, Small::KeyNorm, position),
+                tau: self.tolerance.of_row(&cache.key, median_magnitude(&cache.key)),
             })
             .collect();
         for (group, prefix) in &rows.prefixes {
@@ -231,10 +254,11 @@ impl Layer<'_> {
                 let head = attention(&query, &keys, &values);
                 let reach = if self.tolerance.score_rel > 0.0 { score_reach(&query, &keys) } else { 0.0 };
                 let tau = self.attention_tolerance(output, &head, reach);
-                checks.push(self.judge(Relation::C5, *group, deviation(output, &head.output, &tau)));
+                let (relation, group, reference) = (Relation::C5, *group, head.output);
+                compared.push(Compared { relation, group, committed: output, reference, tau });
             }
         }
-        Ok(checks)
+        Ok(compared)
     }
 
     /// The tolerance of a head's output: that of any row, and what rounded probabilities and scores may move.
@@ -244,11 +268,18 @@ impl Layer<'_> {
         own.iter().zip(&head.spread).map(|(tau, spread)| tau + moved * spread).collect()
     }
 
-    fn judge(&self, relation: Relation, group: KvGroup, (mean, largest): (f64, f64)) -> Elementwise {
-        let theta = if relation == Relation::C3 { self.tolerance.theta_keys } else { self.tolerance.theta_attention };
+    /// The most mean square deviation of a relation, in tolerances.
+    pub(crate) const fn theta(&self, relation: Relation) -> f64 {
+        if matches!(relation, Relation::C3) { self.tolerance.theta_keys } else { self.tolerance.theta_attention }
+    }
+
+    fn judge(&self, compared: &Compared<'_>) -> Elementwise {
+        let Compared { relation, group, committed, reference, tau } = compared;
+        let (mean, largest) = deviation(committed, reference, tau);
+        let theta = self.theta(*relation);
         // Anything that is not a number holds nothing.
         let holds = mean <= theta && largest <= self.tolerance.gross;
-        Elementwise { relation, group, ratio: mean / theta, holds }
+        Elementwise { relation: *relation, group: *group, ratio: mean / theta, holds }
     }
 }
 

@@ -11,6 +11,7 @@ use sha3::{Digest, Sha3_256};
 use crate::challenge::Nonce;
 use crate::domains;
 use crate::keys::{Keypair, Signature, is_signed};
+use crate::parts::Contents;
 use crate::request::Request;
 
 /// Bytes from a miner and the signature that came with them.
@@ -117,13 +118,15 @@ pub(crate) fn is_commitment_signed(miner: &Hotkey, commitment: &TraceCommitment,
     is_signed(miner, domains::SIGN_COMMITMENT, &commitment.digest(), signature)
 }
 
-/// A proof with the miner's signature, which shows to others that the bytes are the miner's own.
+/// A proof with the miner's signature over the digests of its parts, which shows to others that the
+/// bytes are the miner's own, all of them or one part alone.
 pub fn sign_proof(keys: &Keypair, session: &SessionId, proof: Vec<u8>) -> SignedBytes {
-    sign_bytes(keys, domains::SIGN_PROOF, session, proof)
+    let signature = keys.sign(domains::SIGN_PROOF, &Contents::of(&proof).digest(session));
+    SignedBytes { bytes: proof, signature }
 }
 
-pub(crate) fn is_proof_signed(miner: &Hotkey, session: &SessionId, proof: &SignedBytes) -> bool {
-    is_signed_bytes(miner, domains::SIGN_PROOF, session, proof)
+pub(crate) fn is_proof_signed(miner: &Hotkey, session: &SessionId, contents: &Contents, by: &Signature) -> bool {
+    is_signed(miner, domains::SIGN_PROOF, &contents.digest(session), by)
 }
 
 fn sign_bytes(keys: &Keypair, domain: &[u8], session: &SessionId, bytes: Vec<u8>) -> SignedBytes {
@@ -135,7 +138,7 @@ fn is_signed_bytes(miner: &Hotkey, domain: &[u8], session: &SessionId, signed: &
     is_signed(miner, domain, &bytes_digest(session, &signed.bytes), &signed.signature)
 }
 
-/// Binds bytes to their session; they may be megabytes, so BLAKE3 reads them.
+/// Binds bytes to their session.
 fn bytes_digest(session: &SessionId, bytes: &[u8]) -> [u8; 32] {
     let mut hash = Sha3_256::new();
     hash.update(session.as_bytes());

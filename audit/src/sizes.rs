@@ -4,6 +4,8 @@ use assay_commitments::codec::Writer;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::trace::TraceCommitment;
 
+use crate::num::index;
+use crate::parts::{PartDigest, table_bytes};
 use crate::proof::{Proof, Shape};
 use crate::session::{Answer, Exchange, Reply, SessionRecord};
 use crate::statement::{Statement, challenge_of};
@@ -25,6 +27,8 @@ pub struct ProofSizes {
     pub claims: usize,
     /// Openings of the weights.
     pub openings: usize,
+    /// The table of parts.
+    pub table: usize,
 }
 
 /// The sizes of the proof in a session; `None` where there is no proof or it has not the shape that
@@ -43,7 +47,12 @@ pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofS
     let shape = Shape { manifest, challenge: &challenge, positions, signs: statement.sign_count() };
     let read = Proof::read(&proof.bytes, &shape).ok()?;
 
-    let mut sizes = ProofSizes { claims: read.claims_bytes.len(), ..ProofSizes::default() };
+    let length = |parts: &[PartDigest]| sum(parts.iter().map(|part| index(part.length)));
+    let mut sizes = ProofSizes {
+        claims: length(&read.claims_parts),
+        table: table_bytes(shape.places().total()),
+        ..ProofSizes::default()
+    };
     let witness = &read.witness;
     let small = witness.small.iter().flat_map(|small| &small.0).chain([&witness.final_norm]);
     sizes.small = sum(small.map(|tensor| tensor.len().saturating_mul(4)));
@@ -64,7 +73,7 @@ pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofS
     }));
     let hashes = cells().map(|cell| &cell.hashes).chain(decodes().map(|decode| &decode.hashes));
     sizes.paths = sum(hashes.map(|hashes| hashes.len().saturating_mul(32)));
-    let rest = read.witness_bytes.len().saturating_add(read.claims_bytes.len());
+    let rest = sum([length(&read.witness_parts), sizes.claims, sizes.table].into_iter());
     sizes.openings = proof.bytes.len().saturating_sub(rest);
     Some(sizes)
 }

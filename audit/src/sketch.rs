@@ -211,14 +211,25 @@ impl Target {
         ClaimValues { sketch, singles: self.singles.iter().filter_map(single).collect() }
     }
 
+    /// `D_i` for every sign vector.
+    fn differences(&self, signs: &Signs, claims: &ClaimValues) -> Vec<i64> {
+        let expected = signs.combine(&self.weighted(&self.row));
+        claims.sketch.iter().zip(expected).map(|(claim, expected)| centered(*claim - to_field(expected))).collect()
+    }
+
+    /// `D_i` in units of the root mean square that is just allowed.
+    pub(crate) fn residuals(&self, signs: &Signs, claims: &ClaimValues) -> Vec<f64> {
+        let unit = (self.theta * self.tolerance).sqrt();
+        self.differences(signs, claims).into_iter().map(|difference| real(difference) / unit).collect()
+    }
+
     /// Judges claims, given that they are exact.
     pub(crate) fn check(&self, signs: &Signs, claims: &ClaimValues) -> Comparison {
-        let expected = signs.combine(&self.weighted(&self.row));
-        let square = |(claim, expected): (&F, i128)| {
-            let difference = u128::from(centered(*claim - to_field(expected)).unsigned_abs());
+        let square = |difference: i64| {
+            let difference = u128::from(difference.unsigned_abs());
             difference.saturating_mul(difference)
         };
-        let squares = claims.sketch.iter().zip(expected).map(square).fold(0_u128, u128::saturating_add);
+        let squares = self.differences(signs, claims).into_iter().map(square).fold(0_u128, u128::saturating_add);
         let allowed = most_squares(signs.count, self.theta, self.tolerance);
         let bound = square_bound(allowed);
         let single_holds = |(claim, (output, slack)): (&F, &(usize, f64))| {

@@ -8,6 +8,7 @@ use assay_sumcheck::E;
 use assay_sumcheck::transcript::{Absorbs, First, Follows, Reduction, Squeezes, Step, Transcript};
 
 use crate::domains;
+use crate::parts::{PartDigest, list_bytes};
 use crate::request::PROTOCOL_VERSION;
 use crate::statement::Statement;
 
@@ -63,19 +64,19 @@ pub(crate) fn start(statement: &Statement<'_>, manifest: &Manifest) -> Transcrip
     transcript
 }
 
-/// Absorbs the witness and draws the key of the sign vectors.
-pub(crate) fn witness(transcript: Transcript<Committed>, bytes: &[u8]) -> (Transcript<Signed>, [u8; 32]) {
+/// Absorbs the witness, part by part through their digests, and draws the key of the sign vectors.
+pub(crate) fn witness(transcript: Transcript<Committed>, parts: &[PartDigest]) -> (Transcript<Signed>, [u8; 32]) {
     let mut transcript = transcript.advance::<Witnessed>();
-    transcript.absorb_bulk("witness", bytes);
+    transcript.absorb_bulk("witness", &list_bytes(parts));
     let mut transcript = transcript.advance::<Signed>();
     let seed = transcript.seed("signs");
     (transcript, seed)
 }
 
 /// Absorbs the claims and draws what combines them. What follows are the openings.
-pub(crate) fn claims(transcript: Transcript<Signed>, bytes: &[u8]) -> (Transcript<Combined>, E) {
+pub(crate) fn claims(transcript: Transcript<Signed>, parts: &[PartDigest]) -> (Transcript<Combined>, E) {
     let mut transcript = transcript.advance::<Claimed>();
-    transcript.absorb_bulk("claims", bytes);
+    transcript.absorb_bulk("claims", &list_bytes(parts));
     let mut transcript = transcript.advance::<Combined>();
     let beta = transcript.challenge("beta");
     (transcript, beta)

@@ -19,13 +19,13 @@ use crate::domains;
 use crate::judge::{Judgement, Report, judge};
 use crate::keys::{Keypair, Signature, is_signed};
 use crate::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
+use crate::sealed::{Kind, open, seal};
 use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
 use crate::verdict::{OwnFault, Reason, Verdict};
 
-/// The version of the file format.
-pub const FILE_VERSION: u16 = 1;
-/// The first bytes of every transcript file.
-const MAGIC: &[u8; 8] = b"ASSAY\0TR";
+/// The version of the formats of files.
+pub const FILE_VERSION: u16 = 2;
+const KIND: Kind = Kind { magic: *b"ASSAY\0TR", checksum: domains::FILE_CHECKSUM };
 /// Most bytes of a proof in a file.
 const MAX_PROOF: usize = 1 << 31;
 
@@ -141,23 +141,18 @@ pub struct TranscriptFile {
 impl TranscriptFile {
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::new();
-        out.raw(MAGIC);
-        out.u16(FILE_VERSION);
-        out.value(&self.manifest);
-        out.value(&self.record);
-        out.value(&self.embeddings);
-        for asset in [&self.tokenizer, &self.chat_template] {
-            out.value(&asset.is_some());
-            if let Some(bytes) = asset {
-                out.bytes(bytes);
+        seal(&KIND, |out| {
+            out.value(&self.manifest);
+            out.value(&self.record);
+            out.value(&self.embeddings);
+            for asset in [&self.tokenizer, &self.chat_template] {
+                out.value(&asset.is_some());
+                if let Some(bytes) = asset {
+                    out.bytes(bytes);
+                }
             }
-        }
-        out.value(&self.receipt);
-        let mut bytes = out.finish();
-        let checksum = blake3::derive_key(domains::FILE_CHECKSUM, &bytes);
-        bytes.extend_from_slice(&checksum);
-        bytes
+            out.value(&self.receipt);
+        })
     }
 
     /// Reads a file and checks that its parts belong together: manifest and request, the validator's
@@ -166,20 +161,7 @@ impl TranscriptFile {
     /// # Errors
     /// [`FileError`]. A file that is read tells of the miner; one that is not, of the file alone.
     pub fn decode(bytes: &[u8]) -> Result<Self, FileError> {
-        let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(FileError::Foreign)?;
-        if magic != MAGIC {
-            return Err(FileError::Foreign);
-        }
-        let (version, _) = rest.split_first_chunk::<2>().ok_or(FileError::Checksum)?;
-        let version = u16::from_le_bytes(*version);
-        if version != FILE_VERSION {
-            return Err(FileError::Version(version));
-        }
-        let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(FileError::Checksum)?;
-        if blake3::derive_key(domains::FILE_CHECKSUM, body) != *checksum {
-            return Err(FileError::Checksum);
-        }
-        let mut from = Reader::new(body.get(10..).ok_or(FileError::Checksum)?);
+        let mut from = open(&KIND, bytes)?;
         let mut file = Self {
             manifest: from.value()?,
             record: from.value()?,
@@ -213,13 +195,23 @@ impl TranscriptFile {
 
     /// Judges the session again. `find` looks up assets that the file names by digest only.
     pub fn judge(&self, find: &dyn Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Judgement {
-        match self.assets(find) {
-            Ok(assets) => judge(&self.record, &self.manifest, &assets, &self.embeddings),
-            Err(fault) => Judgement { verdict: Verdict::Inconclusive(fault), report: Report::default() },
+        self.judge_with(self.assets(find).as_ref())
+    }
+
+    /// Judges the session again with assets that were [read](Self::assets) before, for it or for another
+    /// session of the same model.
+    pub fn judge_with(&self, assets: Result<&ModelAssets, &OwnFault>) -> Judgement {
+        match assets {
+            Ok(assets) => judge(&self.record, &self.manifest, assets, &self.embeddings),
+            Err(fault) => Judgement { verdict: Verdict::Inconclusive(*fault), report: Report::default() },
         }
     }
 
-    fn assets(&self, find: &dyn Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<ModelAssets, OwnFault> {
+    /// The assets that a judgement asks for. `find` looks up those that the file names by digest only.
+    ///
+    /// # Errors
+    /// [`OwnFault::AssetMissing`] if one is not there, [`OwnFault::PromptUnusable`] if it cannot be read.
+    pub fn assets(&self, find: &dyn Fn(&[u8; 32]) -> Option<Vec<u8>>) -> Result<ModelAssets, OwnFault> {
         let asset = |inline: &Option<Vec<u8>>, digest: &[u8; 32]| {
             inline.clone().or_else(|| find(digest)).ok_or(OwnFault::AssetMissing)
         };

@@ -177,6 +177,34 @@ coded! {
         RequestSignature = 912 "request_signature",
         /// The policy asks of so long a session for more than one audit may hold
         AuditTooLarge = 913 "audit_too_large",
+        /// The validator's process stood still while it waited for the miner
+        Stalled = 914 "stalled",
+        /// The manifest, a hotkey or the epoch key does not stand on the chain that the request names
+        NotOnChain = 915 "not_on_chain",
+    }
+}
+
+impl OwnFault {
+    /// What an operator does about it.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::AssetMissing => "put the file under its digest into the folder of assets",
+            Self::PromptUnusable => "ask questions that the model's tokenizer and chat template can take",
+            Self::NonceMismatch => "look for a second validator with this hotkey, or a nonce journal that was copied",
+            Self::AuditUndue | Self::AuditOmitted => "replace this build: it does not follow its own draw",
+            Self::NeverSettled => "lower the number of sessions held side by side, or raise the settle deadline",
+            Self::Interrupted => "find out why the validator stopped; the session's counter is not used again",
+            Self::Storage => "make room on the disk and the paths writable, then restart",
+            Self::Connection => "check the network of this machine and the chain's endpoint",
+            Self::Cancelled => "nothing, unless it happens often",
+            Self::WrongManifest => "fetch the model again under the id that stands on chain",
+            Self::RequestSignature => "check which hotkey signs requests",
+            Self::AuditTooLarge => "ask for fewer cells or shorter answers",
+            Self::Stalled => "give the machine fewer sessions or more cores, and do not suspend it",
+            Self::NotOnChain => {
+                "compare the request with the chain it names: its validator asked for what was not there"
+            }
+        }
     }
 }
 
@@ -482,7 +510,7 @@ mod tests {
     /// `docs/reasons.md` is written from the enums: `BLESS=1` writes it anew.
     #[test]
     fn the_documented_reasons_are_these() {
-        let row = |code: u16, slug: &str, text: &str| format!("| {code} | `{slug}` | {text} |\n");
+        let row = |f: &OwnFault| format!("| {} | `{}` | {} | {} |\n", f.code(), f.slug(), f.describe(), f.remedy());
         let reason =
             |r: &Reason| format!("| {} | `{}` | {} | {} |\n", r.code(), r.slug(), r.evidence().name(), r.describe());
         let mut page = String::from(
@@ -495,8 +523,8 @@ mod tests {
              | code | slug | evidence | meaning |\n|---|---|---|---|\n",
         );
         page.extend(Reason::ALL.iter().map(reason));
-        page.push_str("\n## Inconclusive: the validator's own\n\n| code | slug | meaning |\n|---|---|---|\n");
-        page.extend(OwnFault::ALL.iter().map(|f| row(f.code(), f.slug(), f.describe())));
+        page.push_str("\n## Inconclusive: the validator's own\n\n| code | slug | meaning | what its operator does |\n|---|---|---|---|\n");
+        page.extend(OwnFault::ALL.iter().map(row));
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reasons.md");
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(path, &page).unwrap();

@@ -3,7 +3,7 @@
 
 use assay_commitments::codec::Malformed;
 use assay_commitments::layout::Layout;
-use assay_commitments::manifest::{LayerEntry, Manifest, SmallTensors, small_digest};
+use assay_commitments::manifest::{Manifest, small_digest};
 use assay_commitments::merkle::{range_hash_count, verify_range};
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::{decode_row, encode_row};
@@ -18,8 +18,8 @@ use crate::decode::{Pick, Scores, head_input};
 use crate::num::{count, index};
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
 use crate::proof::{CellWitness, DecodeWitness, Openings, Proof, Shape};
-use crate::relations::{Elementwise, Linear, decode_cell, layer};
-use crate::sketch::ClaimValues;
+use crate::relations::{Elementwise, Layer, Linear, decode_cell, layer};
+use crate::sketch::{ClaimValues, Signs};
 use crate::statement::Statement;
 use crate::steps;
 use crate::tolerance::Tolerance;
@@ -55,7 +55,7 @@ pub(crate) fn verify_proof(
             let small = place.and_then(|place| proof.witness.small.get(place));
             let entry = manifest.layers.get(index(cell.layer.get()));
             let (Some(small), Some(entry)) = (small, entry) else { return Err(malformed(Malformed::Truncated)) };
-            check_cell(&shape, &openings, cell, witness, (entry, small))
+            check_cell(&shape, &openings, cell, witness, &layer(manifest, entry, small))
         })
         .collect::<Result<_, _>>()?;
     let decodes: Vec<CheckedDecode<'_>> = challenge
@@ -68,14 +68,14 @@ pub(crate) fn verify_proof(
         .collect::<Result<_, _>>()?;
 
     let transcript = steps::start(statement, manifest);
-    let (transcript, seed) = steps::witness(transcript, proof.witness_bytes);
+    let (transcript, seed) = steps::witness(transcript, &proof.witness_parts);
     let mut elementwise = vec![];
     let mut products = vec![];
     for (number, cell) in cells.into_iter().enumerate() {
         elementwise.push(cell.elementwise);
         products.push(CellProducts::new(cell.linears, &seed, number, shape.signs));
     }
-    let (transcript, beta) = steps::claims(transcript, proof.claims_bytes);
+    let (transcript, beta) = steps::claims(transcript, &proof.claims_parts);
 
     let mut first = None;
     for (((cell, products), claims), elementwise) in
@@ -87,21 +87,7 @@ pub(crate) fn verify_proof(
     let signs = head_signs(&seed, challenge, manifest, shape.signs);
     let mut heads = vec![];
     for ((position, decode), claims) in challenge.decodes.iter().zip(decodes).zip(&proof.claims.decodes) {
-        let comparison = decode.head.target.check(&signs, claims);
-        let place = Where::decode(*position).relation(Relation::Logits);
-        margins.push(Margin { place, ratio: comparison.ratio });
-        let judged = if claims.singles.len() != decode.scores.candidates.len() {
-            Err(Failure::at(Reason::ProofShape, Stage::Shape))
-        } else if !comparison.within {
-            Err(Failure::new(Reason::Logits, place))
-        } else if !comparison.singles_hold {
-            Err(Failure::new(Reason::Candidate, place))
-        } else {
-            decode
-                .scores
-                .judge(&claims.singles, &decode.pick)
-                .map_err(|reason| Failure::new(reason, Where::decode(*position)))
-        };
+        let judged = judge_decode(*position, &decode, &signs, claims, margins);
         first = first.or(judged.err());
         heads.push(decode.head);
     }
@@ -151,7 +137,7 @@ const fn reason_of(error: OpeningError) -> Reason {
 }
 
 /// Norm weights and biases are those of the manifest.
-fn check_small_tensors(manifest: &Manifest, challenge: &Challenge, proof: &Proof<'_>) -> Result<(), Failure> {
+fn check_small_tensors(manifest: &Manifest, challenge: &Challenge, proof: &Proof) -> Result<(), Failure> {
     for (layer, small) in challenge.layers().iter().zip(&proof.witness.small) {
         let registered = manifest.layers.get(index(layer.get())).map(|entry| entry.small);
         if registered != Some(small.digest()) {
@@ -166,9 +152,9 @@ fn check_small_tensors(manifest: &Manifest, challenge: &Challenge, proof: &Proof
 }
 
 /// Opens rows against the trace commitment.
-struct RowOpenings<'a> {
-    commitment: &'a TraceCommitment,
-    trace: TraceShape,
+pub(crate) struct RowOpenings<'a> {
+    pub(crate) commitment: &'a TraceCommitment,
+    pub(crate) trace: TraceShape,
 }
 
 impl RowOpenings<'_> {
@@ -190,23 +176,22 @@ impl RowOpenings<'_> {
     }
 }
 
-struct CheckedCell {
-    linears: [Linear; 7],
-    elementwise: Vec<Elementwise>,
+pub(crate) struct CheckedCell {
+    pub(crate) linears: [Linear; 7],
+    pub(crate) elementwise: Vec<Elementwise>,
 }
 
 /// Opens a cell's rows and evaluates what needs no weights.
-fn check_cell(
+pub(crate) fn check_cell(
     shape: &Shape<'_>,
     openings: &RowOpenings<'_>,
     cell: &Cell,
     witness: &CellWitness,
-    (entry, small): (&LayerEntry, &SmallTensors),
+    layer: &Layer<'_>,
 ) -> Result<CheckedCell, Failure> {
     let manifest = shape.manifest;
     let place = Where::cell(cell.layer, cell.position);
     let failed = |relation: Relation| Failure::new(relation.reason(), place.relation(relation));
-    let layer = layer(manifest, entry, small);
     let CellWitness { h, a, o, m, caches, supplied, hashes } = witness;
     let rows = decode_cell(manifest, cell, [h, a, o, m], caches)
         .map_err(|_| Failure::new(Reason::RowNotCanonical, place.at(Stage::Trace)))?;
@@ -255,7 +240,7 @@ const fn narrow(value: f64) -> f32 {
 }
 
 /// Compares a cell's products and rows; the first failure is by relation.
-fn judge_cell(
+pub(crate) fn judge_cell(
     cell: &Cell,
     products: &CellProducts,
     claims: &[ClaimValues; 7],
@@ -289,14 +274,14 @@ fn judge_cell(
     failures.into_iter().min_by_key(|failure| failure.place.relation)
 }
 
-struct CheckedDecode<'a> {
-    head: HeadProduct,
-    scores: Scores<'a>,
-    pick: Pick<'a>,
+pub(crate) struct CheckedDecode<'a> {
+    pub(crate) head: HeadProduct,
+    pub(crate) scores: Scores<'a>,
+    pub(crate) pick: Pick<'a>,
 }
 
 /// Opens a decode's row and lists its candidates.
-fn check_decode<'a>(
+pub(crate) fn check_decode<'a>(
     shape: &Shape<'_>,
     openings: &RowOpenings<'_>,
     statement: &Statement<'a>,
@@ -323,4 +308,28 @@ fn check_decode<'a>(
     let scores = Scores::new(&witness.logits, exponent, &pick);
     let target = scores.target();
     Ok(CheckedDecode { head: HeadProduct { input, target }, scores, pick })
+}
+
+/// Compares a decode's logits and judges its pick.
+pub(crate) fn judge_decode(
+    position: Position,
+    decode: &CheckedDecode<'_>,
+    signs: &Signs,
+    claims: &ClaimValues,
+    margins: &mut Vec<Margin>,
+) -> Result<(), Failure> {
+    let comparison = decode.head.target.check(signs, claims);
+    let place = Where::decode(position).relation(Relation::Logits);
+    margins.push(Margin { place, ratio: comparison.ratio });
+    if claims.singles.len() != decode.scores.candidates.len() {
+        return Err(Failure::at(Reason::ProofShape, Stage::Shape));
+    }
+    if !comparison.within {
+        return Err(Failure::new(Reason::Logits, place));
+    }
+    if !comparison.singles_hold {
+        return Err(Failure::new(Reason::Candidate, place));
+    }
+    let judged = decode.scores.judge(&claims.singles, &decode.pick);
+    judged.map_err(|reason| Failure::new(reason, Where::decode(position)))
 }

@@ -7,7 +7,7 @@ use assay_commitments::{Epoch, Hotkey, ManifestId};
 use crate::{
     error::ChainError,
     metagraph::Metagraph,
-    types::{EpochKey, EpochKeyHash, EpochKeyRecord, Head, Network, Uid},
+    types::{EpochKey, EpochKeyHash, EpochKeyRecord, Head, Network, RequestsDigest, Uid},
 };
 
 /// How many manifests a registry holds: a commitment on chain has three fields of at most 128
@@ -101,8 +101,8 @@ pub trait Chain: Send + Sync {
         hash: EpochKeyHash,
     ) -> impl Future<Output = Result<(), ChainError>> + Send;
 
-    /// Publishes the key itself, once its epoch is over. The caller waits for the epoch's last
-    /// proof deadline besides.
+    /// Publishes the key itself, once its epoch is over, with the digest of the requests that it drew
+    /// nonces for. The caller waits for the epoch's last proof deadline besides.
     ///
     /// # Errors
     /// [`ChainError::NotRegistered`], [`ChainError::KeyNotPublished`],
@@ -112,6 +112,7 @@ pub trait Chain: Send + Sync {
         signer: Hotkey,
         epoch: Epoch,
         key: EpochKey,
+        requests: RequestsDigest,
     ) -> impl Future<Output = Result<(), ChainError>> + Send;
 
     /// What a validator has published about its key of an epoch.

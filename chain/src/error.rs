@@ -106,7 +106,7 @@ pub enum ChainError {
         /// The running epoch.
         running: Epoch,
     },
-    /// A revealed key stands.
-    #[error("another key was revealed for epoch {0} already")]
+    /// A revealed key stands, and so does the digest of the requests.
+    #[error("another key or list of requests was revealed for epoch {0} already")]
     KeyAlreadyRevealed(Epoch),
 }

@@ -14,11 +14,15 @@
 mod api;
 mod devnet;
 mod error;
+mod history;
 mod metagraph;
 mod types;
 
 pub use api::{Chain, MANIFESTS_MAX, WeightRules};
 pub use devnet::{Devnet, EpochReport, Genesis, GenesisError, NeuronReport, Parameters};
 pub use error::ChainError;
+pub use history::{History, Term};
 pub use metagraph::{Metagraph, Neuron};
-pub use types::{BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao, Uid};
+pub use types::{
+    BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao, RequestsDigest, Uid,
+};

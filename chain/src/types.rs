@@ -91,6 +91,11 @@ bytes! {
     /// A validator's epoch key, published after the epoch.
     EpochKey
 }
+bytes! {
+    /// The digest of a validator's list of requests, published with its key. The chain does not look
+    /// into it.
+    RequestsDigest
+}
 
 /// What keeps networks apart: part of the domain of every signature, so that evidence from one is
 /// refused on another.
@@ -125,4 +130,6 @@ pub struct EpochKeyRecord {
     /// The key, once it was revealed. Whether it hashes to `hash` is for the reader to check: the
     /// chain stores both as bytes.
     pub key: Option<EpochKey>,
+    /// The digest of the epoch's requests, published with the key.
+    pub requests: Option<RequestsDigest>,
 }

@@ -16,6 +16,7 @@ use std::time::Instant;
 use assay_chain::Devnet;
 use clap::Args;
 
+use crate::history::{HISTORY_NAME, write_history};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal;
 
@@ -73,6 +74,7 @@ async fn play(args: &DemoArgs) -> CommandResult {
         .reveal_keys()
         .await
         .map_err(|error| Fault::own(format!("the validator cannot reveal its keys: {error}")))?;
+    write_history(&folder.path.join(HISTORY_NAME), &chain.history())?;
     let audit = auditor::replay(&folder.path, &chain, stage.validator_hotkey()).await?;
     narrator.audited(&audit);
     stage.shutdown().await;

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use assay_audit::transcript_file::TranscriptFile;
+use assay_audit::exhibit::Exhibit;
+use assay_audit::transcript_file::{FileError, TranscriptFile};
 use assay_commitments::codec;
 use assay_commitments::manifest::{MANIFEST_VERSION, Manifest};
 
@@ -58,6 +59,50 @@ pub(crate) fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
 /// Reads a transcript.
 pub(crate) fn read_transcript(path: &Path) -> Result<TranscriptFile, Fault> {
     TranscriptFile::decode(&read(path)?).map_err(|error| Fault::of_transcript(path, error))
+}
+
+/// What a file shows of a session.
+pub(crate) enum Evidence {
+    /// The whole session.
+    Transcript(Box<TranscriptFile>),
+    /// One cell or decode of it.
+    Exhibit(Box<Exhibit>),
+}
+
+/// Reads a transcript or an exhibit.
+pub(crate) fn read_evidence(path: &Path) -> Result<Evidence, Fault> {
+    let bytes = read(path)?;
+    let read = match TranscriptFile::decode(&bytes) {
+        Err(FileError::Foreign) => Exhibit::decode(&bytes).map(|exhibit| Evidence::Exhibit(Box::new(exhibit))),
+        read => read.map(|file| Evidence::Transcript(Box::new(file))),
+    };
+    read.map_err(|error| Fault::of_transcript(path, error))
+}
+
+/// Every transcript file below a folder, sorted.
+pub(crate) fn transcripts(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+    files_below(folder, |path| path.extension().is_some_and(|extension| extension == "assay"))
+}
+
+/// Every file below a folder that is wanted, sorted.
+pub(crate) fn files_below(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, Fault> {
+    let unreadable = |error| Fault::own(format!("{}: cannot be listed: {error}", folder.display()));
+    let mut found = vec![];
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let path = entry.path();
+            // A link to a folder is not followed: it may lead back here.
+            if entry.file_type().map_err(unreadable)?.is_dir() {
+                folders.push(path);
+            } else if is_wanted(&path) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Checks that a file can be put at `path`, before the work that makes its content.

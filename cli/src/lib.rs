@@ -5,10 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod assets;
 pub mod calibration;
 mod commands;
 pub mod demo;
 mod files;
+mod history;
+mod in_order;
 pub mod local;
 pub mod outcome;
 pub mod self_audit;

@@ -143,6 +143,14 @@ impl Progress {
         }
     }
 
+    /// Does what writes to the terminal beside the bar.
+    pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self.bar.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(bar) => bar.suspend(work),
+            None => work(),
+        }
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "shown to people")]
     fn message(&self, done: u64, total: u64, elapsed: f64) -> String {
         let by_this_run = done.saturating_sub(self.before).max(1) as f64;

@@ -338,11 +338,11 @@ fn a_self_audit_is_accepted_by_its_replay() {
     let complete = workshop.transcript("complete", &["--cells", "all", "--chat"]);
 
     let text = prints(&["audit", "verify", &sampled, &wide, &complete]);
-    let accepted: Vec<&str> = text.lines().collect();
-    assert_eq!(accepted.len(), 3);
-    for (line, file) in accepted.iter().zip([&sampled, &wide, &complete]) {
+    for (line, file) in text.lines().zip([&sampled, &wide, &complete]) {
         assert!(line.starts_with("accepted") && line.contains(file.as_str()), "{line}");
     }
+    assert!(text.contains("\n\n3 files in ") && text.contains("a second\naccepted              3\n"), "{text}");
+    assert_eq!(prints(&["audit", "verify", &sampled]).lines().count(), 1, "one file needs no summary");
     let document = prints_json(&["audit", "verify", &sampled, "--json"]);
     let entry = &document[0];
     let expected =
@@ -363,6 +363,174 @@ fn a_self_audit_is_accepted_by_its_replay() {
     let positions = shown["prompt_tokens"].as_u64().unwrap() + tokens as u64 - 1;
     assert_eq!(cells.as_array().unwrap().len() as u64, 2 * positions);
     assert_eq!(decodes.as_array().unwrap().len(), tokens);
+}
+
+#[test]
+fn a_complete_proof_has_no_nonce_tells_its_cost_and_anybody_can_check_it() {
+    let workshop = Workshop::new();
+    let (model, out) = (workshop.model(), workshop.text("complete"));
+    let arguments =
+        ["audit", "self", &model, "--prompt", "hello", "--max-tokens", "3", "--cells", "all", "--out", &out];
+    let text = prints(&arguments);
+    let cost = text.lines().find(|line| line.starts_with("a cell")).expect("a complete proof tells its cost");
+    for part in ["KB, made in ", " ms, checked in ", " ms, all else shared out"] {
+        assert!(cost.contains(part), "{cost}");
+    }
+    assert!(
+        !prints(&["audit", "self", &model, "--prompt", "x", "--max-tokens", "2", "--out", &out]).contains("a cell")
+    );
+    prints(&arguments);
+    let file = TranscriptFile::decode(&fs::read(&out).unwrap()).unwrap();
+    assert_eq!(file.record.request.nonce_commitment, None);
+    let Exchange::Committed { reply: Reply::Challenged { nonce, .. }, .. } = &file.record.exchange else {
+        panic!("it was challenged")
+    };
+    assert_eq!(*nonce, None);
+    // By anybody: from the file alone, far from the model.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copy = elsewhere.path().join("given");
+    fs::copy(&out, &copy).unwrap();
+    drop(workshop);
+    assert!(prints(&["audit", "verify", copy.to_str().unwrap()]).starts_with("accepted"));
+}
+
+/// A transcript of a miner whose weights are not the manifest's: rejected in a cell.
+fn cheated(workshop: &Workshop) -> String {
+    use assay_cli::demo::cast::{Behaviour, Models};
+    use assay_cli::local::LocalModel;
+    let checkpoint =
+        assay_llm_runtime::Checkpoint::load(&workshop.path("model"), assay_commitments::rows::Profile::Bf16V1)
+            .expect("a model");
+    let model = std::sync::Arc::new(LocalModel::of(&checkpoint, &mut |_, _| ()).expect("it commits"));
+    let models = Models::new(&model, &checkpoint.tensors).expect("it runs");
+    let audit = assay_cli::self_audit::SelfAudit {
+        prompt: assay_audit::prompt::Prompt::Text("hello".to_owned()),
+        sampling: assay_audit::sampling::Sampling::GREEDY,
+        max_tokens: 6,
+        stop: vec![],
+        policy: assay_audit::policy::Policy::DEFAULT,
+        audit_rate: assay_audit::request::AuditRate::Always,
+        entropy: [3; 32],
+    };
+    let file = audit.run(&model, &models.backend(Behaviour::Int8Weights, &std::sync::Arc::default())).expect("served");
+    fs::write(workshop.path("cheated"), file.encode()).expect("a file is written");
+    workshop.text("cheated")
+}
+
+#[test]
+fn a_rejected_cell_can_be_followed_and_shown_to_others() {
+    let workshop = Workshop::new();
+    let (good, bad) = (workshop.transcript("good", &[]), cheated(&workshop));
+    let document = prints_json(&["audit", "show", &bad, "--json"]);
+    let verdict = assay(&["audit", "verify", &bad, "--json"]);
+    let entry = serde_json::from_str::<Value>(&verdict.stdout).unwrap()[0].clone();
+    assert_eq!((verdict.code, &entry["where"]["stage"]), (1, &"cell".into()), "{entry}");
+    let cell = &document["cell"];
+    assert_eq!((&cell["layer"], &cell["position"]), (&entry["where"]["layer"], &entry["where"]["position"]));
+    let text = prints(&["audit", "show", &bad]);
+    for part in ["how far off, entry by entry", "committed", "reference", "entry", "@"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    // Nothing is rejected in an honest one, but any cell of it can be followed.
+    assert_eq!(prints_json(&["audit", "show", &good, "--json"])["cell"], Value::Null);
+    let shown = prints_json(&["audit", "show", &good, "--json"]);
+    let place = format!("{}:{}", shown["cells"][0][0], shown["cells"][0][1]);
+    let followed = prints(&["audit", "show", &good, "--cell", &place]);
+    assert!(followed.contains("the same") && !followed.contains("entry  committed"), "{followed}");
+    let decode = shown["decodes"][0].to_string();
+    assert!(prints(&["audit", "show", &good, "--cell", &decode]).contains("none scores above the served token"));
+    fails(&["audit", "show", &good, "--cell", "1:99"], 2, &["--cell", "asked for"]);
+    fails(&["audit", "show", &good, "--cell", "x"], 2, &["--cell"]);
+
+    // The exhibit says the same, in fewer bytes, to whoever has nothing else.
+    let exhibit = workshop.text("exhibit");
+    assert!(prints(&["audit", "dispute", &bad, "--out", &exhibit]).contains("audit verify"));
+    assert!(fs::metadata(&exhibit).unwrap().len() * 3 < fs::metadata(&bad).unwrap().len());
+    let run = assay(&["audit", "verify", &exhibit, "--json"]);
+    let shown = serde_json::from_str::<Value>(&run.stdout).unwrap()[0].clone();
+    assert_eq!((run.code, run.stderr.as_str()), (1, ""));
+    assert_eq!((&shown["reason"], &shown["where"], keys(&shown)), (&entry["reason"], &entry["where"], keys(&entry)));
+    assert_eq!(shown["cells"].as_array().unwrap().len() + shown["decodes"].as_array().unwrap().len(), 1);
+    assert!(prints(&["audit", "show", &exhibit]).contains("how far off"));
+    assert_eq!(prints_json(&["audit", "show", &exhibit, "--json"])["cell"], *cell);
+
+    fails(&["audit", "dispute", &good, "--out", &workshop.text("none")], 2, &["accepted", "nothing to hold against"]);
+    fails(&["audit", "dispute", &exhibit, "--out", &workshop.text("none")], 4, &["no transcript file"]);
+    let unproven = workshop.changed(&good, "unproven", |file| {
+        if let Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } = &mut file.record.exchange {
+            *answer = Answer::Omitted(Omission::Absent);
+        }
+    });
+    fails(&["audit", "dispute", &unproven, "--out", &workshop.text("none")], 2, &["validator's word"]);
+    assert!(!workshop.path("none").exists());
+
+    // A forged one is no evidence: the file tells of itself alone.
+    let mut forged = fs::read(&exhibit).unwrap();
+    let middle = forged.len() / 2;
+    forged[middle] ^= 1;
+    let body = forged.len() - 32;
+    let checksum = blake3::derive_key("assay/exhibit/v1", &forged[..body]);
+    forged[body..].copy_from_slice(&checksum);
+    fs::write(workshop.path("forged"), forged).unwrap();
+    for command in ["verify", "show"] {
+        fails(&["audit", command, &workshop.text("forged")], 4, &["forged", "contradicts itself"]);
+    }
+}
+
+#[test]
+fn a_folder_stands_for_its_transcripts_in_order() {
+    let workshop = Workshop::new();
+    let folder = workshop.path("many");
+    fs::create_dir_all(folder.join("deep")).unwrap();
+    let (good, bad) = (workshop.transcript("good", &[]), cheated(&workshop));
+    let names = ["a.assay", "b.assay", "c.assay", "d.assay", "deep/e.assay"];
+    for (number, name) in names.iter().enumerate() {
+        fs::copy(if number == 2 { &bad } else { &good }, folder.join(name)).unwrap();
+    }
+    fs::write(folder.join("notes.txt"), "not of these").unwrap();
+    let run = assay(&["audit", "verify", folder.to_str().unwrap()]);
+    assert_eq!(run.code, 1, "{run:?}");
+    let told: Vec<&str> = run.stdout.lines().take(5).collect();
+    for (line, name) in told.iter().zip(names) {
+        assert!(line.contains(name), "{line}");
+    }
+    assert!(told[2].starts_with("rejected") && told[3].starts_with("accepted"));
+    let summary = run.stdout.split_once("\n\n").unwrap().1;
+    for part in ["5 files in ", "accepted              4", "rejected              1  c", "relation", "good"] {
+        let found = summary.contains(part) || part == "good" && summary.contains("a.assay");
+        assert!(found, "{part}: {summary}");
+    }
+    let run = assay(&["audit", "verify", folder.to_str().unwrap(), &good, "--json"]);
+    let entries: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(entries.as_array().unwrap().len(), 6);
+    assert!(entries[5]["file"] == good.as_str() && entries[2]["verdict"] == "rejected");
+    let empty = workshop.path("empty");
+    fs::create_dir(&empty).unwrap();
+    fails(&["audit", "verify", empty.to_str().unwrap()], 4, &["this folder holds no transcripts"]);
+}
+
+#[test]
+fn a_session_with_oneself_is_on_no_chain() {
+    let workshop = Workshop::new();
+    let good = workshop.transcript("good", &[]);
+    let chain = workshop.text("chain.json");
+    let zeros = "0".repeat(64);
+    let history = |genesis: &str| {
+        format!(r#"{{"genesis":"{genesis}","netuid":0,"epochs":[0],"manifests":[],"hotkeys":[],"epoch_keys":[]}}"#)
+    };
+    for (genesis, expected) in [("1".repeat(64), "another chain"), (zeros, "was not in force in epoch 0")] {
+        fs::write(&chain, history(&genesis)).unwrap();
+        let run = assay(&["audit", "verify", &good, "--network", &chain]);
+        assert_eq!(run.code, 3, "{run:?}");
+        assert!(run.stdout.contains("915 not_on_chain") && run.stderr.contains(expected), "{run:?}");
+    }
+    fs::write(&chain, "{}").unwrap();
+    fails(&["audit", "verify", &good, "--network", &chain], 4, &["no history of a chain"]);
+    fails(&["audit", "verify", &good, "--network", &workshop.text("nowhere")], 4, &["no such file"]);
+    fails(&["audit", "epoch", &workshop.text("nowhere")], 4, &["no such folder"]);
+    let run = assay(&["audit", "epoch", &workshop.text("model")]);
+    assert_eq!(run.code, 3, "nothing to go by: {run:?}");
 }
 
 #[test]

@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use assay_audit::epoch_log::{Ending as LogEnding, EpochLog};
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::request::{AuditRate, Network};
-use assay_chain::{Chain, ChainError, EpochKey, EpochKeyHash, Metagraph};
+use assay_audit::verdict::{OwnFault, Verdict};
+use assay_chain::{Chain, ChainError, EpochKey, EpochKeyHash, Metagraph, RequestsDigest};
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 use assay_probation::{Ledger, Outcome};
 use tracing::{error, info, warn};
 
 use crate::consequence::{Consequence, consequence, over_budget};
+use crate::conversation::Silence;
 use crate::error::{StorageError, ValidatorError};
 use crate::event::{Ending, ValidatorEvent};
 use crate::fetch::fetch_model;
 use crate::model::VerifierModel;
 use crate::nonces::{EpochNonces, Unfinished};
+use crate::probe;
 use crate::report::{EpochReport, MinerReport};
 use crate::requests::RequestSource;
 use crate::rounds::{Finished, Rounds, Target};
@@ -165,8 +169,16 @@ impl<C: Chain + 'static> Validator<C> {
         for epoch in EpochNonces::open_epochs(&self.nonce_directory())?.into_iter().filter(|&epoch| epoch < running) {
             let (nonces, unfinished) = self.open_nonces(epoch)?;
             self.bury(&nonces, unfinished).await?;
-            let key = EpochKey::new(*nonces.key().as_bytes());
-            match self.chain.reveal_epoch_key(hotkey, epoch, key).await {
+            let log = EpochLog {
+                network: self.auditor.network(),
+                validator: hotkey,
+                epoch,
+                key: *nonces.key().as_bytes(),
+                requests: nonces.requests(),
+            };
+            self.store.save_log(&log, &self.settings.keys)?;
+            let (key, requests) = (EpochKey::new(log.key), RequestsDigest::new(log.digest()));
+            match self.chain.reveal_epoch_key(hotkey, epoch, key, requests).await {
                 Ok(()) => {
                     (self.events)(ValidatorEvent::KeyRevealed { epoch });
                     nonces.retire().await?;
@@ -203,7 +215,7 @@ impl<C: Chain + 'static> Validator<C> {
             warn!(%miner, counter, revealed, "a session was interrupted: inconclusive");
             self.locked().record(miner, Outcome::Inconclusive);
             self.save_standings().await?;
-            nonces.close(miner, counter).await?;
+            nonces.close(miner, counter, LogEnding::Dead).await?;
             (self.events)(ValidatorEvent::Buried { miner, counter });
         }
         Ok(())
@@ -230,9 +242,12 @@ impl<C: Chain + 'static> Validator<C> {
             wanted.entry(served.2).or_insert_with(Vec::new).push(served.1);
             wanted
         });
+        let mut missing = BTreeMap::new();
         for (manifest, peers) in wanted {
-            if !self.models.contains_key(&manifest) {
-                self.fetch(manifest, peers).await?;
+            if !self.models.contains_key(&manifest)
+                && let Err(ending) = self.fetch(manifest, peers).await
+            {
+                missing.insert(manifest, ending);
             }
         }
         let report =
@@ -240,13 +255,18 @@ impl<C: Chain + 'static> Validator<C> {
         let reports = serving.iter().map(|(uid, peer, _)| (peer.hotkey, report(uid.get(), peer.hotkey))).collect();
         let targets = serving
             .into_iter()
-            .map(|(_, peer, manifest)| Target { peer, model: self.models.get(&manifest).cloned() })
+            .map(|(_, peer, manifest)| {
+                let silent = Ending::Unavailable(Silence::Disorder);
+                let missing = || missing.get(&manifest).copied().unwrap_or(silent);
+                Target { peer, model: self.models.get(&manifest).cloned().ok_or_else(missing) }
+            })
             .collect();
         Ok((targets, reports))
     }
 
-    /// Fetches a model from whichever of its miners delivers it first.
-    async fn fetch(&mut self, manifest: ManifestId, peers: Vec<Peer>) -> Result<(), StorageError> {
+    /// Fetches a model from whichever of its miners delivers it first; without it, how sessions end that
+    /// need it.
+    async fn fetch(&mut self, manifest: ManifestId, peers: Vec<Peer>) -> Result<(), Ending> {
         let mut fetches = tokio::task::JoinSet::new();
         let mut peers = peers.into_iter();
         let mut next = |fetches: &mut tokio::task::JoinSet<_>| {
@@ -260,8 +280,11 @@ impl<C: Chain + 'static> Validator<C> {
             match fetched {
                 Ok((peer, Ok(model))) => {
                     let model = Arc::new(model);
-                    if !self.settings.terms.inline_assets {
-                        self.store.save_assets(&model)?;
+                    if !self.settings.terms.inline_assets
+                        && let Err(failure) = self.store.save_assets(&model)
+                    {
+                        error!(%failure, "a model cannot be kept: its miners are not judged");
+                        return Err(Ending::OwnFault(OwnFault::Storage));
                     }
                     self.models.insert(manifest, model);
                     (self.events)(ValidatorEvent::ModelFetched { manifest, from: peer.hotkey });
@@ -272,7 +295,9 @@ impl<C: Chain + 'static> Validator<C> {
             }
             next(&mut fetches);
         }
-        Ok(())
+        let works = probe::loopback_works().await;
+        let fault = Ending::OwnFault(OwnFault::Connection);
+        Err(if works { Ending::Unavailable(Silence::Disorder) } else { fault })
     }
 
     /// Holds the epoch's sessions and records each as it ends.
@@ -300,12 +325,15 @@ impl<C: Chain + 'static> Validator<C> {
             if let Ending::Judged { measurements, .. } = &ending {
                 *proof_ms.entry(miner).or_default() += u64::from(measurements.proof_ms);
             }
+            if let Some(fault) = own_fault(&ending) {
+                warn!(%miner, slug = fault.slug(), "inconclusive: {fault}; {}", fault.remedy());
+            }
             match consequence(&ending) {
                 Consequence::Now(outcome) => self.count(miner, &ending, &outcome, miners).await?,
                 Consequence::AtEpochEnd => over.push((miner, ending)),
             }
             if let Some(counter) = counter {
-                nonces.close(miner, counter).await?;
+                nonces.close(miner, counter, logged(&ending)).await?;
             }
             (self.events)(ValidatorEvent::Session { miner, counter, ending, transcript });
         }
@@ -364,5 +392,23 @@ impl<C: Chain + 'static> Validator<C> {
 
     fn locked(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The validator's own fault that made a session inconclusive.
+const fn own_fault(ending: &Ending) -> Option<OwnFault> {
+    match ending {
+        Ending::OwnFault(fault) | Ending::Judged { verdict: Verdict::Inconclusive(fault), .. } => Some(*fault),
+        Ending::Judged { .. } | Ending::Unavailable(_) | Ending::Refused(_) => None,
+    }
+}
+
+/// How a session's end stands in the epoch's log.
+const fn logged(ending: &Ending) -> LogEnding {
+    match ending {
+        Ending::Judged { .. } => LogEnding::Judged,
+        Ending::Unavailable(_) => LogEnding::Silent,
+        Ending::Refused(_) => LogEnding::Refused,
+        Ending::OwnFault(_) => LogEnding::Fault,
     }
 }

@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_audit::challenge::{EpochKey, Nonce, nonce_commitment};
+use assay_audit::epoch_log::{Ending as LogEnding, Listed, MAX_REQUESTS};
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer, decode, encode};
-use assay_commitments::{Epoch, Hotkey};
+use assay_commitments::{Epoch, Hotkey, SessionId};
 use zeroize::Zeroizing;
 
 use crate::error::StorageError;
 use crate::journal::{Journal, sync_directory};
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const OPEN: &str = "nonces";
 const REVEALED: &str = "revealed";
 
@@ -45,8 +46,12 @@ pub struct EpochNonces {
 #[derive(Debug)]
 struct State {
     journal: Journal,
-    next: BTreeMap<Hotkey, u64>,
+    /// By miner, and by counter.
+    requests: BTreeMap<Hotkey, Vec<Listed>>,
 }
+
+/// A request of which nothing more is known than its counter.
+const DRAWN: Listed = Listed { session: None, ending: LogEnding::Dead };
 
 /// A counter value that is this session's alone, and what a request says of its nonce.
 #[derive(Debug)]
@@ -86,20 +91,33 @@ impl EpochNonces {
             journal.append(&Zeroizing::new(encode(&header)))?;
             header.key
         };
-        let mut next = BTreeMap::<Hotkey, u64>::new();
+        let mut requests = BTreeMap::<Hotkey, Vec<Listed>>::new();
         let mut unfinished = BTreeMap::new();
         for record in records {
             let Mark { step, miner, counter } = decode(record).map_err(|_| damaged("a record is malformed"))?;
+            let list = requests.entry(miner).or_default();
+            let number = usize::try_from(counter).map_err(|_| damaged("a counter is too large"))?;
             match step {
                 Step::Drawn => {
-                    let counters = next.entry(miner).or_default();
-                    *counters = (*counters).max(counter.saturating_add(1));
+                    // A write that failed in between has used a value up.
+                    if number >= MAX_REQUESTS {
+                        return Err(damaged("a counter is too large"));
+                    }
+                    list.resize(list.len().max(number + 1), DRAWN);
                     unfinished.insert((miner, counter), false);
+                }
+                Step::Asked(session) => {
+                    if let Some(listed) = list.get_mut(number) {
+                        listed.session = Some(session);
+                    }
                 }
                 Step::Revealed => {
                     unfinished.insert((miner, counter), true);
                 }
-                Step::Closed => {
+                Step::Closed(ending) => {
+                    if let Some(listed) = list.get_mut(number) {
+                        listed.ending = ending;
+                    }
                     unfinished.remove(&(miner, counter));
                 }
             }
@@ -108,7 +126,7 @@ impl EpochNonces {
             .into_iter()
             .map(|((miner, counter), revealed)| Unfinished { miner, counter, revealed })
             .collect();
-        let state = Arc::new(Mutex::new(State { journal, next }));
+        let state = Arc::new(Mutex::new(State { journal, requests }));
         Ok((Self { epoch, netuid, validator, key: Arc::new(EpochKey::new(*key)), state }, unfinished))
     }
 
@@ -156,10 +174,10 @@ impl EpochNonces {
     pub async fn draw(&self, miner: Hotkey) -> Result<DrawnNonce, StorageError> {
         let counter = self
             .with_state(move |state| {
-                let next = state.next.entry(miner).or_default();
-                let counter = *next;
+                let list = state.requests.entry(miner).or_default();
+                let counter = u64::try_from(list.len()).unwrap_or(u64::MAX);
                 // Counted up even if the write fails: a value that may be on disk is not used again.
-                *next = counter.saturating_add(1);
+                list.push(DRAWN);
                 state.journal.append(&encode(&Mark { step: Step::Drawn, miner, counter }))?;
                 Ok(counter)
             })
@@ -171,8 +189,13 @@ impl EpochNonces {
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn close(&self, miner: Hotkey, counter: u64) -> Result<(), StorageError> {
-        self.mark(Step::Closed, miner, counter).await
+    pub async fn close(&self, miner: Hotkey, counter: u64, ending: LogEnding) -> Result<(), StorageError> {
+        self.mark(Step::Closed(ending), miner, counter).await
+    }
+
+    /// The requests so far, by miner and counter.
+    pub fn requests(&self) -> BTreeMap<Hotkey, Vec<Listed>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
     }
 
     /// Puts the journal away after its key is revealed on chain.
@@ -190,7 +213,18 @@ impl EpochNonces {
     }
 
     async fn mark(&self, step: Step, miner: Hotkey, counter: u64) -> Result<(), StorageError> {
-        self.with_state(move |state| state.journal.append(&encode(&Mark { step, miner, counter }))).await
+        self.with_state(move |state| {
+            let listed = state.requests.get_mut(&miner).zip(usize::try_from(counter).ok());
+            if let Some(listed) = listed.and_then(|(list, number)| list.get_mut(number)) {
+                match step {
+                    Step::Asked(session) => listed.session = Some(session),
+                    Step::Closed(ending) => listed.ending = ending,
+                    Step::Drawn | Step::Revealed => {}
+                }
+            }
+            state.journal.append(&encode(&Mark { step, miner, counter }))
+        })
+        .await
     }
 
     /// Runs `work` on a thread that may wait for the disk.
@@ -222,6 +256,14 @@ impl DrawnNonce {
     pub fn commitment(&self) -> [u8; 32] {
         let nonce = Zeroizing::new(self.nonces.nonce(&self.miner, self.counter));
         nonce_commitment(&nonce, self.counter, &self.nonces.validator, &self.miner)
+    }
+
+    /// Writes to disk which request is sent under the counter, so that the epoch's log has it.
+    ///
+    /// # Errors
+    /// [`StorageError`]: then the request may not be sent.
+    pub async fn asked(&self, session: SessionId) -> Result<(), StorageError> {
+        self.nonces.mark(Step::Asked(session), self.miner, self.counter).await
     }
 
     /// Writes to disk that the nonce is out, then gives it out.
@@ -267,8 +309,9 @@ impl Canonical for Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Drawn,
+    Asked(SessionId),
     Revealed,
-    Closed,
+    Closed(LogEnding),
 }
 
 /// How far a session has come.
@@ -280,11 +323,18 @@ struct Mark {
 
 impl Canonical for Mark {
     fn write(&self, out: &mut Writer) {
-        out.u8(match self.step {
-            Step::Drawn => 1,
-            Step::Revealed => 2,
-            Step::Closed => 3,
-        });
+        match self.step {
+            Step::Drawn => out.u8(1),
+            Step::Revealed => out.u8(2),
+            Step::Closed(ending) => {
+                out.u8(3);
+                out.value(&ending);
+            }
+            Step::Asked(session) => {
+                out.u8(4);
+                out.raw(session.as_bytes());
+            }
+        }
         out.raw(self.miner.as_bytes());
         out.u64(self.counter);
     }
@@ -293,7 +343,8 @@ impl Canonical for Mark {
         let step = match from.u8()? {
             1 => Step::Drawn,
             2 => Step::Revealed,
-            3 => Step::Closed,
+            3 => Step::Closed(from.value()?),
+            4 => Step::Asked(SessionId::new(from.array()?)),
             _ => return Err(Malformed::NotCanonical),
         };
         Ok(Self { step, miner: Hotkey::new(from.array()?), counter: from.u64()? })
@@ -349,7 +400,7 @@ mod tests {
         assert_eq!(unfinished, []);
         let closed = nonces.draw(MINER).await.unwrap();
         closed.reveal().await.unwrap();
-        nonces.close(MINER, closed.counter()).await.unwrap();
+        nonces.close(MINER, closed.counter(), LogEnding::Judged).await.unwrap();
         let revealed = nonces.draw(MINER).await.unwrap();
         revealed.reveal().await.unwrap();
         nonces.draw(OTHER).await.unwrap();
@@ -361,7 +412,7 @@ mod tests {
         let (nonces, unfinished) = open(directory.path(), 4);
         assert_eq!(unfinished, expected);
         for dead in unfinished {
-            nonces.close(dead.miner, dead.counter).await.unwrap();
+            nonces.close(dead.miner, dead.counter, LogEnding::Dead).await.unwrap();
         }
         drop(nonces);
         assert_eq!(open(directory.path(), 4).1, []);

@@ -14,7 +14,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::error;
 
-use crate::conversation::Silence;
 use crate::event::Ending;
 use crate::model::VerifierModel;
 use crate::nonces::EpochNonces;
@@ -26,8 +25,9 @@ use crate::store::Store;
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) peer: Peer,
-    /// None when no miner that declares it would send it: each was asked, so that is their silence.
-    pub(crate) model: Option<Arc<VerifierModel>>,
+    /// Or how every session with it ends: if no miner that declares the model would send it, that is their
+    /// silence; if it could not be kept, our own fault.
+    pub(crate) model: Result<Arc<VerifierModel>, Ending>,
 }
 
 /// A session that has ended.
@@ -106,8 +106,9 @@ impl<C: Chain + 'static> Rounds<C> {
         {
             return None;
         }
-        let Some(model) = &target.model else {
-            return Some((Ending::Unavailable(Silence::Disorder), None, None));
+        let model = match &target.model {
+            Ok(model) => model,
+            Err(ending) => return Some((*ending, None, None)),
         };
         let Some(random) = fresh_seed() else {
             return Some((Ending::OwnFault(OwnFault::PromptUnusable), None, None));

@@ -30,6 +30,7 @@ use crate::model::VerifierModel;
 use crate::nonces::{DrawnNonce, EpochNonces};
 use crate::probe;
 use crate::requests::Ask;
+use crate::stall;
 use crate::wire::{Line, Wire};
 
 /// A miner to be asked.
@@ -130,6 +131,11 @@ impl Auditor {
         self.keys.hotkey()
     }
 
+    /// The chain and subnet it asks on.
+    pub(crate) const fn network(&self) -> Network {
+        self.network
+    }
+
     /// Asks a miner and follows the session to its verdict. Never fails: what goes wrong is an
     /// outcome, on one side or the other.
     pub async fn session(
@@ -168,6 +174,10 @@ impl Auditor {
         let Some(line) = Line::new(peer.endpoint, message_bytes) else {
             return Ended { counter, outcome: Outcome::Unavailable(Silence::Unreachable) };
         };
+        if let Err(failure) = drawn.asked(request.session_id()).await {
+            error!(%failure, "a request cannot be noted, so it is not sent");
+            return own(counter, OwnFault::Storage);
+        }
         let signature = request.sign(&self.keys);
         let running = Running {
             auditor: self,
@@ -246,7 +256,10 @@ async fn tokenise(model: &Arc<VerifierModel>, request: &Request) -> Option<Vec<T
 impl Running<'_> {
     async fn go(self) -> Outcome {
         let signed = Signed { body: codec::encode(&self.request), signature: self.signature.0.to_vec() };
-        match conversation::ask(self.line, &self.request, ToMiner::Request(signed)).await {
+        let asked = conversation::ask(self.line, &self.request, ToMiner::Request(signed));
+        let (opening, stalled) = stall::watch(asked).await;
+        match opening {
+            Opening::Silent(_) if stalled => Outcome::OwnFault(OwnFault::Stalled),
             Opening::Silent(silence) => {
                 debug!(miner = %self.request.miner, ?silence, "nothing came");
                 if probe::loopback_works().await {
@@ -261,6 +274,11 @@ impl Running<'_> {
                     Some(refusal) => Outcome::Refused(refusal.reason),
                     None => Outcome::Unavailable(Silence::Disorder),
                 }
+            }
+            Opening::Streaming(stream)
+                if stalled && matches!(&stream.commitment, Err(omission) if is_silence(*omission)) =>
+            {
+                Outcome::OwnFault(OwnFault::Stalled)
             }
             Opening::Streaming(stream) => self.streamed(*stream).await,
         }
@@ -362,10 +380,15 @@ impl Running<'_> {
             proof_bytes: max_proof_bytes(manifest, &challenge, positions),
             due: begun + Duration::from_millis(u64::from(self.request.deadlines.proof_ms)),
         };
-        let mut answer = conversation::demand(wire, self.line, &demand).await;
+        let (mut answer, stalled) = stall::watch(conversation::demand(wire, self.line, &demand)).await;
         measured.proof_ms = to_ms(begun.elapsed());
-        if matches!(answer, Answer::Omitted(omission) if is_silence(omission)) && !probe::loopback_works().await {
-            answer = Answer::Interrupted;
+        if matches!(answer, Answer::Omitted(omission) if is_silence(omission)) {
+            if stalled {
+                return Err(OwnFault::Stalled);
+            }
+            if !probe::loopback_works().await {
+                answer = Answer::Interrupted;
+            }
         }
         Ok(Reply::Challenged { nonce, answer })
     }
@@ -408,7 +431,7 @@ impl Running<'_> {
     }
 }
 
-/// Whether an omission could be our own network's doing.
+/// Whether an omission could be our own doing.
 const fn is_silence(omission: Omission) -> bool {
     match omission {
         Omission::Absent | Omission::Late | Omission::Broken => true,

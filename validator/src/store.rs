@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use assay_audit::epoch_log::EpochLog;
+use assay_audit::keys::Keypair;
 use assay_audit::transcript_file::{Conclusion, TranscriptFile};
 use assay_commitments::{Epoch, Hotkey};
 
@@ -9,8 +11,11 @@ use crate::atomic;
 use crate::error::StorageError;
 use crate::model::VerifierModel;
 
-/// Transcripts under one directory: `epoch-N/<miner>-<counter>-<verdict>.assay`, and under `assets/`
-/// the tokenizers and chat templates that they name, each once, by the hex of its digest.
+/// The name of an epoch's log.
+pub const LOG_NAME: &str = "epoch.log";
+
+/// Transcripts under one directory: `epoch-N/<miner>-<counter>-<verdict>.assay`, after the epoch its log
+/// beside them, `epoch-N/epoch.log`, and under `assets/` the tokenizers and chat templates that they name, each once, by the hex of its digest.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
@@ -57,6 +62,15 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Keeps an epoch's log beside its transcripts. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn save_log(&self, log: &EpochLog, keys: &Keypair) -> Result<(), StorageError> {
+        let path = self.root.join(format!("epoch-{}", log.epoch)).join(LOG_NAME);
+        self.write(&path, &log.encode_signed(keys))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {

@@ -31,6 +31,7 @@ impl State {
         self.renew_permits();
         self.last_epoch_block = self.block;
         self.epoch = self.epoch.next();
+        self.epochs.push(BlockNumber::new(self.block));
         report
     }
 

@@ -5,7 +5,7 @@ use assay_commitments::{Epoch, Hotkey};
 use super::state::State;
 use crate::{
     error::ChainError,
-    types::{BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord},
+    types::{BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, RequestsDigest},
 };
 
 impl State {
@@ -24,25 +24,30 @@ impl State {
             return Err(ChainError::WrongKeyEpoch { epoch, running: self.epoch });
         }
         let published_at = BlockNumber::new(self.block);
-        self.epoch_keys.insert((signer, epoch), EpochKeyRecord { hash, published_at, key: None });
+        self.epoch_keys.insert((signer, epoch), EpochKeyRecord { hash, published_at, key: None, requests: None });
         Ok(())
     }
 
     /// The real chain would take a key at any time. The devnet refuses an early one, because no
     /// caller can want that: it would hand its nonces to the miners.
-    pub(super) fn reveal_epoch_key(&mut self, signer: Hotkey, epoch: Epoch, key: EpochKey) -> Result<(), ChainError> {
+    pub(super) fn reveal_epoch_key(
+        &mut self,
+        signer: Hotkey,
+        epoch: Epoch,
+        key: EpochKey,
+        requests: RequestsDigest,
+    ) -> Result<(), ChainError> {
         self.slot(signer)?;
         let record = self.epoch_keys.get_mut(&(signer, epoch)).ok_or(ChainError::KeyNotPublished(epoch))?;
         if epoch >= self.epoch {
             return Err(ChainError::RevealTooEarly { epoch, running: self.epoch });
         }
-        match record.key {
-            Some(revealed) if revealed != key => Err(ChainError::KeyAlreadyRevealed(epoch)),
-            _ => {
-                record.key = Some(key);
-                Ok(())
-            }
+        let (key, requests) = (Some(key), Some(requests));
+        if record.key.is_some() && (record.key, record.requests) != (key, requests) {
+            return Err(ChainError::KeyAlreadyRevealed(epoch));
         }
+        (record.key, record.requests) = (key, requests);
+        Ok(())
     }
 
     pub(super) fn epoch_key(&self, validator: Hotkey, epoch: Epoch) -> Option<EpochKeyRecord> {

@@ -21,8 +21,9 @@ use assay_commitments::{Epoch, Hotkey, ManifestId};
 use crate::{
     api::{Chain, WeightRules},
     error::ChainError,
+    history::History,
     metagraph::Metagraph,
-    types::{EpochKey, EpochKeyHash, EpochKeyRecord, Head, Network, Rao, Uid},
+    types::{EpochKey, EpochKeyHash, EpochKeyRecord, Head, Network, Rao, RequestsDigest, Uid},
 };
 use state::State;
 
@@ -68,6 +69,11 @@ impl Devnet {
     /// [`ChainError::NotRegistered`].
     pub fn set_stake(&self, hotkey: Hotkey, stake: Rao) -> Result<(), ChainError> {
         self.state().set_stake(hotkey, stake)
+    }
+
+    /// What stood on the chain from its beginning until now.
+    pub fn history(&self) -> History {
+        self.state().history()
     }
 
     /// Makes one block, and with it the epoch if that is due.
@@ -125,8 +131,14 @@ impl Chain for Devnet {
         self.state().publish_epoch_key(signer, epoch, hash)
     }
 
-    async fn reveal_epoch_key(&self, signer: Hotkey, epoch: Epoch, key: EpochKey) -> Result<(), ChainError> {
-        self.state().reveal_epoch_key(signer, epoch, key)
+    async fn reveal_epoch_key(
+        &self,
+        signer: Hotkey,
+        epoch: Epoch,
+        key: EpochKey,
+        requests: RequestsDigest,
+    ) -> Result<(), ChainError> {
+        self.state().reveal_epoch_key(signer, epoch, key, requests)
     }
 
     async fn epoch_key(&self, validator: Hotkey, epoch: Epoch) -> Result<Option<EpochKeyRecord>, ChainError> {

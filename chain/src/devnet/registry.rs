@@ -24,7 +24,7 @@ impl State {
     }
 
     pub(super) fn manifests(&self) -> Vec<ManifestId> {
-        self.manifests.clone()
+        self.registry.last().map(|(_, manifests)| manifests.clone()).unwrap_or_default()
     }
 
     pub(super) fn publish_manifests(&mut self, signer: Hotkey, manifests: &[ManifestId]) -> Result<(), ChainError> {
@@ -38,7 +38,7 @@ impl State {
         if let Some(twice) = manifests.iter().find(|manifest| !seen.insert(**manifest)) {
             return Err(ChainError::DuplicateManifest(*twice));
         }
-        self.manifests = manifests.to_vec();
+        self.registry.push((BlockNumber::new(self.block), manifests.to_vec()));
         Ok(())
     }
 

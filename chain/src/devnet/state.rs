@@ -7,6 +7,7 @@ use assay_commitments::{Epoch, Hotkey, ManifestId};
 use super::genesis::{Genesis, GenesisError, Parameters};
 use crate::{
     error::ChainError,
+    history::History,
     metagraph::{Metagraph, Neuron},
     types::{BlockNumber, EpochKeyRecord, Network, Rao, Uid},
 };
@@ -23,7 +24,10 @@ pub(super) struct State {
     pub(super) epoch: Epoch,
     pub(super) last_epoch_block: u64,
     pub(super) slots: Vec<Slot>,
-    pub(super) manifests: Vec<ManifestId>,
+    /// The manifests in force from each block on.
+    pub(super) registry: Vec<(BlockNumber, Vec<ManifestId>)>,
+    /// The first block of every epoch.
+    pub(super) epochs: Vec<BlockNumber>,
     pub(super) epoch_keys: BTreeMap<(Hotkey, Epoch), EpochKeyRecord>,
 }
 
@@ -54,7 +58,8 @@ impl State {
             epoch: Epoch::new(0),
             last_epoch_block: 0,
             slots: Vec::new(),
-            manifests: Vec::new(),
+            registry: Vec::new(),
+            epochs: vec![BlockNumber::new(0)],
             epoch_keys: BTreeMap::new(),
         };
         for (hotkey, stake) in founders {
@@ -64,6 +69,17 @@ impl State {
         state.renew_permits();
         state.block = 1;
         Ok(state)
+    }
+
+    pub(super) fn history(&self) -> History {
+        let keys = self.epoch_keys.iter();
+        History {
+            network: self.network,
+            epochs: self.epochs.clone(),
+            manifests: self.registry.clone(),
+            hotkeys: self.slots.iter().map(|slot| (slot.neuron.hotkey, slot.neuron.registered_at)).collect(),
+            epoch_keys: keys.map(|((hotkey, epoch), record)| (*hotkey, *epoch, *record)).collect(),
+        }
     }
 
     pub(super) fn network(&self) -> Network {

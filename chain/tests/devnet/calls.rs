@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use assay_chain::{
     BlockNumber, Chain, ChainError, Devnet, EpochKey, EpochKeyHash, Genesis, GenesisError, MANIFESTS_MAX, Parameters,
-    Rao, Uid,
+    Rao, RequestsDigest, Uid,
 };
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 
@@ -83,7 +83,8 @@ fn an_epoch_key_is_published_first_and_revealed_after_its_epoch() {
     let chain = subnet(parameters(), &[5], 0);
     let (me, epoch) = (hotkey(1), Epoch::new(0));
     let (hash, key) = (EpochKeyHash::new([1; 32]), EpochKey::new([2; 32]));
-    let reveal = |key| ready(chain.reveal_epoch_key(me, epoch, key));
+    let requests = RequestsDigest::new([4; 32]);
+    let reveal = |key| ready(chain.reveal_epoch_key(me, epoch, key, requests));
     assert_eq!(reveal(key), Err(ChainError::KeyNotPublished(epoch)));
     ready(chain.publish_epoch_key(me, epoch, hash)).expect("the epoch runs");
     assert_eq!(reveal(key), Err(ChainError::RevealTooEarly { epoch, running: epoch }));
@@ -91,9 +92,12 @@ fn an_epoch_key_is_published_first_and_revealed_after_its_epoch() {
     assert_eq!(reveal(key), Ok(()));
     assert_eq!(reveal(key), Ok(()), "a caller that lost the answer may ask again");
     assert_eq!(reveal(EpochKey::new([3; 32])), Err(ChainError::KeyAlreadyRevealed(epoch)));
+    let other = ready(chain.reveal_epoch_key(me, epoch, key, RequestsDigest::new([5; 32])));
+    assert_eq!(other, Err(ChainError::KeyAlreadyRevealed(epoch)), "the list of requests stands too");
 
     let record = ready(chain.epoch_key(me, epoch)).expect("the devnet can be read").expect("it is published");
     assert_eq!((record.hash, record.published_at, record.key), (hash, BlockNumber::new(2), Some(key)));
+    assert_eq!(record.requests, Some(requests));
     assert_eq!(ready(chain.epoch_key(OWNER, epoch)), Ok(None));
 }
 

@@ -1,15 +1,16 @@
-//! `assay audit`: audit oneself, replay transcripts, look into one.
-
-use std::path::{Path, PathBuf};
+//! `assay audit`: audit oneself, replay transcripts, look into one, and hold others to what they signed.
 
 use assay_audit::transcript_file::{Conclusion, TranscriptFile};
 use assay_audit::verdict::{Verdict, Where};
 use clap::Subcommand;
 
-use crate::outcome::{CommandResult, Fault};
+use crate::outcome::CommandResult;
 use crate::terminal::Paint;
 
+mod dispute;
+mod epoch;
 mod own;
+mod picture;
 mod show;
 mod verify;
 
@@ -23,8 +24,12 @@ pub(crate) enum Command {
     Own(own::Args),
     /// Replay transcripts and say what they conclude
     Verify(verify::Args),
-    /// Show what a transcript holds
+    /// Show what a transcript holds, and follow one cell of it
     Show(show::Args),
+    /// Write what shows a rejected cell or decode to anybody, and no more
+    Dispute(dispute::Args),
+    /// Check that a validator drew its nonces and audits as it had to
+    Epoch(epoch::Args),
 }
 
 pub(crate) fn run(command: &Command) -> CommandResult {
@@ -32,39 +37,9 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         Command::Own(args) => own::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Show(args) => show::run(args),
+        Command::Dispute(args) => dispute::run(args),
+        Command::Epoch(args) => epoch::run(args),
     }
-}
-
-/// Looks up the files that a transcript names by digest only.
-///
-/// The folder holds each under its BLAKE3 digest in hexadecimal. One whose content is another is damaged,
-/// which must not pass for one that is not there.
-fn assets(file: &TranscriptFile, folder: Option<&Path>) -> Result<Vec<Vec<u8>>, Fault> {
-    let Some(folder) = folder else { return Ok(vec![]) };
-    let tokenizer = file.tokenizer.is_none().then_some(file.manifest.tokenizer);
-    let template = if file.chat_template.is_none() { file.manifest.chat_template } else { None };
-    let mut found = vec![];
-    for digest in [tokenizer, template].into_iter().flatten() {
-        let path = folder.join(hex::encode(digest));
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(Fault::own(format!("{}: cannot be read: {error}", path.display()))),
-        };
-        if *blake3::hash(&bytes).as_bytes() != digest {
-            return Err(Fault::damaged(format!(
-                "{}: its content is not what its name says: fetch it again",
-                path.display()
-            )));
-        }
-        found.push(bytes);
-    }
-    Ok(found)
-}
-
-/// The asset of a digest among those found.
-fn find(assets: &[Vec<u8>], digest: &[u8; 32]) -> Option<Vec<u8>> {
-    assets.iter().find(|bytes| blake3::hash(bytes).as_bytes() == digest).cloned()
 }
 
 /// A verdict's name, in its colour.
@@ -121,14 +96,4 @@ fn disagreement(file: &TranscriptFile, verdict: Verdict) -> Option<String> {
     let stated = file.receipt.conclusion;
     (stated != replayed)
         .then(|| format!("the receipt states {}, the replay finds {}", conclusion(stated), conclusion(replayed)))
-}
-
-/// A folder of assets, if one was named.
-fn check_folder(folder: Option<&PathBuf>) -> Result<(), Fault> {
-    match folder {
-        Some(folder) if !folder.is_dir() => {
-            Err(Fault::usage(format!("{}: no such folder: --assets names the one that holds assets", folder.display())))
-        }
-        _ => Ok(()),
-    }
 }

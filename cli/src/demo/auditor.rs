@@ -2,7 +2,7 @@
 //! epoch keys that the validator has revealed on chain.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use assay_audit::challenge::EpochKey;
@@ -12,6 +12,7 @@ use assay_chain::{Chain, Devnet};
 use assay_commitments::{Epoch, Hotkey};
 use rayon::prelude::*;
 
+use crate::files::transcripts;
 use crate::outcome::Fault;
 
 /// What the auditor found.
@@ -75,23 +76,4 @@ fn examine(path: &Path, keys: &BTreeMap<u64, EpochKey>) -> (bool, bool) {
         (Some(revealed), Some(drawn)) => (same && revealed == drawn, true),
         _ => (same, false),
     }
-}
-
-/// Every transcript file below a folder.
-pub(crate) fn transcripts(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let unreadable = |error| Fault::own(format!("{}: {error}", folder.display()));
-    let mut found = vec![];
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-            let path = entry.map_err(unreadable)?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "assay") {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }

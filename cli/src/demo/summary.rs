@@ -195,7 +195,7 @@ impl Summary {
 
     /// A rejected transcript, if there is one: the more interesting to look at.
     fn example(&self) -> Option<PathBuf> {
-        let files = super::auditor::transcripts(&self.transcripts).ok()?;
+        let files = crate::files::transcripts(&self.transcripts).ok()?;
         let rejected = files.iter().find(|path| path.to_string_lossy().contains("rejected")).cloned();
         rejected.or_else(|| files.into_iter().next())
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use assay_audit::policy::{MAX_COLUMNS, MAX_DRAWS, Policy};
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Answer, Exchange, Reply};
-use assay_audit::transcript_file::TranscriptFile;
+use assay_audit::transcript_file::{Measurements, TranscriptFile};
 
 use super::{painted, reason};
 use crate::commands::request::{PromptArgs, SamplingArgs, entropy};
@@ -116,11 +116,24 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         let verified = seconds(f64::from(times.verify_us) / 1e6);
         let proven = milliseconds(times.proof_ms);
         listing.line("proof", format!("{}, made in {proven}, checked in {verified}", bytes(size)));
+        if let (Policy::Everything, Some(challenge)) = (session.policy, &judgement.report.challenge) {
+            listing.line("a cell", cost_of_a_cell(size, times, challenge.cells.len()));
+        }
     }
     listing.line("transcript", format!("{} ({})", args.out.display(), bytes(encoded.len() as u64)));
     listing.line("replay", format!("assay audit verify {}", args.out.display()));
     print(&listing.render(paint))?;
     Ok(Outcome::from(&judgement.verdict))
+}
+
+/// What a complete proof costs for each of its cells, decodes and openings shared out.
+#[expect(clippy::cast_precision_loss, reason = "shown to people")]
+fn cost_of_a_cell(size: u64, times: Measurements, cells: usize) -> String {
+    let share = |whole: f64| whole / cells.max(1) as f64;
+    let (proven, verified) = (f64::from(times.proof_ms) / 1e3, f64::from(times.verify_us) / 1e6);
+    let milliseconds = |whole: f64| format!("{:.2} ms", 1e3 * share(whole));
+    let size = bytes(size / cells.max(1) as u64);
+    format!("{size}, made in {}, checked in {}, all else shared out", milliseconds(proven), milliseconds(verified))
 }
 
 /// Bytes of the proof, if there is one.

@@ -1,7 +1,9 @@
 //! `assay audit show`: what a transcript holds.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use assay_audit::exhibit::{Examination, Exhibit};
 use assay_audit::judge::Judgement;
 use assay_audit::policy::Policy;
 use assay_audit::prompt::{Prompt, Tokenizer};
@@ -9,22 +11,28 @@ use assay_audit::request::{AuditRate, Request};
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::sizes::{ProofSizes, proof_sizes};
 use assay_audit::transcript_file::TranscriptFile;
-use assay_audit::verdict::{Margin, Relation};
+use assay_audit::verdict::{Margin, Relation, Verdict};
 use assay_commitments::codec;
+use assay_commitments::manifest::Manifest;
 use assay_commitments::trace::TraceCommitment;
+use assay_commitments::{LayerIndex, Position};
 use serde_json::{Value, json};
 
-use super::{assets, check_folder, conclusion, disagreement, find, painted, reason};
-use crate::files::{read, read_transcript};
-use crate::outcome::{CommandResult, Outcome};
+use super::{conclusion, disagreement, painted, picture, reason};
+use crate::assets::Assets;
+use crate::files::{Evidence, read, read_evidence};
+use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{Listing, Paint, bytes, print, print_json, quoted, seconds, table};
 
 /// What to show.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Transcript
+    /// Transcript, or an exhibit that `audit dispute` wrote
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The cell to follow, or `POSITION` for the decode after one; without it, the one that is rejected
+    #[arg(long, value_name = "LAYER:POSITION", value_parser = parse_item)]
+    cell: Option<Item>,
     /// Folder of tokenizers and chat templates that the transcript names by digest
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
@@ -33,30 +41,53 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// A cell or a decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Item {
+    /// None for a decode.
+    layer: Option<LayerIndex>,
+    position: Position,
+}
+
+fn parse_item(text: &str) -> Result<Item, String> {
+    let number = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is no number"));
+    let (layer, position) = match text.split_once(':') {
+        Some((layer, position)) => (Some(LayerIndex::new(number(layer)?)), number(position)?),
+        None => (None, number(text)?),
+    };
+    Ok(Item { layer, position: Position::new(position) })
+}
+
 /// A transcript with what follows from it.
 struct Shown {
     file: TranscriptFile,
     /// Where the miner's bytes are one.
     commitment: Option<TraceCommitment>,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Arc<Tokenizer>>,
     judgement: Judgement,
     sizes: Option<ProofSizes>,
     file_bytes: u64,
+    /// The cell or decode that is followed.
+    followed: Option<Examination>,
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    check_folder(args.assets.as_ref())?;
-    let file = read_transcript(&args.file)?;
-    let assets = assets(&file, args.assets.as_deref())?;
-    let tokenizer = file.tokenizer.clone().or_else(|| find(&assets, &file.manifest.tokenizer));
+    let assets = Assets::new(args.assets.as_deref())?;
+    let file = match read_evidence(&args.file)? {
+        Evidence::Transcript(file) => *file,
+        Evidence::Exhibit(exhibit) => return show_exhibit(args, &exhibit),
+    };
+    let assets = assets.of(&file)?;
     let commitment = match &file.record.exchange {
         Exchange::Committed { commitment, .. } => codec::decode(&commitment.bytes).ok(),
         Exchange::Uncommitted(_) => None,
     };
+    let judgement = file.judge_with(assets.as_ref().map(AsRef::as_ref));
     let shown = Shown {
         commitment,
-        tokenizer: tokenizer.and_then(|bytes| Tokenizer::from_bytes(&bytes).ok()),
-        judgement: file.judge(&|digest| find(&assets, digest)),
+        followed: follow(&file, &judgement.verdict, args.cell)?,
+        tokenizer: assets.ok().map(|assets| Arc::clone(&assets.tokenizer)),
+        judgement,
         sizes: proof_sizes(&file.record, &file.manifest),
         file_bytes: read(&args.file)?.len() as u64,
         file,
@@ -69,30 +100,82 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
+/// Examines the cell or decode that was named, or the one that is rejected.
+fn follow(file: &TranscriptFile, verdict: &Verdict, named: Option<Item>) -> Result<Option<Examination>, Fault> {
+    let (record, manifest) = (&file.record, &file.manifest);
+    let exhibit = match named {
+        Some(Item { layer, position }) => {
+            let exhibit = match layer {
+                Some(layer) => Exhibit::of_cell(record, manifest, layer, position),
+                None => Exhibit::of_decode(record, manifest, position),
+            };
+            let none = "nothing of the kind was asked for and proven: name one that `audit show` lists";
+            Some(exhibit.ok_or_else(|| Fault::usage(format!("--cell: {none}")))?)
+        }
+        None => Exhibit::of(record, manifest, verdict).ok(),
+    };
+    match exhibit.map(|exhibit| exhibit.examine()) {
+        None => Ok(None),
+        Some(Ok(examination)) => Ok(Some(examination)),
+        // What is rejected as a whole may have no parts that can be followed.
+        Some(Err(_)) if named.is_none() => Ok(None),
+        Some(Err(error)) => Err(Fault::usage(format!("--cell: it cannot be followed: {error}"))),
+    }
+}
+
+fn show_exhibit(args: &Args, exhibit: &Exhibit) -> CommandResult {
+    let examination = exhibit.examine().map_err(|error| Fault::of_transcript(&args.file, error))?;
+    if args.json {
+        let request = exhibit.request();
+        print_json(&json!({
+            "session": request.session_id().to_string(),
+            "validator": request.validator.to_string(),
+            "miner": request.miner.to_string(),
+            "epoch": request.epoch.get(),
+            "counter": request.counter,
+            "manifest_id": exhibit.manifest().id().to_string(),
+            "cell": picture::json(&examination),
+        }))?;
+    } else {
+        let paint = Paint::stdout();
+        let mut listing = Listing::default();
+        parties(&mut listing, exhibit.request(), exhibit.manifest(), paint);
+        print(&format!("{}\n{}", listing.render(paint), picture::text(&examination, None, paint)))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Who asked whom for which model.
+fn parties(listing: &mut Listing, request: &Request, manifest: &Manifest, paint: Paint) {
+    let Request { network, validator, miner, epoch, counter, .. } = request;
+    listing.line("session", paint.bold(&request.session_id().to_string()));
+    let genesis = hex::encode(network.genesis);
+    let nowhere = network.genesis == [0; 32];
+    let chain = if nowhere { "none, a session with oneself".to_owned() } else { format!("genesis {genesis}") };
+    listing.line("network", format!("{chain}, netuid {}, epoch {epoch}, counter {counter}", network.netuid));
+    listing.line("validator", validator);
+    listing.line("miner", miner);
+    let architecture = &manifest.architecture;
+    listing.line("model", manifest.id());
+    let (layers, hidden) = (architecture.layers, architecture.hidden);
+    listing.line("", format!("{layers} layers of width {hidden}, {}", manifest.profile.name()));
+}
+
 impl Shown {
     fn text(&self, paint: Paint) -> String {
         let mut sections = vec![self.parties(paint), self.exchange(paint), self.drawn(paint)];
         sections.push(self.compared(paint));
         sections.push(self.sizes(paint));
+        let tokenizer = self.tokenizer.as_deref();
+        sections.extend(self.followed.as_ref().map(|cell| picture::text(cell, tokenizer, paint)));
         sections.push(self.conclusion(paint));
         sections.retain(|section| !section.is_empty());
         sections.join("\n")
     }
 
     fn parties(&self, paint: Paint) -> String {
-        let Request { network, validator, miner, epoch, counter, .. } = &self.file.record.request;
         let mut listing = Listing::default();
-        listing.line("session", paint.bold(&self.file.receipt.session.to_string()));
-        let genesis = hex::encode(network.genesis);
-        let nowhere = network.genesis == [0; 32];
-        let chain = if nowhere { "none, a session with oneself".to_owned() } else { format!("genesis {genesis}") };
-        listing.line("network", format!("{chain}, netuid {}, epoch {epoch}, counter {counter}", network.netuid));
-        listing.line("validator", validator);
-        listing.line("miner", miner);
-        let (manifest, architecture) = (&self.file.manifest, &self.file.manifest.architecture);
-        listing.line("model", manifest.id());
-        let (layers, hidden) = (architecture.layers, architecture.hidden);
-        listing.line("", format!("{layers} layers of width {hidden}, {}", manifest.profile.name()));
+        parties(&mut listing, &self.file.record.request, &self.file.manifest, paint);
         listing.render(paint)
     }
 
@@ -236,6 +319,9 @@ impl Shown {
         if let Some(reason) = reason(verdict) {
             listing.line("", reason);
         }
+        if let Verdict::Inconclusive(fault) = verdict {
+            listing.line("to do", fault.remedy());
+        }
         if let Some(note) = disagreement(&self.file, *verdict) {
             listing.line("note", paint.yellow(&note));
         }
@@ -300,6 +386,7 @@ impl Shown {
             },
             "replay": self.judgement.verdict.name(),
             "replay_reason": reason(&self.judgement.verdict),
+            "cell": self.followed.as_ref().map(picture::json),
         })
     }
 }
@@ -347,8 +434,8 @@ fn bar(ratio: f64) -> String {
     format!("[{}{}]", "#".repeat(full), ".".repeat(WIDTH - full))
 }
 
-const fn size_parts(sizes: &ProofSizes) -> [(&'static str, usize); 7] {
-    let ProofSizes { small, rows, supplied, logits, paths, claims, openings } = *sizes;
+const fn size_parts(sizes: &ProofSizes) -> [(&'static str, usize); 8] {
+    let ProofSizes { small, rows, supplied, logits, paths, claims, openings, table } = *sizes;
     [
         ("rows", rows),
         ("paths", paths),
@@ -357,6 +444,7 @@ const fn size_parts(sizes: &ProofSizes) -> [(&'static str, usize); 7] {
         ("norms and biases", small),
         ("claims", claims),
         ("openings", openings),
+        ("table of parts", table),
     ]
 }
 
@@ -368,6 +456,16 @@ fn percent(part: usize, total: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_has_a_layer_and_a_decode_has_none() {
+        let item = |layer: Option<u32>, position| Item {
+            layer: layer.map(LayerIndex::new),
+            position: Position::new(position),
+        };
+        assert_eq!((parse_item("2:14"), parse_item("14")), (Ok(item(Some(2), 14)), Ok(item(None, 14))));
+        assert!(["", ":", "2:", "a:1", "1:2:3", "-1"].iter().all(|text| parse_item(text).is_err()));
+    }
 
     #[test]
     fn a_bar_is_full_at_the_threshold_and_loud_beyond() {

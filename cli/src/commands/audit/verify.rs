@@ -1,83 +1,259 @@
 //! `assay audit verify`: what transcripts conclude when they are judged again, offline.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use assay_audit::judge::Judgement;
 use assay_audit::verdict::{OwnFault, Relation, Verdict, Where};
+use assay_chain::History;
 use assay_commitments::{KvGroup, LayerIndex, ManifestId, Position};
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{assets, check_folder, disagreement, find, painted, reason};
-use crate::files::read_transcript;
+use super::{disagreement, painted, reason};
+use crate::assets::Assets;
+use crate::files::{Evidence, read_evidence, transcripts};
+use crate::history::{contradiction, read_history};
+use crate::in_order::in_order;
 use crate::outcome::{CommandResult, Fault, Outcome};
-use crate::terminal::{Paint, bytes, complain, print, print_json, seconds};
+use crate::terminal::{Paint, Progress, bytes, complain, print, seconds, table, thousands, write};
 
 /// What to replay.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Transcripts
+    /// Transcripts, exhibits that `audit dispute` wrote, or folders: all transcripts in one, in the order of
+    /// their names
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Folder of tokenizers and chat templates that transcripts name by digest: each under its BLAKE3
     /// digest in hexadecimal
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
+    /// What stood on chain, as `assay demo --keep` writes it: then manifests, hotkeys and epoch keys are
+    /// checked too
+    #[arg(long, value_name = "FILE")]
+    network: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// A transcript that was judged.
+/// A file that was judged.
 struct Replay {
     manifest: ManifestId,
     judgement: Judgement,
     seconds: f64,
-    /// What the receipt states otherwise.
+    /// What the receipt or the chain states otherwise.
     note: Option<String>,
 }
 
+/// What is told of a file.
+struct Told {
+    text: String,
+    outcome: Outcome,
+    complaint: Option<(&'static str, String)>,
+    /// The verdict with the slug of its reason; none for a file that has none.
+    verdict: Option<(&'static str, Option<&'static str>)>,
+    /// Of an accepted file, the largest ratio of every relation.
+    closest: Vec<(Relation, f64)>,
+}
+
 pub(crate) fn run(args: &Args) -> CommandResult {
-    check_folder(args.assets.as_ref())?;
-    let replays: Vec<Result<Replay, Fault>> =
-        args.files.par_iter().map(|path| replay(path, args.assets.as_deref())).collect();
-    if args.json {
-        let entries = args.files.iter().zip(&replays).map(|(path, replay)| entry(path, replay));
-        print_json(&entries.collect())?;
-    }
-    let paint = Paint::stdout();
-    let mut worst = Outcome::Done;
-    for (path, replay) in args.files.iter().zip(replays) {
-        worst = worst.max(match replay {
-            Ok(replay) => {
-                if !args.json {
-                    print(&line(path, &replay, paint))?;
-                }
-                if let Some(note) = &replay.note {
-                    complain("note", &format!("{}: {note}", path.display()));
-                }
-                Outcome::from(&replay.judgement.verdict)
-            }
-            Err(fault) => {
-                complain("error", &fault);
-                fault.outcome
-            }
-        });
-    }
-    Ok(worst)
-}
-
-fn replay(path: &Path, folder: Option<&Path>) -> Result<Replay, Fault> {
+    let assets = Assets::new(args.assets.as_deref())?;
+    let history = args.network.as_deref().map(read_history).transpose()?;
+    let files = listed(&args.files)?;
     let begin = Instant::now();
-    let file = read_transcript(path)?;
-    let assets = assets(&file, folder)?;
-    let judgement = file.judge(&|digest| find(&assets, digest));
-    let note = disagreement(&file, judgement.verdict);
-    Ok(Replay { manifest: file.manifest.id(), judgement, seconds: begin.elapsed().as_secs_f64(), note })
+    let (paint, progress) = (Paint::stdout(), Progress::new("replaying"));
+    let mut summary = Summary::default();
+    let mut separator = "[";
+    in_order(
+        &files,
+        |path| {
+            let replay = replay(path, &assets, history.as_ref());
+            let text = if args.json { entry(path, &replay).to_string() } else { line(path, &replay, paint) };
+            told(path, replay, text)
+        },
+        |path, told| {
+            summary.add(path, &told);
+            let flow = progress.aside(|| {
+                let written = match (args.json, told.text.as_str()) {
+                    (true, text) => write(&format!("{}{text}", std::mem::replace(&mut separator, ","))),
+                    (false, "") => Ok(ControlFlow::Continue(())),
+                    (false, text) => write(text),
+                };
+                if let Some((kind, complaint)) = &told.complaint {
+                    complain(kind, complaint);
+                }
+                written
+            })?;
+            progress.tell(summary.files, files.len() as u64);
+            Ok(flow)
+        },
+    )?;
+    drop(progress);
+    if args.json {
+        print(&format!("{}]\n", if files.is_empty() { "[" } else { "" }))?;
+    } else if files.len() > 1 {
+        print(&summary.render(begin.elapsed().as_secs_f64(), paint))?;
+    }
+    Ok(summary.worst)
 }
 
-fn line(path: &Path, replay: &Replay, paint: Paint) -> String {
+/// The files that were named, and those in folders that were.
+fn listed(named: &[PathBuf]) -> Result<Vec<PathBuf>, Fault> {
+    let mut files = vec![];
+    for path in named {
+        if path.is_dir() {
+            let found = transcripts(path)?;
+            if found.is_empty() {
+                return Err(Fault::damaged(format!(
+                    "{}: this folder holds no transcripts: name one that does, or a file",
+                    path.display()
+                )));
+            }
+            files.extend(found);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
+
+fn replay(path: &Path, assets: &Assets, history: Option<&History>) -> Result<Replay, Fault> {
+    let begin = Instant::now();
+    let (manifest, mut judgement, mut note, against) = match read_evidence(path)? {
+        Evidence::Transcript(file) => {
+            let judgement = match assets.of(&file)? {
+                Ok(assets) => file.judge_with(Ok(&assets)),
+                Err(fault) => file.judge_with(Err(&fault)),
+            };
+            let note = disagreement(&file, judgement.verdict);
+            let against = history.and_then(|history| contradiction(history, &file.record.request, Some(&file.record)));
+            (file.manifest.id(), judgement, note, against)
+        }
+        Evidence::Exhibit(exhibit) => {
+            let judgement = exhibit.judge().map_err(|error| Fault::of_transcript(path, error))?;
+            let against = history.and_then(|history| contradiction(history, exhibit.request(), None));
+            (exhibit.manifest().id(), judgement, None, against)
+        }
+    };
+    if let Some((fault, why)) = against {
+        judgement.verdict = Verdict::Inconclusive(fault);
+        note = Some(why);
+    }
+    Ok(Replay { manifest, judgement, seconds: begin.elapsed().as_secs_f64(), note })
+}
+
+fn told(path: &Path, replay: Result<Replay, Fault>, text: String) -> Told {
+    let replay = match replay {
+        Ok(replay) => replay,
+        Err(fault) => {
+            let outcome = fault.outcome;
+            return Told { text, outcome, complaint: Some(("error", fault.message)), verdict: None, closest: vec![] };
+        }
+    };
+    let Judgement { verdict, report } = &replay.judgement;
+    let slug = match verdict {
+        Verdict::Accepted => None,
+        Verdict::Rejected(failure) => Some(failure.reason.slug()),
+        Verdict::Inconclusive(fault) => Some(fault.slug()),
+    };
+    let mut closest = BTreeMap::new();
+    if *verdict == Verdict::Accepted {
+        for margin in &report.margins {
+            if let Some(relation) = margin.place.relation {
+                let largest: &mut f64 = closest.entry(relation).or_insert(0.0);
+                *largest = largest.max(margin.ratio);
+            }
+        }
+    }
+    Told {
+        text,
+        outcome: Outcome::from(verdict),
+        complaint: replay.note.map(|note| ("note", format!("{}: {note}", path.display()))),
+        verdict: Some((verdict.name(), slug)),
+        closest: closest.into_iter().collect(),
+    }
+}
+
+/// What all files come to.
+struct Summary {
+    files: u64,
+    worst: Outcome,
+    verdicts: BTreeMap<&'static str, u64>,
+    reasons: BTreeMap<(&'static str, &'static str), u64>,
+    unread: u64,
+    closest: BTreeMap<Relation, (f64, PathBuf)>,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self {
+            files: 0,
+            worst: Outcome::Done,
+            verdicts: BTreeMap::new(),
+            reasons: BTreeMap::new(),
+            unread: 0,
+            closest: BTreeMap::new(),
+        }
+    }
+}
+
+impl Summary {
+    fn add(&mut self, path: &Path, told: &Told) {
+        self.files += 1;
+        self.worst = self.worst.max(told.outcome);
+        match told.verdict {
+            Some((verdict, slug)) => {
+                *self.verdicts.entry(verdict).or_default() += 1;
+                if let Some(slug) = slug {
+                    *self.reasons.entry((verdict, slug)).or_default() += 1;
+                }
+            }
+            None => self.unread += 1,
+        }
+        for (relation, ratio) in &told.closest {
+            if self.closest.get(relation).is_none_or(|(largest, _)| ratio > largest) {
+                self.closest.insert(*relation, (*ratio, path.to_owned()));
+            }
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+    fn render(&self, elapsed: f64, paint: Paint) -> String {
+        let rate = self.files as f64 / elapsed.max(1e-6);
+        let mut text = format!("\n{} files in {}, {rate:.1} a second\n", thousands(self.files), seconds(elapsed));
+        let reasons = |of: &str| {
+            let mut reasons: Vec<_> = self.reasons.iter().filter(|((verdict, _), _)| *verdict == of).collect();
+            reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+            let reasons = reasons.into_iter().map(|((_, slug), count)| format!("{slug} x{}", thousands(*count)));
+            reasons.collect::<Vec<_>>().join(", ")
+        };
+        for verdict in ["accepted", "rejected", "inconclusive"] {
+            let count = self.verdicts.get(verdict).copied().unwrap_or(0);
+            text.push_str(format!("{verdict:<12}  {:>9}  {}", thousands(count), reasons(verdict)).trim_end());
+            text.push('\n');
+        }
+        if self.unread > 0 {
+            let _ = writeln!(text, "{:<12}  {:>9}  no transcript, or a damaged one", "no verdict", self.unread);
+        }
+        if !self.closest.is_empty() {
+            let row = |(relation, (ratio, path)): (&Relation, &(f64, PathBuf))| {
+                let path = path.display();
+                vec![relation.name().to_owned(), format!("{ratio:.3}"), format!(" {path}")]
+            };
+            let rows: Vec<Vec<String>> = self.closest.iter().map(row).collect();
+            text.push_str("\nOf the accepted, the closest to its threshold, which is 1:\n");
+            text.push_str(&table(&["relation", "ratio", " file"], &rows, paint));
+        }
+        text
+    }
+}
+
+fn line(path: &Path, replay: &Result<Replay, Fault>, paint: Paint) -> String {
+    let Ok(replay) = replay else { return String::new() };
     let Judgement { verdict, report } = &replay.judgement;
     let reason = reason(verdict).map(|reason| format!("  {reason}")).unwrap_or_default();
     let advice = match verdict {

@@ -1,6 +1,8 @@
 //! A validator, a devnet and miners over loopback gRPC, with a small random model.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
+mod faults;
+
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -9,6 +11,7 @@ use std::time::Duration;
 use assay_audit::assets::{EmbeddingTable, ModelAssets};
 use assay_audit::challenge::Nonce;
 use assay_audit::commit::Surroundings;
+use assay_audit::epoch_log::{Account, EpochLog};
 use assay_audit::keys::Keypair;
 use assay_audit::model::CommittedModel;
 use assay_audit::policy::Policy;
@@ -27,8 +30,8 @@ use assay_miner::{
     ServeError, Served, SubnetView,
 };
 use assay_validator::{
-    Auditor, Ending, EpochNonces, FetchError, MinerReport, Outcome, Peer, PromptList, RequestSource, Settings, Terms,
-    Validator, ValidatorError, ValidatorEvent, VerifierModel, fetch_model,
+    Auditor, Ending, EpochNonces, FetchError, LOG_NAME, MinerReport, Outcome, Peer, PromptList, RequestSource,
+    Settings, Terms, Validator, ValidatorError, ValidatorEvent, VerifierModel, fetch_model,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -169,9 +172,13 @@ fn miner_of(miners: &[MinerReport], number: u8) -> &MinerReport {
 fn transcripts(world: &World) -> Vec<TranscriptFile> {
     let root = world.directory.path().join("transcripts");
     let mut files = Vec::new();
-    for epoch in std::fs::read_dir(root).unwrap() {
-        for file in std::fs::read_dir(epoch.unwrap().path()).unwrap() {
+    let folders = std::fs::read_dir(root).unwrap().map(|folder| folder.unwrap().path());
+    for epoch in folders.filter(|folder| !folder.ends_with("assets")) {
+        for file in std::fs::read_dir(epoch).unwrap() {
             let path = file.unwrap().path();
+            if path.file_name().is_some_and(|name| name == LOG_NAME) {
+                continue;
+            }
             assert_eq!(path.extension().and_then(|extension| extension.to_str()), Some("assay"));
             files.push(TranscriptFile::decode(&std::fs::read(path).unwrap()).unwrap());
         }
@@ -213,6 +220,22 @@ async fn honest_miners_earn_and_cheats_do_not() {
     let one = miner_of(&second.miners, 1);
     assert_eq!((one.requests, one.accepted + one.settled, one.audits), (3, 3, one.accepted));
     assert_eq!(miner_of(&second.miners, 2).standing, "probation");
+
+    // The first epoch's log is beside its transcripts, its digest on chain with the key.
+    let log = world.directory.path().join(format!("transcripts/epoch-{}", first.epoch)).join(LOG_NAME);
+    let log = EpochLog::decode_signed(&std::fs::read(log).unwrap()).unwrap();
+    let record = world.chain.epoch_key(world.validator.hotkey(), Epoch::new(first.epoch)).await.unwrap().unwrap();
+    assert_eq!(record.requests.map(|digest| *digest.as_bytes()), Some(log.digest()));
+    let asked = |number: u8| log.requests[&keys(number).hotkey()].len();
+    assert_eq!([1, 2, 3, 4].map(asked), [3, 1, 1, 3]);
+    let mut account = Account::new(&log);
+    for file in transcripts(&world).iter().filter(|file| file.record.request.epoch == log.epoch) {
+        account.add(file);
+    }
+    for (miner, tally) in account.finish() {
+        assert_eq!((tally.missing, tally.dead, tally.owed), (0, 0, tally.made), "{miner}: {tally:?}");
+        assert!(tally.shown.is_empty(), "{miner}: {tally:?}");
+    }
 
     // The first epoch's key is on chain, and opens every nonce commitment of its requests.
     let record = world.chain.epoch_key(world.validator.hotkey(), Epoch::new(first.epoch)).await.unwrap().unwrap();

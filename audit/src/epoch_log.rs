@@ -1,0 +1,316 @@
+//! What a validator owes after an epoch: the key behind its nonces, and the list of its requests.
+//!
+//! The digest of the list is published together with the key, so that no request can be left out or
+//! added afterwards: whoever was asked holds the validator's signature over a counter, which is in the
+//! list, or shows that it is missing. With the list, the key and the transcripts an [`Account`] follows
+//! every draw: which responses were to be audited, and which were.
+
+use std::collections::BTreeMap;
+
+use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
+use assay_commitments::trace::TraceCommitment;
+use assay_commitments::{Epoch, Hotkey, SessionId};
+use sha3::{Digest, Sha3_256};
+
+use crate::challenge::{EpochKey, is_audited, nonce_commitment};
+use crate::domains;
+use crate::keys::{Keypair, Signature, is_signed};
+use crate::num::long;
+use crate::request::Network;
+use crate::sealed::{Kind, open, seal};
+use crate::session::{Answer, Exchange, Reply, SessionRecord};
+use crate::transcript_file::{Conclusion, FileError, TranscriptFile};
+use crate::verdict::OwnFault;
+
+const KIND: Kind = Kind { magic: *b"ASSAY\0EP", checksum: domains::EPOCH_LOG_CHECKSUM };
+/// Most miners of a list.
+const MAX_MINERS: usize = 1 << 16;
+/// Most requests to a miner in an epoch.
+pub const MAX_REQUESTS: usize = 1 << 20;
+
+/// How a request ended, as the validator states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Tokens came: there is a transcript.
+    Judged,
+    /// Nothing came before the first token.
+    Silent,
+    /// The miner refused it.
+    Refused,
+    /// The validator failed.
+    Fault,
+    /// The validator stopped in the middle.
+    Dead,
+}
+
+impl Canonical for Ending {
+    fn write(&self, out: &mut Writer) {
+        out.u8(match self {
+            Self::Judged => 0,
+            Self::Silent => 1,
+            Self::Refused => 2,
+            Self::Fault => 3,
+            Self::Dead => 4,
+        });
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match from.u8()? {
+            0 => Ok(Self::Judged),
+            1 => Ok(Self::Silent),
+            2 => Ok(Self::Refused),
+            3 => Ok(Self::Fault),
+            4 => Ok(Self::Dead),
+            _ => Err(Malformed::NotCanonical),
+        }
+    }
+}
+
+/// A request in the list; its counter is its place there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its session; none if nothing was sent under the counter.
+    pub session: Option<SessionId>,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+impl Canonical for Listed {
+    fn write(&self, out: &mut Writer) {
+        out.value(&self.session.map(|session| *session.as_bytes()));
+        out.value(&self.ending);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let session: Option<[u8; 32]> = from.value()?;
+        Ok(Self { session: session.map(SessionId::new), ending: from.value()? })
+    }
+}
+
+/// The requests of one validator in one epoch, with the key behind their nonces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochLog {
+    /// The chain and subnet.
+    pub network: Network,
+    /// Who asked.
+    pub validator: Hotkey,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The key.
+    pub key: [u8; 32],
+    /// By miner, and by counter from 0 without gaps.
+    pub requests: BTreeMap<Hotkey, Vec<Listed>>,
+}
+
+impl EpochLog {
+    /// What is published with the key.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha3_256::new();
+        hash.update(domains::EPOCH_LOG);
+        hash.update(codec::encode(self));
+        hash.finalize().into()
+    }
+
+    /// The hash of the key, which was published before the first request.
+    pub fn key_hash(&self) -> [u8; 32] {
+        EpochKey::new(self.key).hash()
+    }
+
+    /// The bytes of the file, signed by its validator.
+    pub fn encode_signed(&self, keys: &Keypair) -> Vec<u8> {
+        let signature = keys.sign(domains::EPOCH_LOG, &self.digest());
+        seal(&KIND, |out| {
+            out.value(self);
+            out.value(&signature);
+        })
+    }
+
+    /// Reads a file that its validator signed.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn decode_signed(bytes: &[u8]) -> Result<Self, FileError> {
+        let mut from = open(&KIND, bytes)?;
+        let (log, signature): (Self, Signature) = (from.value()?, from.value()?);
+        from.finish()?;
+        if !is_signed(&log.validator, domains::EPOCH_LOG, &log.digest(), &signature) {
+            return Err(FileError::Inconsistent("the log is not signed by its validator"));
+        }
+        Ok(log)
+    }
+}
+
+impl Canonical for EpochLog {
+    fn write(&self, out: &mut Writer) {
+        out.raw(&self.network.genesis);
+        out.u16(self.network.netuid);
+        out.raw(self.validator.as_bytes());
+        out.u64(self.epoch.get());
+        out.raw(&self.key);
+        out.length(self.requests.len());
+        for (miner, requests) in &self.requests {
+            out.raw(miner.as_bytes());
+            out.list(requests);
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let network = Network { genesis: from.array()?, netuid: from.u16()? };
+        let (validator, epoch) = (Hotkey::new(from.array()?), Epoch::new(from.u64()?));
+        let key = from.array()?;
+        let mut requests = BTreeMap::new();
+        for _ in 0..from.length(MAX_MINERS)? {
+            let miner = Hotkey::new(from.array()?);
+            // Ascending, so that a list has one spelling.
+            if requests.last_key_value().is_some_and(|(last, _)| *last >= miner) {
+                return Err(Malformed::NotCanonical);
+            }
+            requests.insert(miner, from.list(MAX_REQUESTS)?);
+        }
+        Ok(Self { network, validator, epoch, key, requests })
+    }
+}
+
+/// What a transcript shows of its validator, beyond doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The nonce is not the key's: it was picked.
+    PickedNonce,
+    /// The draw calls for an audit and the response was settled, or the other way round.
+    AgainstTheDraw,
+    /// The request is signed and stands not in the list.
+    LeftOut,
+    /// Two requests have the same counter, and so the same nonce.
+    CounterTwice,
+}
+
+impl Shown {
+    /// In words.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::PickedNonce => "the nonce is not the epoch key's: it was picked",
+            Self::AgainstTheDraw => "the reply is not the one that the draw calls for",
+            Self::LeftOut => "the request is signed, and left out of the epoch's log",
+            Self::CounterTwice => "another request has the same counter, and so the same nonce",
+        }
+    }
+}
+
+/// What came of the requests to one miner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Counters in the log.
+    pub requests: u64,
+    /// Met with silence, as the validator states it.
+    pub silent: u64,
+    /// Refused, as the validator states it.
+    pub refused: u64,
+    /// Ended by a fault of the validator's.
+    pub faults: u64,
+    /// Counters without a session's end.
+    pub dead: u64,
+    /// Transcripts that the log calls for and that are not there.
+    pub missing: u64,
+    /// Responses that the draw calls to be audited.
+    pub owed: u64,
+    /// Of those, how many were.
+    pub made: u64,
+    /// Responses that were settled.
+    pub settled: u64,
+    /// What is shown of the validator, with the counter.
+    pub shown: Vec<(u64, Shown)>,
+}
+
+/// Follows the draws of an epoch, transcript by transcript.
+#[derive(Debug)]
+pub struct Account<'a> {
+    log: &'a EpochLog,
+    key: EpochKey,
+    tallies: BTreeMap<Hotkey, Tally>,
+    seen: BTreeMap<(Hotkey, u64), SessionId>,
+}
+
+impl<'a> Account<'a> {
+    /// Begins with the list.
+    pub fn new(log: &'a EpochLog) -> Self {
+        let tallies = log.requests.iter().map(|(miner, requests)| {
+            let number = |ending| long(requests.iter().filter(|listed| listed.ending == ending).count());
+            let tally = Tally {
+                requests: long(requests.len()),
+                silent: number(Ending::Silent),
+                refused: number(Ending::Refused),
+                faults: number(Ending::Fault),
+                dead: number(Ending::Dead),
+                missing: number(Ending::Judged),
+                ..Tally::default()
+            };
+            (*miner, tally)
+        });
+        let (key, tallies) = (EpochKey::new(log.key), tallies.collect());
+        Self { log, key, tallies, seen: BTreeMap::new() }
+    }
+
+    /// Whether a session is of this validator and epoch.
+    pub fn is_of(&self, record: &SessionRecord) -> bool {
+        let (log, request) = (self.log, &record.request);
+        (request.network, request.validator, request.epoch) == (log.network, log.validator, log.epoch)
+    }
+
+    /// Follows the draw of one session of this validator and epoch.
+    pub fn add(&mut self, file: &TranscriptFile) {
+        let request = &file.record.request;
+        let (miner, counter, session) = (request.miner, request.counter, request.session_id());
+        let tally = self.tallies.entry(miner).or_default();
+        match self.seen.insert((miner, counter), session) {
+            // The same transcript a second time tells nothing new.
+            Some(before) if before == session => return,
+            Some(_) => tally.shown.push((counter, Shown::CounterTwice)),
+            None => {}
+        }
+        let listed = usize::try_from(counter).ok().and_then(|counter| self.log.requests.get(&miner)?.get(counter));
+        match listed {
+            Some(Listed { session: Some(listed), ending }) if *listed == session => {
+                if *ending == Ending::Judged {
+                    tally.missing = tally.missing.saturating_sub(1);
+                }
+            }
+            _ => tally.shown.push((counter, Shown::LeftOut)),
+        }
+        let nonce = self.key.nonce(request.network.netuid, &miner, counter);
+        let committed = request.nonce_commitment;
+        if committed.is_some_and(|given| given != nonce_commitment(&nonce, counter, &request.validator, &miner)) {
+            tally.shown.push((counter, Shown::PickedNonce));
+            return;
+        }
+        let Exchange::Committed { commitment, reply } = &file.record.exchange else { return };
+        let Ok(commitment) = codec::decode::<TraceCommitment>(&commitment.bytes) else { return };
+        let owed = committed.is_none() || is_audited(request.audit_rate, &nonce, &commitment.digest());
+        let is_steered = match reply {
+            // A commitment that is wrong in itself is answered by its rejection alone.
+            Reply::None => {
+                let unanswered = file.receipt.conclusion == Conclusion::Inconclusive(OwnFault::NeverSettled);
+                tally.owed = tally.owed.saturating_add(u64::from(owed && unanswered));
+                false
+            }
+            Reply::Settled { .. } => {
+                tally.settled = tally.settled.saturating_add(1);
+                tally.owed = tally.owed.saturating_add(u64::from(owed));
+                owed
+            }
+            Reply::Challenged { answer, .. } => {
+                tally.owed = tally.owed.saturating_add(u64::from(owed));
+                let made = owed && *answer != Answer::Interrupted;
+                tally.made = tally.made.saturating_add(u64::from(made));
+                !owed
+            }
+        };
+        if is_steered {
+            tally.shown.push((counter, Shown::AgainstTheDraw));
+        }
+    }
+
+    /// What came of it, by miner.
+    pub fn finish(self) -> BTreeMap<Hotkey, Tally> {
+        self.tallies
+    }
+}

@@ -1,0 +1,45 @@
+//! Files that begin with what they are and end with a checksum, so that damage on a disk is told apart
+//! from anybody's failure.
+
+use assay_commitments::codec::{Reader, Writer};
+
+use crate::transcript_file::{FILE_VERSION, FileError};
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// Its first bytes.
+    pub(crate) magic: [u8; 8],
+    /// The domain of its checksum.
+    pub(crate) checksum: &'static str,
+}
+
+/// The bytes of a file around what `write` writes.
+pub(crate) fn seal(kind: &Kind, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.raw(&kind.magic);
+    out.u16(FILE_VERSION);
+    write(&mut out);
+    let mut bytes = out.finish();
+    let checksum = blake3::derive_key(kind.checksum, &bytes);
+    bytes.extend_from_slice(&checksum);
+    bytes
+}
+
+/// What was written into a file, if it is one of this kind and whole.
+pub(crate) fn open<'a>(kind: &Kind, bytes: &'a [u8]) -> Result<Reader<'a>, FileError> {
+    let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(FileError::Foreign)?;
+    if *magic != kind.magic {
+        return Err(FileError::Foreign);
+    }
+    let (version, _) = rest.split_first_chunk::<2>().ok_or(FileError::Checksum)?;
+    let version = u16::from_le_bytes(*version);
+    if version != FILE_VERSION {
+        return Err(FileError::Version(version));
+    }
+    let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(FileError::Checksum)?;
+    if blake3::derive_key(kind.checksum, body) != *checksum {
+        return Err(FileError::Checksum);
+    }
+    Ok(Reader::new(body.get(10..).ok_or(FileError::Checksum)?))
+}

@@ -1,0 +1,100 @@
+//! What stood on a chain and when, for whoever looks back: a validator asks for the present, an auditor
+//! for the past.
+
+use assay_commitments::{Epoch, Hotkey, ManifestId};
+
+use crate::types::{BlockNumber, EpochKeyRecord, Network};
+
+/// The past of a subnet, as far as audits depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Which chain and subnet.
+    pub network: Network,
+    /// The first block of every epoch, from epoch 0 to the running one.
+    pub epochs: Vec<BlockNumber>,
+    /// The manifests in force, each list from its block to the next one's.
+    pub manifests: Vec<(BlockNumber, Vec<ManifestId>)>,
+    /// Every hotkey, from when it was registered.
+    pub hotkeys: Vec<(Hotkey, BlockNumber)>,
+    /// What validators published about their keys.
+    pub epoch_keys: Vec<(Hotkey, Epoch, EpochKeyRecord)>,
+}
+
+/// The blocks of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// Its first block.
+    pub first: BlockNumber,
+    /// The first block of the next epoch, once that has begun.
+    pub next: Option<BlockNumber>,
+}
+
+impl Term {
+    fn ends_after(&self, block: BlockNumber) -> bool {
+        self.next.is_none_or(|next| block < next)
+    }
+}
+
+impl History {
+    /// The blocks of an epoch, if it has begun.
+    pub fn term(&self, epoch: Epoch) -> Option<Term> {
+        let number = usize::try_from(epoch.get()).ok()?;
+        let first = *self.epochs.get(number)?;
+        Some(Term { first, next: self.epochs.get(number.checked_add(1)?).copied() })
+    }
+
+    /// Whether a manifest was in force at any block of an epoch.
+    pub fn was_in_force(&self, manifest: &ManifestId, epoch: Epoch) -> bool {
+        let Some(term) = self.term(epoch) else { return false };
+        let ends = self.manifests.iter().skip(1).map(|(block, _)| Some(*block)).chain([None]);
+        self.manifests.iter().zip(ends).any(|((from, manifests), end)| {
+            let overlaps = term.ends_after(*from) && end.is_none_or(|end| end > term.first);
+            overlaps && manifests.contains(manifest)
+        })
+    }
+
+    /// Whether a hotkey was registered before an epoch was over.
+    pub fn was_registered(&self, hotkey: &Hotkey, epoch: Epoch) -> bool {
+        let Some(term) = self.term(epoch) else { return false };
+        self.hotkeys.iter().any(|(known, since)| known == hotkey && term.ends_after(*since))
+    }
+
+    /// What a validator published about its key of an epoch.
+    pub fn epoch_key(&self, validator: &Hotkey, epoch: Epoch) -> Option<&EpochKeyRecord> {
+        let record = self.epoch_keys.iter().find(|(hotkey, of, _)| (hotkey, *of) == (validator, epoch));
+        record.map(|(_, _, record)| record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{GenesisHash, NetUid};
+
+    fn history() -> History {
+        let block = BlockNumber::new;
+        let id = |byte| ManifestId::new([byte; 32]);
+        History {
+            network: Network { genesis: GenesisHash::new([1; 32]), netuid: NetUid::new(1) },
+            epochs: vec![block(0), block(10), block(20)],
+            manifests: vec![(block(0), vec![]), (block(5), vec![id(1)]), (block(15), vec![id(2)])],
+            hotkeys: vec![(Hotkey::new([1; 32]), block(12))],
+            epoch_keys: vec![],
+        }
+    }
+
+    #[test]
+    fn manifests_count_for_the_epochs_in_which_they_were_in_force() {
+        let in_force = |byte, epoch| history().was_in_force(&ManifestId::new([byte; 32]), Epoch::new(epoch));
+        assert_eq!([0, 1, 2, 3].map(|epoch| in_force(1, epoch)), [true, true, false, false]);
+        assert_eq!([0, 1, 2, 3].map(|epoch| in_force(2, epoch)), [false, true, true, false]);
+        assert!(!in_force(3, 1));
+    }
+
+    #[test]
+    fn hotkeys_count_from_the_epoch_of_their_registration() {
+        let registered = |epoch| history().was_registered(&Hotkey::new([1; 32]), Epoch::new(epoch));
+        assert_eq!([0, 1, 2].map(registered), [false, true, true]);
+        assert!(!history().was_registered(&Hotkey::new([2; 32]), Epoch::new(1)));
+    }
+}

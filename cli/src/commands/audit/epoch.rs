@@ -1,0 +1,239 @@
+//! `assay audit epoch`: whether a validator drew its nonces and audits as it had to.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use assay_audit::epoch_log::{Account, EpochLog, Tally};
+use assay_audit::transcript_file::TranscriptFile;
+use assay_chain::History;
+use assay_commitments::{Epoch, Hotkey};
+use assay_validator::LOG_NAME;
+use serde_json::{Value, json};
+
+use crate::files::{files_below, read, read_transcript, transcripts};
+use crate::history::read_history;
+use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::terminal::{Paint, Progress, complain, print, print_json, table};
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Folder of a validator's transcripts, with the logs of its epochs
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+    /// What stood on chain, as `assay demo --keep` writes it: then keys and logs are compared with what was
+    /// published
+    #[arg(long, value_name = "FILE")]
+    network: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// One epoch of one validator.
+struct Checked {
+    log: EpochLog,
+    tallies: BTreeMap<Hotkey, Tally>,
+    /// What the chain says otherwise, which shows the validator wrong.
+    contradicted: Option<&'static str>,
+    /// What could not be checked.
+    unchecked: Option<&'static str>,
+}
+
+/// Where a log lies.
+type Logs = BTreeMap<(Hotkey, Epoch), EpochLog>;
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    if !args.folder.is_dir() {
+        return Err(Fault::damaged(format!("{}: no such folder: name one of transcripts", args.folder.display())));
+    }
+    let history = args.network.as_deref().map(read_history).transpose()?;
+    let logs = read_logs(&args.folder)?;
+    let mut accounts: BTreeMap<_, _> = logs.iter().map(|(of, log)| (*of, Account::new(log))).collect();
+    let files = transcripts(&args.folder)?;
+    let progress = Progress::new("reading");
+    let (mut damaged, mut without_log) = (false, 0_u64);
+    for (number, path) in files.iter().enumerate() {
+        match read_transcript(path) {
+            Ok(file) => without_log += u64::from(!account(&mut accounts, &file)),
+            Err(fault) => {
+                damaged = true;
+                progress.aside(|| complain("error", &fault));
+            }
+        }
+        progress.tell(number as u64 + 1, files.len() as u64);
+    }
+    drop(progress);
+    let tallies: BTreeMap<_, _> = accounts.into_iter().map(|(of, account)| (of, account.finish())).collect();
+    let checked: Vec<Checked> = logs
+        .into_iter()
+        .zip(tallies.into_values())
+        .map(|((_, log), tallies)| {
+            let (contradicted, unchecked) = on_chain(&log, history.as_ref());
+            Checked { log, tallies, contradicted, unchecked }
+        })
+        .collect();
+    let outcome = outcome(&checked, damaged, without_log);
+    if args.json {
+        print_json(&json!({
+            "epochs": checked.iter().map(Checked::json).collect::<Vec<_>>(),
+            "without_log": without_log,
+            "selective": outcome == Outcome::Rejected,
+        }))?;
+    } else {
+        let paint = Paint::stdout();
+        let mut text: Vec<String> = checked.iter().map(|checked| checked.text(paint)).collect();
+        text.push(conclusion(outcome, without_log));
+        print(&text.join("\n"))?;
+    }
+    Ok(outcome)
+}
+
+fn read_logs(folder: &Path) -> Result<Logs, Fault> {
+    let mut logs = Logs::new();
+    for path in files_below(folder, |path| path.file_name().is_some_and(|name| name == LOG_NAME))? {
+        let log = EpochLog::decode_signed(&read(&path)?).map_err(|error| Fault::of_transcript(&path, error))?;
+        let before = logs.insert((log.validator, log.epoch), log.clone());
+        if before.is_some_and(|before| before != log) {
+            return Err(Fault::damaged(format!(
+                "{}: the validator signed another log of the same epoch: check one folder at a time",
+                path.display()
+            )));
+        }
+    }
+    Ok(logs)
+}
+
+/// Follows the draw of a transcript; false if there is no log of its epoch.
+fn account(accounts: &mut BTreeMap<(Hotkey, Epoch), Account<'_>>, file: &TranscriptFile) -> bool {
+    let request = &file.record.request;
+    match accounts.get_mut(&(request.validator, request.epoch)).filter(|account| account.is_of(&file.record)) {
+        Some(account) => {
+            account.add(file);
+            true
+        }
+        None => false,
+    }
+}
+
+/// What the chain says otherwise of a log, and what it does not say.
+fn on_chain(log: &EpochLog, history: Option<&History>) -> (Option<&'static str>, Option<&'static str>) {
+    let Some(history) = history else {
+        return (None, Some("not compared with a chain: whether key and log stand there is open (--network)"));
+    };
+    let network = (history.network.genesis.as_bytes(), history.network.netuid.get());
+    if network != (&log.network.genesis, log.network.netuid) {
+        return (None, Some("the log is of another chain or subnet than the one given"));
+    }
+    let Some(published) = history.epoch_key(&log.validator, log.epoch) else {
+        return (Some("no key was published for the epoch"), None);
+    };
+    if *published.hash.as_bytes() != log.key_hash() {
+        return (Some("the key is not the one whose hash was published"), None);
+    }
+    match published.requests {
+        Some(digest) if *digest.as_bytes() == log.digest() => (None, None),
+        Some(_) => (Some("the log is not the one whose digest was published"), None),
+        None => (None, Some("key and log are not on chain yet")),
+    }
+}
+
+/// What was shown counts before what is missing: leaving files out must hide nothing. A damaged file may
+/// be anything.
+fn outcome(checked: &[Checked], damaged: bool, without_log: u64) -> Outcome {
+    let shown = |checked: &Checked| {
+        checked.contradicted.is_some() || checked.tallies.values().any(|tally| !tally.shown.is_empty())
+    };
+    let missing = |checked: &Checked| checked.tallies.values().any(|tally| tally.missing > 0);
+    if damaged {
+        Outcome::Damaged
+    } else if checked.iter().any(shown) {
+        Outcome::Rejected
+    } else if checked.is_empty() || without_log > 0 || checked.iter().any(missing) {
+        Outcome::Inconclusive
+    } else {
+        Outcome::Done
+    }
+}
+
+fn conclusion(outcome: Outcome, without_log: u64) -> String {
+    let without = match without_log {
+        0 => String::new(),
+        count => format!(" {count} transcripts are of epochs without a log: their keys are not revealed yet."),
+    };
+    let text = match outcome {
+        Outcome::Rejected => "The validator did not follow its own draw. This says nothing against any miner.",
+        Outcome::Inconclusive => "Transcripts or logs are missing: ask the validator for them.",
+        Outcome::Damaged => "Files are damaged: fetch them again.",
+        Outcome::Done | Outcome::Usage => "Every nonce is the key's, and every reply the one that its draw calls for.",
+    };
+    format!("{text}{without}\n")
+}
+
+impl Checked {
+    fn text(&self, paint: Paint) -> String {
+        let log = &self.log;
+        let mut text = format!("validator {}, epoch {}\n", paint.bold(&log.validator.to_string()), log.epoch);
+        let row = |(miner, tally): (&Hotkey, &Tally)| {
+            let name: String = miner.to_string().chars().take(16).collect();
+            let counts = [
+                tally.requests,
+                tally.owed,
+                tally.made,
+                tally.settled,
+                tally.silent,
+                tally.refused,
+                tally.faults,
+                tally.dead,
+                tally.missing,
+                tally.shown.len() as u64,
+            ];
+            std::iter::once(name).chain(counts.iter().map(u64::to_string)).collect()
+        };
+        let rows: Vec<Vec<String>> = self.tallies.iter().map(row).collect();
+        let head =
+            ["miner", "requests", "owed", "made", "settled", "silent", "refused", "faults", "dead", "missing", "shown"];
+        text.push_str(&table(&head, &rows, paint));
+        for (miner, tally) in &self.tallies {
+            for (counter, shown) in &tally.shown {
+                let _ = writeln!(text, "{} counter {counter} of {miner}: {}", paint.red("shown:"), shown.describe());
+            }
+        }
+        if let Some(why) = self.contradicted {
+            let _ = writeln!(text, "{} {why}", paint.red("shown:"));
+        }
+        if let Some(why) = self.unchecked {
+            let _ = writeln!(text, "{why}");
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let log = &self.log;
+        let miners = self.tallies.iter().map(|(miner, tally)| {
+            let shown =
+                tally.shown.iter().map(|(counter, shown)| json!({"counter": counter, "what": shown.describe()}));
+            json!({
+                "hotkey": miner.to_string(),
+                "requests": tally.requests,
+                "owed": tally.owed,
+                "made": tally.made,
+                "settled": tally.settled,
+                "silent": tally.silent,
+                "refused": tally.refused,
+                "faults": tally.faults,
+                "dead": tally.dead,
+                "missing": tally.missing,
+                "shown": shown.collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "validator": log.validator.to_string(),
+            "epoch": log.epoch.get(),
+            "miners": miners.collect::<Vec<_>>(),
+            "contradicted": self.contradicted,
+            "unchecked": self.unchecked,
+        })
+    }
+}

@@ -1,0 +1,150 @@
+//! A validator that picks its nonces, audits whom it likes or hides requests shows in its epoch's log.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
+
+use std::collections::BTreeMap;
+
+use assay_audit::challenge::EpochKey;
+use assay_audit::epoch_log::{Account, Ending, EpochLog, Listed, Shown, Tally};
+use assay_audit::keys::Keypair;
+use assay_audit::prompt::Prompt;
+use assay_audit::request::AuditRate;
+use assay_audit::session::{Exchange, Reply};
+use assay_audit::transcript_file::TranscriptFile;
+use assay_cli::self_audit::SelfAudit;
+use assay_commitments::SessionId;
+use assay_tests::{session, smallest};
+
+const SEED: u64 = 5;
+
+fn audit(prompt: &str, entropy: u64) -> SelfAudit {
+    let mut audit = session(prompt, 4, SEED);
+    audit.audit_rate = AuditRate::Below(1 << 63);
+    audit.entropy = *blake3::hash(&entropy.to_le_bytes()).as_bytes();
+    audit
+}
+
+fn play(audit: &SelfAudit) -> TranscriptFile {
+    let model = smallest();
+    audit.run(&model, &model.backend()).unwrap()
+}
+
+fn validator(audit: &SelfAudit) -> Keypair {
+    Keypair::from_seed(blake3::derive_key("assay self audit validator", &audit.entropy)).unwrap()
+}
+
+/// The log of an epoch in which that one session was held.
+fn log(audit: &SelfAudit, file: &TranscriptFile) -> EpochLog {
+    let request = &file.record.request;
+    let listed = Listed { session: Some(request.session_id()), ending: Ending::Judged };
+    EpochLog {
+        network: request.network,
+        validator: request.validator,
+        epoch: request.epoch,
+        key: blake3::derive_key("assay self audit epoch", &audit.entropy),
+        requests: BTreeMap::from([(request.miner, vec![listed])]),
+    }
+}
+
+fn tally(log: &EpochLog, files: &[&TranscriptFile]) -> Tally {
+    let mut account = Account::new(log);
+    for file in files {
+        assert!(account.is_of(&file.record));
+        account.add(file);
+    }
+    account.finish().into_values().next().unwrap()
+}
+
+fn is_settled(file: &TranscriptFile) -> bool {
+    matches!(&file.record.exchange, Exchange::Committed { reply: Reply::Settled { .. }, .. })
+}
+
+fn reply_of(file: &mut TranscriptFile) -> &mut Reply {
+    match &mut file.record.exchange {
+        Exchange::Committed { reply, .. } => reply,
+        Exchange::Uncommitted(_) => panic!("it was committed"),
+    }
+}
+
+/// A session that the draw leaves alone, and one that it does not.
+fn both_draws() -> [(SelfAudit, TranscriptFile); 2] {
+    [true, false].map(|settled| {
+        (0..40)
+            .map(|entropy| audit("abc", entropy))
+            .map(|audit| (play(&audit), audit))
+            .find_map(|(file, audit)| (is_settled(&file) == settled).then_some((audit, file)))
+            .unwrap()
+    })
+}
+
+#[test]
+fn an_honest_validator_shows_nothing() {
+    let [(settled_audit, settled), (due_audit, due)] = both_draws();
+    let of_settled = tally(&log(&settled_audit, &settled), &[&settled]);
+    assert_eq!(of_settled, Tally { requests: 1, settled: 1, ..Tally::default() });
+    let of_due = tally(&log(&due_audit, &due), &[&due, &due]);
+    assert_eq!(of_due, Tally { requests: 1, owed: 1, made: 1, ..Tally::default() });
+}
+
+#[test]
+fn a_reply_against_the_draw_shows() {
+    let [(settled_audit, mut settled), (due_audit, mut due)] = both_draws();
+    let logs = [log(&settled_audit, &settled), log(&due_audit, &due)];
+    // Each gets the other's reply: an audit that is not due, and none that is.
+    std::mem::swap(reply_of(&mut settled), reply_of(&mut due));
+    let [challenged, spared] = [tally(&logs[0], &[&settled]), tally(&logs[1], &[&due])];
+    assert_eq!(challenged.shown, [(0, Shown::AgainstTheDraw)]);
+    assert_eq!((spared.owed, spared.made, spared.shown), (1, 0, vec![(0, Shown::AgainstTheDraw)]));
+}
+
+#[test]
+fn a_picked_nonce_shows_when_the_key_is_revealed() {
+    let audit = audit("abc", 1);
+    let file = play(&audit);
+    let picked = EpochLog { key: *EpochKey::new([7; 32]).as_bytes(), ..log(&audit, &file) };
+    assert_eq!(tally(&picked, &[&file]).shown, [(0, Shown::PickedNonce)]);
+}
+
+#[test]
+fn a_request_that_is_left_out_or_repeated_shows() {
+    let (audit, other) = (audit("abc", 1), audit("cba", 1));
+    let (file, again) = (play(&audit), play(&other));
+    let whole = log(&audit, &file);
+    let miner = file.record.request.miner;
+    let none = EpochLog { requests: BTreeMap::from([(miner, vec![])]), ..whole.clone() };
+    assert_eq!(tally(&none, &[&file]).shown, [(0, Shown::LeftOut)]);
+    let dead = Listed { session: None, ending: Ending::Dead };
+    let buried = EpochLog { requests: BTreeMap::from([(miner, vec![dead])]), ..whole.clone() };
+    assert_eq!(tally(&buried, &[&file]).shown, [(0, Shown::LeftOut)]);
+    // The same counter for another question: its nonce is known from the first.
+    assert_eq!(tally(&whole, &[&file, &again]).shown, [(0, Shown::CounterTwice), (0, Shown::LeftOut)]);
+    assert_eq!(Prompt::Text("cba".to_owned()), again.record.request.prompt);
+    // A transcript that is not there is counted, and blames nobody.
+    let missing = tally(&whole, &[]);
+    assert_eq!((missing.missing, missing.shown.len()), (1, 0));
+}
+
+#[test]
+fn a_log_is_read_only_as_its_validator_signed_it() {
+    let audit = audit("abc", 1);
+    let file = play(&audit);
+    let mut log = log(&audit, &file);
+    let miners = [[3; 32], [1; 32]].map(assay_commitments::Hotkey::new);
+    let listed = |byte, ending| Listed { session: Some(SessionId::new([byte; 32])), ending };
+    for miner in miners {
+        log.requests.insert(miner, vec![listed(1, Ending::Silent), listed(2, Ending::Refused)]);
+    }
+    let bytes = log.encode_signed(&validator(&audit));
+    assert_eq!(EpochLog::decode_signed(&bytes).unwrap(), log);
+    for place in 0..bytes.len() - 32 {
+        let mut changed = bytes.clone();
+        changed[place] ^= 1 << (place % 8);
+        assert!(EpochLog::decode_signed(&changed).is_err());
+        let body = changed.len() - 32;
+        let checksum = blake3::derive_key("assay/epoch-log/v1", &changed[..body]);
+        changed[body..].copy_from_slice(&checksum);
+        assert!(EpochLog::decode_signed(&changed).is_err(), "byte {place}");
+    }
+    let stranger = Keypair::from_seed([9; 32]).unwrap();
+    assert!(EpochLog::decode_signed(&log.encode_signed(&stranger)).is_err());
+    assert!((0..bytes.len()).all(|length| EpochLog::decode_signed(&bytes[..length]).is_err()));
+}
