@@ -6,10 +6,15 @@
 //! `D_i` to the symmetric range and compares `mean_i D_i^2` with `theta sum_j (rho_j tau_j)^2`.
 //! The mean estimates `sum_j (rho_j (P_j - Y_j))^2` (Johnson-Lindenstrauss with signs). No single
 //! `rho_j (P_j - Y_j)` can wrap: weights are at most 2^10 and both rows below 2^51.
+#![expect(
+    clippy::inline_always,
+    reason = "only code that is inlined is compiled for the instructions found at run time"
+)]
 
 use ark_ff::{AdditiveGroup, Field};
 use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_i64, f_from_u64};
 use assay_sumcheck::{E, F};
+use pulp::Arch;
 
 use crate::domains;
 use crate::fixed::{PRODUCT_BOUND, Supplied};
@@ -21,6 +26,8 @@ use crate::tolerance::{MAX_OUTLIERS, OUTLIER_MEDIANS, Tolerance, median_magnitud
 pub(crate) const SIGNS_WITH_NONCE: usize = 128;
 /// Sign vectors of a complete proof, whose author may try without end: 4 theta passes with 2^-120.
 pub(crate) const SIGNS_COMPLETE: usize = 256;
+/// Sign vectors whose sums stay in registers.
+const BLOCK: usize = 64;
 /// Most weight of an output: weights bring outputs of different tolerance to one scale.
 const WEIGHT_SCALE: f64 = 1024.0;
 /// Beyond this the right side of the comparison is refused.
@@ -49,7 +56,7 @@ pub(crate) struct Signs {
 }
 
 impl Signs {
-    /// Draws `count` sign vectors (a multiple of 8) over `outputs` outputs: a BLAKE3 stream keyed by
+    /// Draws `count` sign vectors (whole blocks) over `outputs` outputs: a BLAKE3 stream keyed by
     /// a transcript challenge and the number of the product in the audit.
     pub(crate) fn draw(seed: &[u8; 32], product: usize, count: usize, outputs: usize) -> Self {
         let mut hash = blake3::Hasher::new_derive_key(domains::SIGNS);
@@ -65,20 +72,43 @@ impl Signs {
         self.bytes.chunks_exact((self.count / 8).max(1))
     }
 
-    /// `sum_j s_ij v_j` for every vector `i`, exactly. Values lie below 2^62 in magnitude.
+    /// `sum_j s_ij v_j` for every vector `i`, exactly: the sum of all less twice that of those with a minus. Values
+    /// lie below 2^62 in magnitude.
     pub(crate) fn combine(&self, values: &[i64]) -> Vec<i128> {
-        let mut totals = vec![0_i128; self.count];
+        let all = self.outputs().zip(values).fold(0_i128, |sum, (_, value)| sum.wrapping_add(i128::from(*value)));
+        let blocks = (0..self.count.div_ceil(BLOCK)).flat_map(|block| {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || self.minus(block, values),
+            )
+        });
+        blocks.take(self.count).map(|minus| all.wrapping_sub(minus.wrapping_mul(2))).collect()
+    }
+
+    /// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors.
+    #[inline(always)]
+    fn minus(&self, block: usize, values: &[i64]) -> [i128; BLOCK] {
+        const BITS: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+        // Halves apart, so that sums of fewer than 2^31 of either fit 64 bits.
+        let (mut low, mut high) = ([[0_u64; 8]; BLOCK / 8], [[0_i64; 8]; BLOCK / 8]);
+        let start = block.saturating_mul(BLOCK / 8);
         for (signs, value) in self.outputs().zip(values) {
-            let signed = [i128::from(*value), i128::from(*value).wrapping_neg()];
-            let [plus, minus] = signed;
-            for (totals, byte) in totals.as_chunks_mut::<8>().0.iter_mut().zip(signs) {
-                for (bit, total) in totals.iter_mut().enumerate() {
-                    let term = if (byte >> bit) & 1 == 0 { plus } else { minus };
-                    *total = total.wrapping_add(term);
+            let Some(signs) = signs.get(start..).and_then(|signs| signs.first_chunk::<{ BLOCK / 8 }>()) else { break };
+            let (low_half, high_half) = (value.cast_unsigned() & 0xffff_ffff, value >> 32);
+            for ((byte, low), high) in signs.iter().zip(&mut low).zip(&mut high) {
+                let byte = u64::from(*byte);
+                for ((bit, low), high) in BITS.iter().zip(low).zip(high) {
+                    let minus = byte & bit != 0;
+                    *low = low.wrapping_add(if minus { low_half } else { 0 });
+                    *high = high.wrapping_add(if minus { high_half } else { 0 });
                 }
             }
         }
-        totals
+        let mut sums = [0_i128; BLOCK];
+        for ((sum, low), high) in sums.iter_mut().zip(low.as_flattened()).zip(high.as_flattened()) {
+            *sum = (i128::from(*high) << 32).wrapping_add(i128::from(*low));
+        }
+        sums
     }
 
     /// `rho_j sum_i powers_i s_ij` for every output: the sum over a byte of signs comes from a table.
@@ -316,6 +346,23 @@ mod tests {
     /// A row as an honest runtime commits it: products rounded to bf16, grid 2^-40.
     fn committed(products: &[i64]) -> Vec<f64> {
         products.iter().map(|p| Profile::Bf16V1.round_once(real(*p) * power_of_two(-40))).collect()
+    }
+
+    #[test]
+    fn signed_sums_are_exact_at_every_size() {
+        let mut values: Vec<i64> = products(333).iter().map(|p| p * 3).collect();
+        values[..3].copy_from_slice(&[1 << 61, -(1 << 61), -1]);
+        for count in [SIGNS_WITH_NONCE, SIGNS_COMPLETE] {
+            let signs = Signs::draw(&[8; 32], 3, count, values.len());
+            let sums = signs.combine(&values);
+            assert_eq!(sums.len(), count);
+            for (vector, sum) in sums.into_iter().enumerate() {
+                let signed = signs.outputs().zip(&values).map(|(signs, value)| {
+                    if (signs[vector / 8] >> (vector % 8)) & 1 == 0 { i128::from(*value) } else { -i128::from(*value) }
+                });
+                assert_eq!(sum, signed.sum::<i128>(), "vector {vector}");
+            }
+        }
     }
 
     #[test]
