@@ -88,25 +88,22 @@ impl Signs {
     /// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors.
     #[inline(always)]
     fn minus(&self, block: usize, values: &[i64]) -> [i128; BLOCK] {
-        const BITS: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
         // Halves apart, so that sums of fewer than 2^31 of either fit 64 bits.
-        let (mut low, mut high) = ([[0_u64; 8]; BLOCK / 8], [[0_i64; 8]; BLOCK / 8]);
+        let (mut low, mut high) = ([0_u64; BLOCK], [0_i64; BLOCK]);
         let start = block.saturating_mul(BLOCK / 8);
         for (signs, value) in self.outputs().zip(values) {
-            let Some(signs) = signs.get(start..).and_then(|signs| signs.first_chunk::<{ BLOCK / 8 }>()) else { break };
+            let Some(signs) = signs.get(start..).and_then(<[u8]>::first_chunk) else { break };
+            let signs = u64::from_le_bytes(*signs);
             let (low_half, high_half) = (value.cast_unsigned() & 0xffff_ffff, value >> 32);
-            for ((byte, low), high) in signs.iter().zip(&mut low).zip(&mut high) {
-                let byte = u64::from(*byte);
-                for ((bit, low), high) in BITS.iter().zip(low).zip(high) {
-                    let minus = byte & bit != 0;
-                    *low = low.wrapping_add(if minus { low_half } else { 0 });
-                    *high = high.wrapping_add(if minus { high_half } else { 0 });
-                }
+            for (vector, (low, high)) in (0..).zip(low.iter_mut().zip(&mut high)) {
+                let minus = 0_u64.wrapping_sub(signs.wrapping_shr(vector) & 1);
+                *low = low.wrapping_add(low_half & minus);
+                *high = high.wrapping_add(high_half & minus.cast_signed());
             }
         }
         let mut sums = [0_i128; BLOCK];
-        for ((sum, low), high) in sums.iter_mut().zip(low.as_flattened()).zip(high.as_flattened()) {
-            *sum = (i128::from(*high) << 32).wrapping_add(i128::from(*low));
+        for (sum, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
+            *sum = (i128::from(high) << 32).wrapping_add(i128::from(low));
         }
         sums
     }
