@@ -123,9 +123,8 @@ impl Supplied {
             return true;
         }
         let mut magnitudes: Vec<i64> = self.values.iter().map(|value| value.saturating_abs()).collect();
-        magnitudes.sort_unstable();
-        let middle = magnitudes.len().saturating_sub(1) / 2;
-        magnitudes.get(middle).is_some_and(|median| *median >= LEAST_MEDIAN)
+        let Some(middle) = magnitudes.len().checked_sub(1).map(|last| last / 2) else { return false };
+        *magnitudes.select_nth_unstable(middle).1 >= LEAST_MEDIAN
     }
 
     /// Whether the shift is the least one: with one less, the largest value would not fit.

@@ -92,9 +92,8 @@ pub(crate) const fn theta_supplied(outputs: usize) -> f64 {
 /// for a row of zeros.
 pub(crate) fn median_magnitude(row: &[f64]) -> f64 {
     let median = |mut magnitudes: Vec<f64>| {
-        let middle = magnitudes.len().saturating_sub(1) / 2;
-        magnitudes.sort_by(f64::total_cmp);
-        magnitudes.get(middle).copied()
+        let middle = magnitudes.len().checked_sub(1)? / 2;
+        Some(*magnitudes.select_nth_unstable_by(middle, f64::total_cmp).1)
     };
     let magnitudes: Vec<f64> = row.iter().map(|y| y.abs()).collect();
     match median(magnitudes) {
