@@ -2,9 +2,10 @@
 
 use assay_commitments::KvGroup;
 use assay_commitments::LayerIndex;
-use assay_commitments::codec::{Malformed, Reader, Writer};
+use assay_commitments::codec::{self, Malformed, Reader, Writer};
 use assay_commitments::manifest::{Architecture, Manifest, Matrix, Small, SmallTensors};
 use assay_commitments::merkle::range_hash_count;
+use assay_commitments::structure::Part;
 use assay_commitments::trace::{TraceShape, TreeId};
 use assay_commitments::weights::Opening;
 use assay_sumcheck::F;
@@ -90,10 +91,20 @@ impl<'a> Proof<'a> {
     /// Reads a proof for a challenge.
     pub(crate) fn read(bytes: &'a [u8], shape: &Shape<'_>) -> Result<Self, Malformed> {
         let mut from = Reader::new(bytes);
-        let (witness, witness_bytes) = with_bytes(bytes, &mut from, |from| Witness::read(from, shape))?;
-        let (claims, claims_bytes) = with_bytes(bytes, &mut from, |from| Claims::read(from, shape))?;
-        let openings = Openings::read(&mut from, shape)?;
+        let proof = Self::take(bytes, &mut from, shape)?;
         from.finish()?;
+        Ok(proof)
+    }
+
+    /// What the bytes of a proof for a challenge are made of.
+    pub(crate) fn structure(bytes: &[u8], shape: &Shape<'_>) -> Result<Part, Malformed> {
+        codec::structure(bytes, |from| Proof::take(bytes, from, shape).map(|_| ()))
+    }
+
+    fn take(bytes: &'a [u8], from: &mut Reader<'a>, shape: &Shape<'_>) -> Result<Self, Malformed> {
+        let (witness, witness_bytes) = with_bytes(bytes, from, |from| Witness::read(from, shape))?;
+        let (claims, claims_bytes) = with_bytes(bytes, from, |from| Claims::read(from, shape))?;
+        let openings = from.nested(|from| Openings::read(from, shape))?;
         Ok(Self { witness, witness_bytes, claims, claims_bytes, openings })
     }
 }
@@ -105,7 +116,7 @@ fn with_bytes<'a, T>(
     read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
 ) -> Result<(T, &'a [u8]), Malformed> {
     let start = all.len().saturating_sub(from.remaining());
-    let value = read(from)?;
+    let value = from.nested(read)?;
     let end = all.len().saturating_sub(from.remaining());
     let bytes = all.get(start..end).ok_or(Malformed::Truncated)?;
     Ok((value, bytes))
@@ -227,23 +238,16 @@ impl Witness {
     }
 
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let layers = shape.challenge.layers();
-        let small = layers.iter().map(|_| read_small(from, shape.architecture())).collect::<Result<_, Malformed>>()?;
+        let small = from.each(shape.challenge.layers(), |from, _| read_small(from, shape.architecture()))?;
         let final_norm = read_vector(from, index(shape.architecture().hidden))?;
-        let cells =
-            shape.challenge.cells.iter().map(|cell| CellWitness::read(from, shape, cell)).collect::<Result<_, _>>()?;
-        let decodes = shape
-            .challenge
-            .decodes
-            .iter()
-            .map(|position| {
-                Ok(DecodeWitness {
-                    h: from.raw(shape.trace().row_bytes(TreeId::H(shape.end())))?.to_vec(),
-                    logits: Supplied::read(from, index(shape.architecture().vocab_size))?,
-                    hashes: read_hashes(from, shape.decode_hashes(index(position.get())))?,
-                })
+        let cells = from.each(&shape.challenge.cells, |from, cell| CellWitness::read(from, shape, cell))?;
+        let decodes = from.each(&shape.challenge.decodes, |from, position| {
+            Ok(DecodeWitness {
+                h: read_rows(from, shape, shape.trace().row_bytes(TreeId::H(shape.end())))?,
+                logits: from.nested(|from| Supplied::read(from, index(shape.architecture().vocab_size)))?,
+                hashes: read_hashes(from, shape.decode_hashes(index(position.get())))?,
             })
-            .collect::<Result<_, _>>()?;
+        })?;
         Ok(Self { small, final_norm, cells, decodes })
     }
 }
@@ -251,15 +255,11 @@ impl Witness {
 impl CellWitness {
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>, cell: &Cell) -> Result<Self, Malformed> {
         let trace = shape.trace();
-        let mut row = |tree| from.raw(trace.row_bytes(tree)).map(<[u8]>::to_vec);
+        let mut row = |tree| read_rows(from, shape, trace.row_bytes(tree));
         let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
         let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
-        let caches = shape
-            .cache_bytes(cell)
-            .into_iter()
-            .map(|bytes| from.raw(bytes).map(<[u8]>::to_vec))
-            .collect::<Result<_, _>>()?;
-        let supplied = SuppliedProducts::read(from, shape.architecture())?;
+        let caches = from.each(shape.cache_bytes(cell), |from, bytes| read_rows(from, shape, bytes))?;
+        let supplied = from.nested(|from| SuppliedProducts::read(from, shape.architecture()))?;
         let hashes = read_hashes(from, shape.cell_hashes(cell))?;
         Ok(Self { h, a, o, m, caches, supplied, hashes })
     }
@@ -273,11 +273,18 @@ impl SuppliedProducts {
     }
 
     fn read(from: &mut Reader<'_>, architecture: &Architecture) -> Result<Self, Malformed> {
-        let mut products = |matrix| Supplied::read(from, index(architecture.shape(matrix).outputs));
+        let mut products =
+            |matrix| from.nested(|from| Supplied::read(from, index(architecture.shape(matrix).outputs)));
         let (q, k) = (products(Matrix::Q)?, products(Matrix::K)?);
         let (gate, up) = (products(Matrix::Gate)?, products(Matrix::Up)?);
-        Ok(Self { q, k, gate, up, flips: Flips::read(from)? })
+        Ok(Self { q, k, gate, up, flips: from.nested(Flips::read)? })
     }
+}
+
+/// Committed rows of so many bytes.
+fn read_rows(from: &mut Reader<'_>, shape: &Shape<'_>, bytes: usize) -> Result<Vec<u8>, Malformed> {
+    let size = shape.manifest.profile.element_bytes();
+    from.elements(bytes.checked_div(size).unwrap_or(0), size).map(<[u8]>::to_vec)
 }
 
 fn read_small(from: &mut Reader<'_>, architecture: &Architecture) -> Result<SmallTensors, Malformed> {
@@ -286,12 +293,12 @@ fn read_small(from: &mut Reader<'_>, architecture: &Architecture) -> Result<Smal
 }
 
 fn read_vector(from: &mut Reader<'_>, length: usize) -> Result<Vec<f32>, Malformed> {
-    let (values, _) = from.raw(length.checked_mul(4).ok_or(Malformed::TooLong)?)?.as_chunks::<4>();
+    let (values, _) = from.elements(length, 4)?.as_chunks::<4>();
     Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
 }
 
 fn read_hashes(from: &mut Reader<'_>, count: usize) -> Result<Vec<[u8; 32]>, Malformed> {
-    let (hashes, _) = from.raw(count.checked_mul(32).ok_or(Malformed::TooLong)?)?.as_chunks::<32>();
+    let (hashes, _) = from.elements(count, 32)?.as_chunks::<32>();
     Ok(hashes.to_vec())
 }
 
@@ -304,7 +311,7 @@ impl ClaimValues {
     fn read(from: &mut Reader<'_>, signs: usize, most_singles: usize) -> Result<Self, Malformed> {
         let singles = from.length(most_singles)?;
         let mut values = |count: usize| -> Result<Vec<F>, Malformed> {
-            let (values, _) = from.raw(count.checked_mul(8).ok_or(Malformed::TooLong)?)?.as_chunks::<8>();
+            let (values, _) = from.elements(count, 8)?.as_chunks::<8>();
             values.iter().map(|value| f_from_bytes(*value).ok_or(Malformed::NotCanonical)).collect()
         };
         Ok(Self { sketch: values(signs)?, singles: values(singles)? })
@@ -317,20 +324,14 @@ impl Claims {
     }
 
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let mut claim = |most| ClaimValues::read(from, shape.signs, most);
-        let mut cell = || {
-            Ok([
-                claim(0)?,
-                claim(0)?,
-                claim(MAX_OUTLIERS)?,
-                claim(MAX_OUTLIERS)?,
-                claim(0)?,
-                claim(0)?,
-                claim(MAX_OUTLIERS)?,
-            ])
-        };
-        let cells = shape.challenge.cells.iter().map(|_| cell()).collect::<Result<_, Malformed>>()?;
-        let decodes = shape.challenge.decodes.iter().map(|_| claim(MAX_CANDIDATES)).collect::<Result<_, _>>()?;
+        // Outliers are those of committed rows: of v, o and down.
+        let singles = [0, 0, MAX_OUTLIERS, MAX_OUTLIERS, 0, 0, MAX_OUTLIERS];
+        let claim = |from: &mut Reader<'_>, most| ClaimValues::read(from, shape.signs, most);
+        let cells = from.each(&shape.challenge.cells, |from, _| {
+            let claims: Vec<ClaimValues> = from.each(singles, claim)?;
+            claims.try_into().map_err(|_| Malformed::Truncated)
+        })?;
+        let decodes = from.each(&shape.challenge.decodes, |from, _| claim(from, MAX_CANDIDATES))?;
         Ok(Self { cells, decodes })
     }
 }
@@ -343,7 +344,9 @@ impl Openings {
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
         let Shape { manifest, challenge, .. } = shape;
         let mut opening =
-            |code, polynomials, asked: bool| asked.then(|| Opening::read(from, code, polynomials)).transpose();
+            |code, polynomials, asked: bool| {
+            asked.then(|| from.nested(|from| Opening::read(from, code, polynomials))).transpose()
+        };
         Ok(Self {
             layers: opening(&manifest.layer_code, challenge.layers().len(), !challenge.cells.is_empty())?,
             head: opening(&manifest.head_code, manifest.head.shards.len(), !challenge.decodes.is_empty())?,

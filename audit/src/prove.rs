@@ -7,7 +7,7 @@ use assay_commitments::rows::decode_row;
 use assay_commitments::trace::{RowsError, TraceCommitment, TraceRows, TraceTrees, TreeId};
 use assay_commitments::weights::{Claim, LayerPolynomial, Opening, open};
 use assay_commitments::{LayerIndex, Position};
-use assay_sumcheck::transcript::{Reduction, Transcript};
+use assay_sumcheck::transcript::{Event, Reduction, Transcript};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -82,6 +82,20 @@ pub fn prove(
     trace: &dyn TraceRows,
     nonce: Option<&Nonce>,
 ) -> Result<Vec<u8>, ProveError> {
+    prove_with_log(model, request, commitment, trace, nonce).map(|(proof, _)| proof)
+}
+
+/// The same, and what was absorbed and drawn, in order.
+///
+/// # Errors
+/// [`ProveError`].
+pub fn prove_with_log(
+    model: &CommittedModel,
+    request: &Request,
+    commitment: &TraceCommitment,
+    trace: &dyn TraceRows,
+    nonce: Option<&Nonce>,
+) -> Result<(Vec<u8>, Vec<Event>), ProveError> {
     let statement = Statement { request, commitment, nonce };
     let manifest = &model.manifest;
     let challenge = challenge_of(request, manifest, commitment, nonce).ok_or(ProveError::NoChallenge)?;
@@ -142,7 +156,7 @@ pub fn prove(
     out.raw(&witness_bytes);
     out.raw(&claims_bytes);
     Openings { layers, head }.write(&mut out);
-    Ok(out.finish())
+    Ok((out.finish(), transcript.log().to_vec()))
 }
 
 /// Opens claims on polynomials in memory; without claims there is nothing to open.

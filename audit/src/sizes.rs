@@ -2,6 +2,7 @@
 
 use assay_commitments::codec::Writer;
 use assay_commitments::manifest::Manifest;
+use assay_commitments::structure::Part;
 use assay_commitments::trace::TraceCommitment;
 
 use crate::proof::{Proof, Shape};
@@ -30,6 +31,23 @@ pub struct ProofSizes {
 /// The sizes of the proof in a session; `None` where there is no proof or it has not the shape that
 /// its challenge calls for.
 pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofSizes> {
+    with_proof(record, manifest, |bytes, shape| {
+        let read = Proof::read(bytes, shape).ok()?;
+        Some(sizes(&read, bytes.len()))
+    })
+}
+
+/// What the bytes of the proof in a session are made of; `None` as for [`proof_sizes`].
+pub fn proof_structure(record: &SessionRecord, manifest: &Manifest) -> Option<Part> {
+    with_proof(record, manifest, |bytes, shape| Proof::structure(bytes, shape).ok())
+}
+
+/// What `read` makes of the bytes of a session's proof and the shape that they must have.
+fn with_proof<T>(
+    record: &SessionRecord,
+    manifest: &Manifest,
+    read: impl FnOnce(&[u8], &Shape<'_>) -> Option<T>,
+) -> Option<T> {
     let Exchange::Committed { commitment, reply: Reply::Challenged { nonce, answer: Answer::Proof(proof) } } =
         &record.exchange
     else {
@@ -41,8 +59,10 @@ pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofS
     let challenge = challenge_of(&record.request, manifest, &commitment, nonce)?;
     let positions = commitment.positions()?;
     let shape = Shape { manifest, challenge: &challenge, positions, signs: statement.sign_count() };
-    let read = Proof::read(&proof.bytes, &shape).ok()?;
+    read(&proof.bytes, &shape)
+}
 
+fn sizes(read: &Proof<'_>, length: usize) -> ProofSizes {
     let mut sizes = ProofSizes { claims: read.claims_bytes.len(), ..ProofSizes::default() };
     let witness = &read.witness;
     let small = witness.small.iter().flat_map(|small| &small.0).chain([&witness.final_norm]);
@@ -65,8 +85,8 @@ pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofS
     let hashes = cells().map(|cell| &cell.hashes).chain(decodes().map(|decode| &decode.hashes));
     sizes.paths = sum(hashes.map(|hashes| hashes.len().saturating_mul(32)));
     let rest = read.witness_bytes.len().saturating_add(read.claims_bytes.len());
-    sizes.openings = proof.bytes.len().saturating_sub(rest);
-    Some(sizes)
+    sizes.openings = length.saturating_sub(rest);
+    sizes
 }
 
 fn sum(sizes: impl Iterator<Item = usize>) -> usize {

@@ -10,6 +10,7 @@ use assay_commitments::SessionId;
 use assay_commitments::TokenId;
 use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
 use assay_commitments::manifest::Manifest;
+use assay_commitments::structure::Part;
 use assay_commitments::trace::MAX_TOKENS;
 use sha3::{Digest, Sha3_256};
 use thiserror::Error;
@@ -179,21 +180,36 @@ impl TranscriptFile {
         if blake3::derive_key(domains::FILE_CHECKSUM, body) != *checksum {
             return Err(FileError::Checksum);
         }
-        let mut from = Reader::new(body.get(10..).ok_or(FileError::Checksum)?);
-        let mut file = Self {
-            manifest: from.value()?,
-            record: from.value()?,
-            embeddings: from.value()?,
-            tokenizer: read_asset(&mut from, MAX_TOKENIZER_BYTES)?,
-            chat_template: read_asset(&mut from, MAX_TEMPLATE_BYTES)?,
-            receipt: from.value()?,
-        };
+        let mut from = Reader::new(body);
+        let mut file = Self::read(&mut from)?;
         from.finish()?;
         file.embeddings
             .verify(&file.manifest)
             .map_err(|_| FileError::Inconsistent("an embedding digest is not the manifest's"))?;
         file.check()?;
         Ok(file)
+    }
+
+    /// Takes what stands before the checksum.
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let _header = (from.array::<8>()?, from.u16()?);
+        Ok(Self {
+            manifest: from.value()?,
+            record: from.value()?,
+            embeddings: from.value()?,
+            tokenizer: read_asset(from, MAX_TOKENIZER_BYTES)?,
+            chat_template: read_asset(from, MAX_TEMPLATE_BYTES)?,
+            receipt: from.value()?,
+        })
+    }
+
+    /// What the bytes of a file are made of, its checksum apart.
+    ///
+    /// # Errors
+    /// [`FileError::Malformed`] for bytes that are no file.
+    pub fn structure(bytes: &[u8]) -> Result<Part, FileError> {
+        let (body, _) = bytes.split_last_chunk::<32>().ok_or(FileError::Checksum)?;
+        Ok(codec::structure(body, Self::read)?)
     }
 
     fn check(&self) -> Result<(), FileError> {
@@ -245,7 +261,7 @@ impl TranscriptFile {
 }
 
 fn read_asset(from: &mut Reader<'_>, most: usize) -> Result<Option<Vec<u8>>, Malformed> {
-    if from.value()? { from.bytes(most).map(|bytes| Some(bytes.to_vec())) } else { Ok(None) }
+    from.option(|from| from.bytes(most).map(<[u8]>::to_vec))
 }
 
 impl Canonical for Conclusion {

@@ -1,126 +1,248 @@
 //! Changed files and changed messages: nothing that was altered is accepted, and nothing panics.
+//!
+//! The changes come from what the decoders read, so a new field is changed like all others from the day on
+//! which it is decoded. `ASSAY_MUTATIONS=N cargo test --release --test tamper -- --ignored --nocapture` goes
+//! through `N` of them.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::session::{Answer, Exchange, Reply, sign_commitment, sign_proof};
 use assay_audit::transcript_file::{FileError, Receipt, TranscriptFile};
-use assay_audit::verdict::{Reason, Verdict};
+use assay_audit::verdict::{OwnFault, Reason, Verdict};
 use assay_commitments::codec;
-use assay_commitments::trace::{FinishReason, TraceCommitment};
-use assay_commitments::{Hotkey, ManifestId, SessionId, TokenId};
-use assay_tests::{Random, fixture, in_parallel, miner_keys, session, smallest};
+use assay_commitments::structure::Part;
+use assay_tamper::Random;
+use assay_tamper::mutation::{Depth, Mutation, Tamperer};
+use assay_tamper::subject::{Message, Subject, miner_keys};
+use assay_tamper::targets;
+use assay_tests::{fixture, session, smallest};
+use rayon::prelude::*;
 
-fn small_file() -> TranscriptFile {
+const ONE_CELL: Policy = Policy::Sampled { cells: 1, decodes: 1, columns: 0, least_budget_ms: 0 };
+
+fn small(prompt: &str, seed: u64, policy: Policy) -> Subject {
     let model = smallest();
-    let mut audit = session("abc", 4, 5);
-    audit.policy = Policy::Sampled { cells: 1, decodes: 1, columns: 0, least_budget_ms: 0 };
-    let file = audit.run(&model, &model.backend()).unwrap();
-    assert_eq!(file.judge(&|_| None).verdict, Verdict::Accepted);
-    file
+    let mut audit = session(prompt, 4, seed);
+    audit.policy = policy;
+    Subject::new(audit.run(&model, &model.backend()).unwrap(), miner_keys(audit.entropy))
 }
 
-/// The file with its checksum made right again.
-fn reseal(bytes: &mut [u8]) {
-    let body = bytes.len() - 32;
-    let checksum = blake3::derive_key("assay/transcript-file/v1", &bytes[..body]);
-    bytes[body..].copy_from_slice(&checksum);
+fn tamperer<'a>(message: &'a Message, donor: &'a Message) -> Tamperer<'a> {
+    Tamperer::new((&message.bytes, &message.structure), (&donor.bytes, &donor.structure))
 }
 
-fn is_accepted(bytes: &[u8]) -> bool {
-    TranscriptFile::decode(bytes).is_ok_and(|file| file.judge(&|_| None).verdict == Verdict::Accepted)
+/// Tries all changes of a message, and some drawn ones; tells how many there were.
+fn try_all(name: &str, message: &Message, donor: &Message, drawn: u64, judge: impl Fn(&Mutation, &[u8]) + Sync) {
+    let tamperer = tamperer(message, donor);
+    let tried = AtomicU64::new(0);
+    let try_one = |mutation: &Mutation| {
+        if let Some(changed) = mutation.apply(&message.bytes) {
+            tried.fetch_add(1, Ordering::Relaxed);
+            judge(mutation, &changed);
+        }
+    };
+    let begun = Instant::now();
+    (0..tamperer.parts()).into_par_iter().for_each(|part| tamperer.of_part(part, Depth::Usual).iter().for_each(try_one));
+    (0..drawn).into_par_iter().for_each(|number| try_one(&tamperer.sample(number)));
+    println!("{name}: {} changes of {} bytes in {:?}", tried.into_inner(), message.bytes.len(), begun.elapsed());
 }
 
-fn proof_of(file: &mut TranscriptFile) -> &mut Vec<u8> {
-    match &mut file.record.exchange {
-        Exchange::Committed { reply: Reply::Challenged { answer: Answer::Proof(proof), .. }, .. } => &mut proof.bytes,
-        other => panic!("{other:?} holds no proof"),
+fn rejection(verdict: Verdict) -> Option<Reason> {
+    match verdict {
+        Verdict::Rejected(failure) => Some(failure.reason),
+        Verdict::Accepted | Verdict::Inconclusive(_) => None,
     }
 }
 
-/// The file as a miner would have left it that sends `proof` and signs it.
-fn with_proof(file: &TranscriptFile, entropy: [u8; 32], proof: Vec<u8>) -> TranscriptFile {
-    let mut file = file.clone();
-    let session = file.record.request.session_id();
-    if let Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } = &mut file.record.exchange {
-        *answer = Answer::Proof(sign_proof(&miner_keys(entropy), &session, proof));
+/// The numbers of the parts that lead to the byte at `place`, or to the last one where it stands behind all.
+fn path(whole: &Part, place: usize) -> Vec<usize> {
+    let inside = whole.parts.iter().position(|part| part.range.contains(&place));
+    let inside = inside.or(whole.parts.len().checked_sub(1));
+    inside.map_or(vec![], |number| [vec![number], path(&whole.parts[number], place)].concat())
+}
+
+/// Whatever a decoder takes is a leaf of the structure: there is no byte that is not tampered with.
+#[test]
+fn the_structure_of_a_message_covers_its_bytes() {
+    let subject = targets::seed();
+    for message in [&subject.proof, &subject.commitment, &subject.file] {
+        let mut covered = 0;
+        for leaf in message.structure.walk().filter(|part| part.is_leaf()) {
+            assert_eq!(leaf.range.start, covered);
+            covered = leaf.range.end;
+        }
+        assert_eq!(covered, message.bytes.len());
+        for part in message.structure.walk().filter(|part| !part.parts.is_empty()) {
+            assert_eq!(part.range.start, part.parts[0].range.start);
+            assert_eq!(part.range.end, part.parts[part.parts.len() - 1].range.end);
+        }
     }
-    file
 }
 
 #[test]
-fn no_flipped_byte_of_a_small_file_is_accepted() {
-    let bytes = small_file().encode();
-    assert!(bytes.len() <= 64 << 10, "{} bytes", bytes.len());
-    assert!(is_accepted(&bytes));
-    in_parallel(0..bytes.len(), |place| {
-        for resealed in [false, true] {
-            let mut changed = bytes.clone();
-            changed[place] ^= 1 << (place % 8);
-            if resealed && place < bytes.len() - 32 {
-                reseal(&mut changed);
-            } else {
-                assert!(TranscriptFile::decode(&changed).is_err(), "byte {place}");
-            }
-            assert!(!is_accepted(&changed), "byte {place}, resealed: {resealed}");
+fn no_change_to_a_proof_that_the_miner_signed_is_accepted() {
+    let (subject, donor) = (targets::seed(), small("abd", 6, ONE_CELL));
+    let reasons = std::sync::Mutex::new(BTreeMap::<Reason, usize>::new());
+    try_all("proof", &subject.proof, &donor.proof, 20_000, |mutation, changed| {
+        let verdict = subject.verdict_on_proof(changed);
+        let place = || path(&subject.proof.structure, mutation.start());
+        let reason = rejection(verdict).unwrap_or_else(|| panic!("{mutation:?} at {:?}: {verdict:?}", place()));
+        *reasons.lock().unwrap().entry(reason).or_default() += 1;
+    });
+    // As the miner would send it, signature and all, the verdict is the same.
+    let tamperer = tamperer(&subject.proof, &donor.proof);
+    (0..200).into_par_iter().for_each(|number| {
+        if let Some(changed) = tamperer.sample(number).apply(&subject.proof.bytes) {
+            assert_eq!(subject.verdict_on_signed_proof(&changed), subject.verdict_on_proof(&changed));
         }
     });
+    let reasons = reasons.into_inner().unwrap();
+    println!("{reasons:?}");
+    // Every check of a proof had something to find.
+    for reason in [
+        Reason::ProofShape,
+        Reason::RowNotCanonical,
+        Reason::SuppliedNotCanonical,
+        Reason::TraceOpening,
+        Reason::SmallTensors,
+        Reason::C2,
+        Reason::C8,
+        Reason::Logits,
+        Reason::Sumcheck,
+        Reason::ColumnPath,
+        Reason::OpeningShape,
+        Reason::Grinding,
+    ] {
+        assert!(reasons.contains_key(&reason), "{reason:?}: {reasons:?}");
+    }
 }
 
+/// Every part of a commitment, changed by a miner that signs the change, is rejected by the check that is
+/// about it.
 #[test]
-fn no_flipped_byte_of_a_proof_that_the_miner_signed_is_accepted() {
-    let mut file = small_file();
-    let proof = proof_of(&mut file).clone();
-    let entropy = session("abc", 4, 5).entropy;
-    in_parallel(0..proof.len(), |place| {
-        let mut changed = proof.clone();
-        changed[place] ^= 1 << ((place / 3) % 8);
-        let verdict = with_proof(&file, entropy, changed).judge(&|_| None).verdict;
-        assert!(matches!(verdict, Verdict::Rejected(_)), "byte {place}: {verdict:?}");
+fn no_change_to_a_commitment_that_the_miner_signed_is_accepted() {
+    let (subject, donor) = (targets::seed(), small("abd", 6, ONE_CELL));
+    let about: [(&str, &[Reason]); 11] = [
+        ("session", &[Reason::WrongSession]),
+        ("manifest", &[Reason::WrongSession]),
+        ("miner", &[Reason::WrongSession]),
+        ("validator", &[Reason::WrongSession]),
+        ("prompt's length", &[Reason::WrongPrompt]),
+        ("prompt", &[Reason::WrongPrompt, Reason::UnknownToken]),
+        ("output's length", &[Reason::StreamMismatch]),
+        ("output", &[Reason::StreamMismatch, Reason::UnknownToken]),
+        ("finish", &[Reason::WrongFinish]),
+        ("number of roots", &[]),
+        // The first is recomputed. Another one gives another challenge, which the proof does not answer.
+        ("roots", &[Reason::WrongEmbeddings, Reason::TraceOpening, Reason::ProofShape, Reason::C10]),
+    ];
+    assert_eq!(subject.commitment.structure.parts.len(), about.len(), "a field that no line is about");
+    try_all("commitment", &subject.commitment, &donor.commitment, 2_000, |mutation, changed| {
+        let verdict = subject.verdict_on_commitment(changed);
+        let reason = rejection(verdict).unwrap_or_else(|| panic!("{mutation:?}: {verdict:?}"));
+        let (field, expected) = about[path(&subject.commitment.structure, mutation.start())[0]];
+        let several = mutation.rule == "several";
+        let known = reason == Reason::CommitmentShape || several || expected.contains(&reason);
+        assert!(known, "{field}, {mutation:?}: {reason:?}");
+    });
+}
+
+/// A change to a file whose checksum is made right again: what the validator signed or the manifest binds is
+/// no file any more, the rest is never accepted.
+#[test]
+fn no_change_to_a_file_is_accepted() {
+    let (subject, donor) = (targets::seed(), small("abd", 6, ONE_CELL));
+    let whole = &subject.file.structure;
+    // Magic, version, manifest, record, embedding digests, tokenizer, chat template, receipt.
+    assert_eq!(whole.parts.len(), 8, "a part that nothing below is about");
+    assert_eq!(whole.parts[3].parts.len(), 5, "request, its signature, the number of tokens, tokens, exchange");
+    try_all("file", &subject.file, &donor.file, 5_000, |mutation, changed| {
+        let verdict = subject.verdict_on_file(changed);
+        let path = path(whole, mutation.start());
+        let harmless = match (path[0], path.get(1)) {
+            (3, Some(2..)) => matches!(verdict, Ok(Verdict::Rejected(_) | Verdict::Inconclusive(_))),
+            // Assets may be left out, to be found by their digests; digests of other tokens do not help.
+            (4..=6, _) => verdict == Ok(Verdict::Inconclusive(OwnFault::AssetMissing)),
+            _ => false,
+        };
+        assert!(harmless || verdict.is_err(), "{path:?} {mutation:?}: {verdict:?}");
     });
 }
 
 #[test]
-fn random_flips_cuts_and_insertions_in_a_fixture_file_are_not_accepted() {
+fn no_drawn_change_to_a_whole_audit_is_accepted() {
     let model = fixture();
     let audit = session("And God said, Let there be", 12, 9);
-    let mut file = audit.run(&model, &model.backend()).unwrap();
-    let bytes = file.encode();
-    assert!(is_accepted(&bytes));
-    let proof = proof_of(&mut file).clone();
-    in_parallel(0..2_000_u64, |trial| {
-        let mut random = Random::new(trial);
-        // A third of the changes each: to the file, to the file with a right checksum, to the proof that
-        // the miner then signs.
-        let inner = trial % 3 == 2;
-        let mut changed = if inner { proof.clone() } else { bytes.clone() };
-        let place = random.below(changed.len());
-        match random.below(3) {
-            0 => changed[place] ^= 1 << random.below(8),
-            1 => {
-                let end = (place + 1 + random.below(40)).min(changed.len());
-                changed.drain(place..end);
+    let usual = Subject::new(audit.run(&model, &model.backend()).unwrap(), miner_keys(audit.entropy));
+    for (name, subject) in [("fixture", usual), ("everything", small("abc", 7, Policy::Everything))] {
+        let tamperer = tamperer(&subject.proof, &subject.proof);
+        let begun = Instant::now();
+        (0..1_500_u64).into_par_iter().for_each(|number| {
+            let mutation = tamperer.sample(number);
+            if let Some(changed) = mutation.apply(&subject.proof.bytes) {
+                let verdict = subject.verdict_on_proof(&changed);
+                assert!(matches!(verdict, Verdict::Rejected(_)), "{mutation:?}: {verdict:?}");
             }
-            _ => {
-                let extra: Vec<u8> = (0..=random.below(40)).map(|_| random.byte()).collect();
-                changed.splice(place..place, extra);
-            }
-        }
-        let accepted = if inner {
-            changed != proof && with_proof(&file, audit.entropy, changed).judge(&|_| None).verdict == Verdict::Accepted
-        } else {
-            if trial % 3 == 1 && changed.len() > 32 {
-                reseal(&mut changed);
-            }
-            changed != bytes && is_accepted(&changed)
+        });
+        println!("{name}: 1500 changes of {} bytes in {:?}", subject.proof.bytes.len(), begun.elapsed());
+    }
+}
+
+/// As many changes as `ASSAY_MUTATIONS` says, ten million if it says nothing: three sessions, their proofs
+/// most of all.
+#[test]
+#[ignore = "takes an hour"]
+fn ten_million_changes_are_not_accepted() {
+    let total: usize = std::env::var("ASSAY_MUTATIONS").map_or(10_000_000, |number| number.parse().unwrap());
+    let subjects = [small("abc", 5, ONE_CELL), small("abd", 6, ONE_CELL), small("b", 8, ONE_CELL)];
+    let of = |which: usize| (&subjects[which], &subjects[(which + 1) % 3]);
+    let tamperers: Vec<[Tamperer<'_>; 3]> = (0..3)
+        .map(|which| {
+            let (own, other) = of(which);
+            let pairs =
+                [(&own.proof, &other.proof), (&own.commitment, &other.commitment), (&own.file, &other.file)];
+            pairs.map(|(message, donor)| tamperer(message, donor))
+        })
+        .collect();
+    let [tried, same] = [AtomicU64::new(0), AtomicU64::new(0)];
+    let begun = Instant::now();
+    (0..total).into_par_iter().with_max_len(256).for_each(|number| {
+        let number = u64::try_from(number).unwrap();
+        // Of a hundred changes, one is to a commitment and one to a file.
+        let kind = match number % 100 {
+            98 => 1,
+            99 => 2,
+            _ => 0,
         };
-        assert!(!accepted, "trial {trial}");
+        let which = usize::try_from(number / 100 % 3).unwrap();
+        let (subject, message) = (&subjects[which], [&subjects[which].proof, &subjects[which].commitment, &subjects[which].file][kind]);
+        let mutation = tamperers[which][kind].sample(if kind == 0 { number } else { Random::new(number).word() });
+        let Some(changed) = mutation.apply(&message.bytes) else {
+            same.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        match kind {
+            0 => assert!(rejection(subject.verdict_on_proof(&changed)).is_some(), "{number}: {mutation:?}"),
+            1 => assert!(rejection(subject.verdict_on_commitment(&changed)).is_some(), "{number}: {mutation:?}"),
+            _ => assert_ne!(subject.verdict_on_file(&changed), Ok(Verdict::Accepted), "{number}: {mutation:?}"),
+        }
+        let so_far = tried.fetch_add(1, Ordering::Relaxed) + 1;
+        if so_far.is_multiple_of(250_000) {
+            println!("{so_far} changes in {:?}, none accepted", begun.elapsed());
+        }
     });
+    let (tried, same) = (tried.into_inner(), same.into_inner());
+    println!("{tried} changes in {:?}, none accepted; {same} more changed nothing", begun.elapsed());
 }
 
 #[test]
 fn every_prefix_of_a_small_file_is_refused() {
-    let bytes = small_file().encode();
+    let bytes = [targets::seed().file.bytes.as_slice(), &[0; 32]].concat();
     for length in 0..bytes.len() {
         assert!(TranscriptFile::decode(&bytes[..length]).is_err(), "{length}");
     }
@@ -129,69 +251,34 @@ fn every_prefix_of_a_small_file_is_refused() {
     assert_eq!(TranscriptFile::decode(&longer), Err(FileError::Checksum));
 }
 
-/// Every field of a commitment, changed by a miner that signs the change. The pattern has no `..`: a
-/// new field does not compile until it is tampered with.
-#[test]
-fn every_commitment_field_is_bound() {
-    let file = small_file();
-    let Exchange::Committed { commitment, .. } = &file.record.exchange else { panic!("committed") };
-    let honest: TraceCommitment = codec::decode(&commitment.bytes).unwrap();
-    let TraceCommitment { session: _, manifest: _, miner: _, validator: _, prompt: _, output: _, finish: _, roots } =
-        honest.clone();
-    let entropy = session("abc", 4, 5).entropy;
-    let judge = |change: &dyn Fn(&mut TraceCommitment)| {
-        let mut commitment = honest.clone();
-        change(&mut commitment);
-        let mut file = file.clone();
-        if let Exchange::Committed { commitment: signed, .. } = &mut file.record.exchange {
-            *signed = sign_commitment(&miner_keys(entropy), &commitment);
-        }
-        match file.judge(&|_| None).verdict {
-            Verdict::Rejected(failure) => failure.reason,
-            other => panic!("{other:?}"),
-        }
-    };
-    let wrong = [1; 32];
-    assert_eq!(judge(&|c| c.session = SessionId::new(wrong)), Reason::WrongSession);
-    assert_eq!(judge(&|c| c.manifest = ManifestId::new(wrong)), Reason::WrongSession);
-    assert_eq!(judge(&|c| c.miner = Hotkey::new(wrong)), Reason::WrongSession);
-    assert_eq!(judge(&|c| c.validator = Hotkey::new(wrong)), Reason::WrongSession);
-    assert_eq!(judge(&|c| c.prompt.push(TokenId::new(3))), Reason::WrongPrompt);
-    assert_eq!(judge(&|c| c.prompt[0] = TokenId::new(9)), Reason::WrongPrompt);
-    assert_eq!(judge(&|c| c.prompt.clear()), Reason::CommitmentShape);
-    assert_eq!(judge(&|c| c.output[0] = TokenId::new(9)), Reason::StreamMismatch);
-    assert_eq!(judge(&|c| c.output.clear()), Reason::CommitmentShape);
-    assert_eq!(judge(&|c| c.output[0] = TokenId::new(4_000)), Reason::UnknownToken);
-    let other = if honest.finish == FinishReason::Length { FinishReason::StopToken } else { FinishReason::Length };
-    assert_eq!(judge(&|c| c.finish = other), Reason::WrongFinish);
-    assert_eq!(judge(&|c| c.roots[0] = wrong), Reason::WrongEmbeddings);
-    assert_eq!(judge(&|c| c.roots.push(wrong)), Reason::CommitmentShape);
-    for tree in 1..roots.len() {
-        // Another root gives another challenge and other rows to open: the proof at hand answers neither.
-        let reason = judge(&|c| c.roots[tree] = wrong);
-        assert!([Reason::TraceOpening, Reason::ProofShape, Reason::C10].contains(&reason), "{tree}: {reason:?}");
-    }
+fn small_file() -> TranscriptFile {
+    let model = smallest();
+    let mut audit = session("abc", 4, 5);
+    audit.policy = ONE_CELL;
+    audit.run(&model, &model.backend()).unwrap()
 }
 
 #[test]
 fn a_commitment_or_proof_signed_by_somebody_else_is_rejected() {
     let file = small_file();
     let stranger = Keypair::from_seed([9; 32]).unwrap();
+    let Exchange::Committed { commitment, reply: Reply::Challenged { answer: Answer::Proof(proof), .. } } =
+        &file.record.exchange
+    else {
+        panic!("the session holds a proof")
+    };
+    let of_commitment = sign_commitment(&stranger, &codec::decode(&commitment.bytes).unwrap());
+    let of_proof = sign_proof(&stranger, &file.record.request.session_id(), proof.bytes.clone());
     let mut forged = file.clone();
     if let Exchange::Committed { commitment, .. } = &mut forged.record.exchange {
-        *commitment = sign_commitment(&stranger, &codec::decode(&commitment.bytes).unwrap());
+        *commitment = of_commitment;
     }
-    let reason = |file: &TranscriptFile| match file.judge(&|_| None).verdict {
-        Verdict::Rejected(failure) => Some(failure.reason),
-        Verdict::Accepted | Verdict::Inconclusive(_) => None,
-    };
-    assert_eq!(reason(&forged), Some(Reason::CommitmentSignature));
+    assert_eq!(rejection(forged.judge(&|_| None).verdict), Some(Reason::CommitmentSignature));
     let mut forged = file.clone();
-    let proof = proof_of(&mut forged).clone();
     if let Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } = &mut forged.record.exchange {
-        *answer = Answer::Proof(sign_proof(&stranger, &file.record.request.session_id(), proof));
+        *answer = Answer::Proof(of_proof);
     }
-    assert_eq!(reason(&forged), Some(Reason::ProofSignature));
+    assert_eq!(rejection(forged.judge(&|_| None).verdict), Some(Reason::ProofSignature));
 }
 
 #[test]
