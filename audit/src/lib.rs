@@ -24,6 +24,8 @@ mod decode;
 mod domains;
 pub mod finish;
 mod fixed;
+#[cfg(test)]
+mod frozen;
 
 pub mod judge;
 pub mod keys;

@@ -273,8 +273,7 @@ impl SuppliedProducts {
     }
 
     fn read(from: &mut Reader<'_>, architecture: &Architecture) -> Result<Self, Malformed> {
-        let mut products =
-            |matrix| from.nested(|from| Supplied::read(from, index(architecture.shape(matrix).outputs)));
+        let mut products = |matrix| from.nested(|from| Supplied::read(from, index(architecture.shape(matrix).outputs)));
         let (q, k) = (products(Matrix::Q)?, products(Matrix::K)?);
         let (gate, up) = (products(Matrix::Gate)?, products(Matrix::Up)?);
         Ok(Self { q, k, gate, up, flips: from.nested(Flips::read)? })
@@ -343,8 +342,7 @@ impl Openings {
 
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
         let Shape { manifest, challenge, .. } = shape;
-        let mut opening =
-            |code, polynomials, asked: bool| {
+        let mut opening = |code, polynomials, asked: bool| {
             asked.then(|| from.nested(|from| Opening::read(from, code, polynomials))).transpose()
         };
         Ok(Self {

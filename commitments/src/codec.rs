@@ -163,11 +163,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes what `read` takes; it is one part of what is being read.
-    fn part<T>(
-        &mut self,
-        kind: Kind,
-        read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<T, Malformed> {
+    fn part<T>(&mut self, kind: Kind, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
         if let Some(recorder) = &mut self.recorder {
             recorder.open(kind);
         }
@@ -271,10 +267,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Malformed::NotCanonical`] for another byte than 0 and 1, or as `read`.
-    pub fn option<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Option<T>, Malformed> {
+    pub fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
         self.part(Kind::Option, |from| if bool::read(from)? { read(from).map(Some) } else { Ok(None) })
     }
 

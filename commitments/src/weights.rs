@@ -268,8 +268,7 @@ impl Opening {
         if !params.is_well_formed() {
             return Err(Malformed::NotCanonical);
         }
-        let round =
-            |from: &mut Reader<'_>, _| Ok(RoundProof { at_zero: E::read(from)?, leading: E::read(from)? });
+        let round = |from: &mut Reader<'_>, _| Ok(RoundProof { at_zero: E::read(from)?, leading: E::read(from)? });
         let fold = |from: &mut Reader<'_>, _| Ok(FoldCommitment { root: from.array()?, answer: E::read(from)? });
         let rounds = from.each(0..round_count(params, polynomials), round)?;
         let folds = from.each(1..params.levels.len(), fold)?;

@@ -45,9 +45,9 @@ impl Mutation {
         apart.then_some(Self { rule: "several", ..self })
     }
 
-    /// The first byte that it touches.
-    pub fn start(&self) -> usize {
-        self.edits.first().map_or(0, |(at, _)| at.start)
+    /// The start of the first stretch that becomes another one; 0 if none does.
+    pub fn start(&self, bytes: &[u8]) -> usize {
+        self.edits.iter().find(|(at, with)| bytes[at.clone()] != **with).map_or(0, |(at, _)| at.start)
     }
 
     /// The changed message; nothing if it says the same.
@@ -257,7 +257,8 @@ fn values(at: &Range<usize>, own: &[u8], depth: Depth, changes: &mut Vec<Mutatio
     changes.push(Mutation::new("zero", at.clone(), vec![0; own.len()]));
     changes.push(Mutation::new("ones", at.clone(), vec![0xff; own.len()]));
     // As one number if it is as short as one, and as the words of an element of a field.
-    let words = if own.len() <= 8 { vec![0..own.len()] } else { (0..own.len() / 8).map(|i| 8 * i..8 * i + 8).collect() };
+    let words =
+        if own.len() <= 8 { vec![0..own.len()] } else { (0..own.len() / 8).map(|i| 8 * i..8 * i + 8).collect() };
     for word in words.into_iter().take(4) {
         let mut wide = [0; 8];
         wide[..word.len()].copy_from_slice(&own[word.clone()]);

@@ -67,10 +67,9 @@ pub fn commitment(bytes: &[u8]) {
 pub fn opening(bytes: &[u8]) {
     use assay_commitments::params::Level;
     let level = |fold_log, rate_log, queries, grinding| Level { fold_log, rate_log, queries, grinding };
-    for (levels, polynomials) in [
-        (vec![level(2, 1, 4, 0), level(1, 2, 3, 5), level(2, 3, 2, 0)], 3),
-        (vec![level(3, 2, 6, 8)], 1),
-    ] {
+    for (levels, polynomials) in
+        [(vec![level(2, 1, 4, 0), level(1, 2, 3, 5), level(2, 3, 2, 0)], 3), (vec![level(3, 2, 6, 8)], 1)]
+    {
         let code = CodeParams { log_size: 8, levels };
         let mut from = Reader::new(bytes);
         let Ok(opening) = Opening::read(&mut from, &code, polynomials) else { continue };

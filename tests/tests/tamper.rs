@@ -47,7 +47,9 @@ fn try_all(name: &str, message: &Message, donor: &Message, drawn: u64, judge: im
         }
     };
     let begun = Instant::now();
-    (0..tamperer.parts()).into_par_iter().for_each(|part| tamperer.of_part(part, Depth::Usual).iter().for_each(try_one));
+    (0..tamperer.parts())
+        .into_par_iter()
+        .for_each(|part| tamperer.of_part(part, Depth::Usual).iter().for_each(try_one));
     (0..drawn).into_par_iter().for_each(|number| try_one(&tamperer.sample(number)));
     println!("{name}: {} changes of {} bytes in {:?}", tried.into_inner(), message.bytes.len(), begun.elapsed());
 }
@@ -90,7 +92,7 @@ fn no_change_to_a_proof_that_the_miner_signed_is_accepted() {
     let reasons = std::sync::Mutex::new(BTreeMap::<Reason, usize>::new());
     try_all("proof", &subject.proof, &donor.proof, 20_000, |mutation, changed| {
         let verdict = subject.verdict_on_proof(changed);
-        let place = || path(&subject.proof.structure, mutation.start());
+        let place = || path(&subject.proof.structure, mutation.start(&subject.proof.bytes));
         let reason = rejection(verdict).unwrap_or_else(|| panic!("{mutation:?} at {:?}: {verdict:?}", place()));
         *reasons.lock().unwrap().entry(reason).or_default() += 1;
     });
@@ -145,7 +147,8 @@ fn no_change_to_a_commitment_that_the_miner_signed_is_accepted() {
     try_all("commitment", &subject.commitment, &donor.commitment, 2_000, |mutation, changed| {
         let verdict = subject.verdict_on_commitment(changed);
         let reason = rejection(verdict).unwrap_or_else(|| panic!("{mutation:?}: {verdict:?}"));
-        let (field, expected) = about[path(&subject.commitment.structure, mutation.start())[0]];
+        let (field, expected) =
+            about[path(&subject.commitment.structure, mutation.start(&subject.commitment.bytes))[0]];
         let several = mutation.rule == "several";
         let known = reason == Reason::CommitmentShape || several || expected.contains(&reason);
         assert!(known, "{field}, {mutation:?}: {reason:?}");
@@ -163,7 +166,7 @@ fn no_change_to_a_file_is_accepted() {
     assert_eq!(whole.parts[3].parts.len(), 5, "request, its signature, the number of tokens, tokens, exchange");
     try_all("file", &subject.file, &donor.file, 5_000, |mutation, changed| {
         let verdict = subject.verdict_on_file(changed);
-        let path = path(whole, mutation.start());
+        let path = path(whole, mutation.start(&subject.file.bytes));
         let harmless = match (path[0], path.get(1)) {
             (3, Some(2..)) => matches!(verdict, Ok(Verdict::Rejected(_) | Verdict::Inconclusive(_))),
             // Assets may be left out, to be found by their digests; digests of other tokens do not help.
@@ -204,8 +207,7 @@ fn ten_million_changes_are_not_accepted() {
     let tamperers: Vec<[Tamperer<'_>; 3]> = (0..3)
         .map(|which| {
             let (own, other) = of(which);
-            let pairs =
-                [(&own.proof, &other.proof), (&own.commitment, &other.commitment), (&own.file, &other.file)];
+            let pairs = [(&own.proof, &other.proof), (&own.commitment, &other.commitment), (&own.file, &other.file)];
             pairs.map(|(message, donor)| tamperer(message, donor))
         })
         .collect();
@@ -220,7 +222,8 @@ fn ten_million_changes_are_not_accepted() {
             _ => 0,
         };
         let which = usize::try_from(number / 100 % 3).unwrap();
-        let (subject, message) = (&subjects[which], [&subjects[which].proof, &subjects[which].commitment, &subjects[which].file][kind]);
+        let (subject, message) =
+            (&subjects[which], [&subjects[which].proof, &subjects[which].commitment, &subjects[which].file][kind]);
         let mutation = tamperers[which][kind].sample(if kind == 0 { number } else { Random::new(number).word() });
         let Some(changed) = mutation.apply(&message.bytes) else {
             same.fetch_add(1, Ordering::Relaxed);
