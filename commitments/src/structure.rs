@@ -135,6 +135,6 @@ mod tests {
             (Kind::Bytes, 22..26),
         ];
         assert_eq!(found, expected);
-        assert_eq!(structure(&bytes, |from| from.u16()), Err(Malformed::Trailing));
+        assert_eq!(structure(&bytes, Reader::u16), Err(Malformed::Trailing));
     }
 }

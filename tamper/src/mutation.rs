@@ -64,15 +64,6 @@ impl Mutation {
     }
 }
 
-/// How many of the changes of a part there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// One bit of every byte; the first, the middle and the last element of a list.
-    Usual,
-    /// Every bit, and every element.
-    Whole,
-}
-
 /// A part of a message and what is around it.
 #[derive(Clone, Debug)]
 struct Place<'a> {
@@ -107,7 +98,7 @@ impl<'a> Tamperer<'a> {
     }
 
     /// The changes to one part.
-    pub fn of_part(&self, number: usize, depth: Depth) -> Vec<Mutation> {
+    pub fn of_part(&self, number: usize) -> Vec<Mutation> {
         let place = &self.places[number];
         let at = place.part.range.clone();
         let own = &self.bytes[at.clone()];
@@ -125,10 +116,10 @@ impl<'a> Tamperer<'a> {
             changes.push(Mutation::new("replace", at.clone(), &self.donor[donor.range.clone()]));
         }
         match place.part.kind {
-            Kind::Bytes => values(&at, own, depth, &mut changes),
+            Kind::Bytes => values(&at, own, &mut changes),
             Kind::Length => {
-                values(&at, own, depth, &mut changes);
-                self.counted(place, depth, &mut changes);
+                values(&at, own, &mut changes);
+                self.counted(place, &mut changes);
             }
             Kind::Option => toggled(&at, own, &mut changes),
             Kind::List | Kind::Item | Kind::Value(_) => {}
@@ -149,7 +140,7 @@ impl<'a> Tamperer<'a> {
             return Mutation::byte(place, self.bytes[place].wrapping_add(step + 1));
         }
         let drawn = |random: &mut Random| {
-            let mut changes = self.of_part(random.below(self.parts()), Depth::Usual);
+            let mut changes = self.of_part(random.below(self.parts()));
             changes.swap_remove(random.below(changes.len()))
         };
         let mut mutation = drawn(&mut random);
@@ -162,7 +153,7 @@ impl<'a> Tamperer<'a> {
     }
 
     /// Elements less and elements more, with the count made right.
-    fn counted(&self, place: &Place<'_>, depth: Depth, changes: &mut Vec<Mutation>) {
+    fn counted(&self, place: &Place<'_>, changes: &mut Vec<Mutation>) {
         let at = place.part.range.clone();
         let count = u32::from_le_bytes(self.bytes[at.clone()].try_into().unwrap());
         let number = usize::try_from(count).unwrap();
@@ -175,10 +166,8 @@ impl<'a> Tamperer<'a> {
             return;
         }
         let lists = counted_lists(place.later, number);
-        let chosen: Vec<usize> = match depth {
-            Depth::Whole if number <= 1 << 10 => (0..number).collect(),
-            _ => [0, number / 2, number - 1].into(),
-        };
+        // Of very many, the ends and the middle.
+        let chosen = if number <= 1 << 10 { (0..number).collect() } else { vec![0, number / 2, number - 1] };
         for element in chosen {
             let places = || lists.iter().map(|list| list.get(element));
             let fewer = places()
@@ -247,19 +236,13 @@ fn counted_lists(later: &[Part], number: usize) -> Vec<Counted<'_>> {
 }
 
 /// Other values of a leaf.
-fn values(at: &Range<usize>, own: &[u8], depth: Depth, changes: &mut Vec<Mutation>) {
-    for (place, byte) in at.clone().zip(own) {
-        match depth {
-            Depth::Usual => changes.push(Mutation::byte(place, byte ^ 1 << (place % 8))),
-            Depth::Whole => changes.extend((0..8).map(|bit| Mutation::byte(place, byte ^ 1 << bit))),
-        }
-    }
+fn values(at: &Range<usize>, own: &[u8], changes: &mut Vec<Mutation>) {
+    changes.extend(at.clone().zip(own).map(|(place, byte)| Mutation::byte(place, byte ^ 1 << (place % 8))));
     changes.push(Mutation::new("zero", at.clone(), vec![0; own.len()]));
     changes.push(Mutation::new("ones", at.clone(), vec![0xff; own.len()]));
     // As one number if it is as short as one, and as the words of an element of a field.
-    let words =
-        if own.len() <= 8 { vec![0..own.len()] } else { (0..own.len() / 8).map(|i| 8 * i..8 * i + 8).collect() };
-    for word in words.into_iter().take(4) {
+    for start in (0..own.len()).step_by(8).take(4) {
+        let word = start..own.len().min(start + 8);
         let mut wide = [0; 8];
         wide[..word.len()].copy_from_slice(&own[word.clone()]);
         let value = u64::from_le_bytes(wide);

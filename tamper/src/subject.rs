@@ -56,7 +56,6 @@ impl Subject {
     /// # Panics
     /// If it is no accepted session with a proof.
     pub fn new(session: TranscriptFile, miner: Keypair) -> Self {
-        let bytes = session.encode();
         let Exchange::Committed { commitment, reply: Reply::Challenged { nonce, answer: Answer::Proof(proof) } } =
             &session.record.exchange
         else {
@@ -68,17 +67,14 @@ impl Subject {
             Message { structure: codec::structure(&commitment.bytes, read).unwrap(), bytes: commitment.bytes.clone() };
         let structure = proof_structure(&session.record, &session.manifest).unwrap();
         let proof = Message { structure, bytes: proof.bytes.clone() };
-        let file = Message {
-            structure: TranscriptFile::structure(&bytes).unwrap(),
-            bytes: bytes[..bytes.len() - 32].to_vec(),
-        };
+        let file = Message::of_file(&session);
         let template = session.chat_template.as_deref();
         let assets = ModelAssets::new(&session.manifest, session.tokenizer.as_ref().unwrap(), template).unwrap();
         let subject = Self { proof, commitment, file, committed, nonce: *nonce, assets, miner, session };
         assert_eq!(subject.verdict_on_proof(&subject.proof.bytes), Verdict::Accepted);
         assert_eq!(subject.verdict_on_commitment(&subject.commitment.bytes), Verdict::Accepted);
         assert_eq!(subject.verdict_on_signed_proof(&subject.proof.bytes), Verdict::Accepted);
-        assert_eq!(subject.verdict_on_file(&subject.file.bytes), Ok(Verdict::Accepted));
+        assert_eq!(verdict_on_file(&subject.file.bytes), Ok(Verdict::Accepted));
         subject
     }
 
@@ -117,14 +113,24 @@ impl Subject {
         change(&mut record.exchange);
         judge(&record, manifest, &self.assets, embeddings).verdict
     }
+}
 
-    /// The verdict on a file of these bytes with the right checksum behind them.
-    ///
-    /// # Errors
-    /// [`FileError`] if they are no file.
-    pub fn verdict_on_file(&self, bytes: &[u8]) -> Result<Verdict, FileError> {
-        let mut sealed = [bytes, &[0; 32]].concat();
-        reseal(&mut sealed);
-        TranscriptFile::decode(&sealed).map(|file| file.judge(&|_| None).verdict)
+/// The verdict on a file of these bytes with the right checksum behind them.
+///
+/// # Errors
+/// [`FileError`] if they are no file.
+pub fn verdict_on_file(bytes: &[u8]) -> Result<Verdict, FileError> {
+    let mut sealed = [bytes, &[0; 32]].concat();
+    reseal(&mut sealed);
+    TranscriptFile::decode(&sealed).map(|file| file.judge(&|_| None).verdict)
+}
+
+impl Message {
+    /// A file without its checksum.
+    pub fn of_file(session: &TranscriptFile) -> Self {
+        let mut bytes = session.encode();
+        let structure = TranscriptFile::structure(&bytes).unwrap();
+        bytes.truncate(structure.range.end);
+        Self { bytes, structure }
     }
 }

@@ -11,14 +11,15 @@ use std::time::Instant;
 
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
+use assay_audit::request::AuditRate;
 use assay_audit::session::{Answer, Exchange, Reply, sign_commitment, sign_proof};
 use assay_audit::transcript_file::{FileError, Receipt, TranscriptFile};
 use assay_audit::verdict::{OwnFault, Reason, Verdict};
 use assay_commitments::codec;
 use assay_commitments::structure::Part;
 use assay_tamper::Random;
-use assay_tamper::mutation::{Depth, Mutation, Tamperer};
-use assay_tamper::subject::{Message, Subject, miner_keys};
+use assay_tamper::mutation::{Mutation, Tamperer};
+use assay_tamper::subject::{Message, Subject, miner_keys, verdict_on_file};
 use assay_tamper::targets;
 use assay_tests::{fixture, session, smallest};
 use rayon::prelude::*;
@@ -47,9 +48,7 @@ fn try_all(name: &str, message: &Message, donor: &Message, drawn: u64, judge: im
         }
     };
     let begun = Instant::now();
-    (0..tamperer.parts())
-        .into_par_iter()
-        .for_each(|part| tamperer.of_part(part, Depth::Usual).iter().for_each(try_one));
+    (0..tamperer.parts()).into_par_iter().for_each(|part| tamperer.of_part(part).iter().for_each(try_one));
     (0..drawn).into_par_iter().for_each(|number| try_one(&tamperer.sample(number)));
     println!("{name}: {} changes of {} bytes in {:?}", tried.into_inner(), message.bytes.len(), begun.elapsed());
 }
@@ -165,7 +164,7 @@ fn no_change_to_a_file_is_accepted() {
     assert_eq!(whole.parts.len(), 8, "a part that nothing below is about");
     assert_eq!(whole.parts[3].parts.len(), 5, "request, its signature, the number of tokens, tokens, exchange");
     try_all("file", &subject.file, &donor.file, 5_000, |mutation, changed| {
-        let verdict = subject.verdict_on_file(changed);
+        let verdict = verdict_on_file(changed);
         let path = path(whole, mutation.start(&subject.file.bytes));
         let harmless = match (path[0], path.get(1)) {
             (3, Some(2..)) => matches!(verdict, Ok(Verdict::Rejected(_) | Verdict::Inconclusive(_))),
@@ -174,6 +173,28 @@ fn no_change_to_a_file_is_accepted() {
             _ => false,
         };
         assert!(harmless || verdict.is_err(), "{path:?} {mutation:?}: {verdict:?}");
+    });
+}
+
+/// Where no proof was due, the file holds what the miner signed and nothing that shows it true; but nobody
+/// else can change it.
+#[test]
+fn no_change_to_the_file_of_a_settled_session_is_accepted() {
+    let model = smallest();
+    let backend = model.backend();
+    let settled = (0..).map(|seed| {
+        let mut audit = session("abc", 4, seed);
+        audit.audit_rate = AuditRate::Below(u64::MAX / 4);
+        audit.run(&model, &backend).unwrap()
+    });
+    let is_settled = |file: &TranscriptFile| {
+        matches!(file.record.exchange, Exchange::Committed { reply: Reply::Settled { .. }, .. })
+    };
+    let files: Vec<Message> = settled.filter(is_settled).take(2).map(|file| Message::of_file(&file)).collect();
+    assert_eq!(verdict_on_file(&files[0].bytes), Ok(Verdict::Accepted));
+    try_all("settled file", &files[0], &files[1], 5_000, |mutation, changed| {
+        let verdict = verdict_on_file(changed);
+        assert_ne!(verdict, Ok(Verdict::Accepted), "{mutation:?}");
     });
 }
 
@@ -232,7 +253,7 @@ fn ten_million_changes_are_not_accepted() {
         match kind {
             0 => assert!(rejection(subject.verdict_on_proof(&changed)).is_some(), "{number}: {mutation:?}"),
             1 => assert!(rejection(subject.verdict_on_commitment(&changed)).is_some(), "{number}: {mutation:?}"),
-            _ => assert_ne!(subject.verdict_on_file(&changed), Ok(Verdict::Accepted), "{number}: {mutation:?}"),
+            _ => assert_ne!(verdict_on_file(&changed), Ok(Verdict::Accepted), "{number}: {mutation:?}"),
         }
         let so_far = tried.fetch_add(1, Ordering::Relaxed) + 1;
         if so_far.is_multiple_of(250_000) {
