@@ -14,7 +14,7 @@ pub enum Kind {
     Length,
     /// A value of a type that has several parts.
     Value(&'static str),
-    /// Any number of parts of one kind.
+    /// Any number of parts.
     List,
     /// One of a list that has several parts.
     Item,

@@ -309,3 +309,52 @@ fn toggled(at: &Range<usize>, own: &[u8], changes: &mut Vec<Mutation>) {
         changes.push(Mutation::new("none", at.clone(), [0]));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use assay_commitments::codec::{Malformed, Reader, Writer, structure};
+
+    use super::*;
+
+    fn message(parts: &[&[u8]]) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.length(parts.len());
+        parts.iter().for_each(|part| out.length(part.len()));
+        parts.iter().for_each(|part| out.raw(part));
+        out.finish()
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<(), Malformed> {
+        let lengths: Vec<u32> = from.list(4)?;
+        from.series(|from| {
+            let mut part = |length: u32| {
+                let length = usize::try_from(length).unwrap();
+                from.within(length, |from| from.elements(length, 1).map(|_| ())).map(|_| ())
+            };
+            lengths.into_iter().try_for_each(&mut part)
+        })
+    }
+
+    #[test]
+    fn changes_reach_what_is_behind_a_table_of_lengths() {
+        let bytes = message(&[b"one", b"two", b"three"]);
+        let whole = structure(&bytes, read).unwrap();
+        let tamperer = Tamperer::new((&bytes, &whole), (&bytes, &whole));
+        let changed: Vec<Vec<u8>> = (0..tamperer.parts())
+            .flat_map(|part| tamperer.of_part(part))
+            .filter_map(|mutation| mutation.apply(&bytes))
+            .collect();
+        // An element less and one more, a part less and twice.
+        let expected: [&[&[u8]]; 4] = [
+            &[b"one", b"to", b"three"],
+            &[b"one", b"two", b"threee"],
+            &[b"one", b"three"],
+            &[b"one", b"two", b"two", b"three"],
+        ];
+        for expected in expected {
+            assert!(changed.contains(&message(expected)), "{expected:?}");
+        }
+        // And each of them with a table that does not fit.
+        assert!(changed.contains(&[&bytes[..20], b"netwothree"].concat()));
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use assay_audit::epoch_log::EpochLog;
 use assay_audit::exhibit::Exhibit;
 use assay_audit::request::Request;
+use assay_audit::session::Refusal;
 use assay_audit::transcript_file::TranscriptFile;
 use assay_audit::verdict::Verdict;
 use assay_commitments::codec::{self, Canonical, Reader, Writer};
@@ -22,9 +23,10 @@ use crate::subject::{
 pub type Target = fn(&[u8]);
 
 /// All of them by name, as in the folder of the corpora.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 10] = [
     ("request", request),
     ("manifest", manifest),
+    ("refusal", refusal),
     ("commitment", commitment),
     ("opening", opening),
     ("file", file),
@@ -65,6 +67,11 @@ pub fn request(bytes: &[u8]) {
 /// Manifests.
 pub fn manifest(bytes: &[u8]) {
     one_encoding::<Manifest>(bytes);
+}
+
+/// Refusals.
+pub fn refusal(bytes: &[u8]) {
+    one_encoding::<Refusal>(bytes);
 }
 
 /// Trace commitments, as bytes and as what the seed's miner signs.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use assay_audit::epoch_log::{Ending, EpochLog, Listed};
+use assay_audit::session::{Refusal, RefusalReason};
 use assay_audit::transcript_file::TranscriptFile;
 use assay_commitments::codec;
 use assay_tamper::Random;
@@ -36,6 +37,7 @@ fn valid(target: &str) -> Vec<u8> {
     match target {
         "request" => codec::encode(&file.record.request),
         "manifest" => codec::encode(&file.manifest),
+        "refusal" => codec::encode(&Refusal { session: file.record.request.session_id(), reason: RefusalReason::Busy }),
         "commitment" => seed().commitment.bytes.clone(),
         "file" => file.encode(),
         "exhibit" => exhibits(file)[0].encode(),

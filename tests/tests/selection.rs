@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 
 use assay_audit::challenge::EpochKey;
 use assay_audit::epoch_log::{Account, Ending, EpochLog, Listed, Shown, Tally};
-use assay_audit::keys::Keypair;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Exchange, Reply};
 use assay_audit::transcript_file::TranscriptFile;
 use assay_cli::self_audit::SelfAudit;
-use assay_commitments::SessionId;
 use assay_tests::{session, smallest};
 
 const SEED: u64 = 5;
@@ -26,10 +24,6 @@ fn audit(prompt: &str, entropy: u64) -> SelfAudit {
 fn play(audit: &SelfAudit) -> TranscriptFile {
     let model = smallest();
     audit.run(&model, &model.backend()).unwrap()
-}
-
-fn validator(audit: &SelfAudit) -> Keypair {
-    Keypair::from_seed(blake3::derive_key("assay self audit validator", &audit.entropy)).unwrap()
 }
 
 /// The log of an epoch in which that one session was held.
