@@ -355,6 +355,6 @@ mod tests {
             assert!(changed.contains(&message(expected)), "{expected:?}");
         }
         // And each of them with a table that does not fit.
-        assert!(changed.contains(&[&bytes[..20], b"netwothree"].concat()));
+        assert!(changed.contains(&[&bytes[..16], b"netwothree"].concat()));
     }
 }

@@ -1,6 +1,5 @@
 //! The fuzz targets, over their corpora and a few seconds of changes to them. `BLESS=1` writes the valid
 //! messages that the corpora begin with.
-#![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
