@@ -134,16 +134,15 @@ impl Canonical for EmbeddingDigests {
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let entries = from.length(MAX_TOKENS)?;
-        let mut digests = BTreeMap::new();
         let mut last = None;
-        for _ in 0..entries {
+        let digests = from.each(0..entries, |from, _| {
             let token = TokenId::new(from.u32()?);
             if last.is_some_and(|last| last >= token) {
                 return Err(Malformed::NotCanonical);
             }
             last = Some(token);
-            digests.insert(token, from.array()?);
-        }
+            Ok((token, from.array()?))
+        })?;
         Ok(Self { digests, hashes: from.list(MAX_TOKENS)?, root: None })
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
+use assay_commitments::structure::Part;
 use assay_commitments::trace::TraceCommitment;
 use assay_commitments::{Epoch, Hotkey, SessionId};
 use sha3::{Digest, Sha3_256};
@@ -17,7 +18,7 @@ use crate::domains;
 use crate::keys::{Keypair, Signature, is_signed};
 use crate::num::long;
 use crate::request::Network;
-use crate::sealed::{Kind, open, seal};
+use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Reply, SessionRecord};
 use crate::transcript_file::{Conclusion, FileError, TranscriptFile};
 use crate::verdict::OwnFault;
@@ -131,12 +132,24 @@ impl EpochLog {
     /// [`FileError`].
     pub fn decode_signed(bytes: &[u8]) -> Result<Self, FileError> {
         let mut from = open(&KIND, bytes)?;
-        let (log, signature): (Self, Signature) = (from.value()?, from.value()?);
+        let (log, signature) = Self::read_signed(&mut from)?;
         from.finish()?;
         if !is_signed(&log.validator, domains::EPOCH_LOG, &log.digest(), &signature) {
             return Err(FileError::Inconsistent("the log is not signed by its validator"));
         }
         Ok(log)
+    }
+
+    fn read_signed(from: &mut Reader<'_>) -> Result<(Self, Signature), Malformed> {
+        Ok((from.value()?, from.value()?))
+    }
+
+    /// What the bytes of a file are made of, its checksum apart.
+    ///
+    /// # Errors
+    /// [`FileError::Malformed`] for bytes that are no file.
+    pub fn structure(bytes: &[u8]) -> Result<Part, FileError> {
+        sealed::structure(bytes, Self::read_signed)
     }
 }
 
@@ -158,15 +171,17 @@ impl Canonical for EpochLog {
         let network = Network { genesis: from.array()?, netuid: from.u16()? };
         let (validator, epoch) = (Hotkey::new(from.array()?), Epoch::new(from.u64()?));
         let key = from.array()?;
-        let mut requests = BTreeMap::new();
-        for _ in 0..from.length(MAX_MINERS)? {
+        let miners = from.length(MAX_MINERS)?;
+        let mut last = None;
+        let requests = from.each(0..miners, |from, _| {
             let miner = Hotkey::new(from.array()?);
             // Ascending, so that a list has one spelling.
-            if requests.last_key_value().is_some_and(|(last, _)| *last >= miner) {
+            if last.is_some_and(|last| last >= miner) {
                 return Err(Malformed::NotCanonical);
             }
-            requests.insert(miner, from.list(MAX_REQUESTS)?);
-        }
+            last = Some(miner);
+            Ok((miner, from.list(MAX_REQUESTS)?))
+        })?;
         Ok(Self { network, validator, epoch, key, requests })
     }
 }

@@ -12,6 +12,7 @@
 
 use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
 use assay_commitments::manifest::{Manifest, Matrix, small_digest};
+use assay_commitments::structure::Part;
 use assay_commitments::trace::{TraceCommitment, TraceShape};
 use assay_commitments::{KvGroup, LayerIndex, Position, TokenId};
 use thiserror::Error;
@@ -23,10 +24,12 @@ use crate::keys::Signature;
 use crate::num::{count, index};
 use crate::parts::{Contents, Item, PartDigest, Places, read_list, split};
 use crate::products::{CellProducts, head_signs};
-use crate::proof::{CellWitness, DecodeWitness, Shape, read_cell_claims, read_decode_claims, read_norm, read_small};
+use crate::proof::{
+    CellWitness, DecodeWitness, Shape, read_cell_claims, read_decode_claims, read_norm, read_small, read_whole,
+};
 use crate::relations::{Layer, decode_cell, layer};
 use crate::request::Request;
-use crate::sealed::{Kind, open, seal};
+use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Reply, SessionRecord, SignedBytes, is_commitment_signed, is_proof_signed};
 use crate::sketch::{ClaimValues, Signs, Target};
 use crate::statement::{Statement, challenge_of, nonce_fits};
@@ -240,19 +243,31 @@ impl Exhibit {
     /// [`FileError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, FileError> {
         let mut from = open(&KIND, bytes)?;
-        let exhibit = Self {
+        let exhibit = Self::read(&mut from)?;
+        from.finish()?;
+        Ok(exhibit)
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
             manifest: from.value()?,
             request: from.value()?,
             request_signature: from.value()?,
             commitment: from.value()?,
             nonce: from.value()?,
-            contents: read_list(&mut from)?,
+            contents: read_list(from)?,
             signature: from.value()?,
             item: from.value()?,
             parts: [from.bytes(MAX_PART)?.to_vec(), from.bytes(MAX_PART)?.to_vec(), from.bytes(MAX_PART)?.to_vec()],
-        };
-        from.finish()?;
-        Ok(exhibit)
+        })
+    }
+
+    /// What the bytes of a file are made of, its checksum apart.
+    ///
+    /// # Errors
+    /// [`FileError::Malformed`] for bytes that are no file.
+    pub fn structure(bytes: &[u8]) -> Result<Part, FileError> {
+        sealed::structure(bytes, Self::read)
     }
 
     /// Judges what is shown: a rejection of the miner, or no exhibit at all.
@@ -263,7 +278,8 @@ impl Exhibit {
     pub fn judge(&self) -> Result<Judgement, FileError> {
         let Examination { failure, challenge, margins, .. } = self.examine()?;
         let failure = failure.ok_or(FileError::Inconsistent("everything that it shows holds"))?;
-        let report = Report { challenge: Some(challenge), margins, proof_bytes: self.shown_bytes() };
+        let report =
+            Report { challenge: Some(challenge), margins, proof_bytes: self.shown_bytes(), ..Report::default() };
         Ok(Judgement { verdict: Verdict::Rejected(failure), report })
     }
 
@@ -333,13 +349,13 @@ impl Exhibit {
         let [norms, committed, claims] = &self.parts;
         let unasked = FileError::Inconsistent("the cell was not asked for");
         let cell = shape.challenge.cells.get(number).ok_or(unasked)?;
-        let small = read_small(norms, &self.manifest.architecture)?;
+        let small = read_whole(norms, |from| read_small(from, &self.manifest.architecture))?;
         let entry = self.manifest.layers.get(index(cell.layer.get())).ok_or(unasked)?;
         if entry.small != small.digest() {
             return Err(FileError::Inconsistent("the norms are not the manifest's"));
         }
-        let witness = CellWitness::read(committed, shape, cell)?;
-        let claims = read_cell_claims(claims, shape)?;
+        let witness = read_whole(committed, |from| CellWitness::read(from, shape, cell))?;
+        let claims = read_whole(claims, |from| read_cell_claims(from, shape))?;
         let layer = layer(&self.manifest, entry, &small);
         let mut examination = Examination {
             failure: None,
@@ -399,12 +415,12 @@ impl Exhibit {
         let [norm, committed, claims] = &self.parts;
         let unasked = FileError::Inconsistent("the decode was not asked for");
         let position = *shape.challenge.decodes.get(number).ok_or(unasked)?;
-        let norm = read_norm(norm, &self.manifest.architecture)?;
+        let norm = read_whole(norm, |from| read_norm(from, &self.manifest.architecture))?;
         if self.manifest.head.small != small_digest(&[&norm]) {
             return Err(FileError::Inconsistent("the norm is not the manifest's"));
         }
-        let witness = DecodeWitness::read(committed, shape, position)?;
-        let claims = read_decode_claims(claims, shape)?;
+        let witness = read_whole(committed, |from| DecodeWitness::read(from, shape, position))?;
+        let claims = read_whole(claims, |from| read_decode_claims(from, shape))?;
         let mut examination = Examination {
             failure: None,
             challenge: Challenge { cells: vec![], decodes: vec![position] },

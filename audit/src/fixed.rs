@@ -176,7 +176,7 @@ impl Supplied {
             4 => Width::Four,
             _ => return Err(Malformed::NotCanonical),
         };
-        let bytes = from.raw(outputs.checked_mul(width.bytes()).ok_or(Malformed::TooLong)?)?;
+        let bytes = from.elements(outputs, width.bytes())?;
         let values: Vec<i64> = bytes.chunks_exact(width.bytes()).map(sign_extended).collect();
         // Back on the grid a value must lie where products lie: beyond, a difference could come near the
         // field's size and wrap to something small.

@@ -9,6 +9,7 @@ use assay_commitments::manifest::Manifest;
 use assay_commitments::merkle::MerkleTree;
 use assay_commitments::trace::{TraceCommitment, TraceShape, TreeId, leaf};
 use assay_commitments::{LayerIndex, Position};
+use assay_sumcheck::transcript::Event;
 
 use crate::assets::{EmbeddingDigests, ModelAssets};
 use crate::challenge::{Challenge, Lengths, MAX_CELLS, Nonce, is_audited, nonce_commitment};
@@ -49,6 +50,8 @@ pub struct Report {
     pub margins: Vec<Margin>,
     /// Bytes of the proof.
     pub proof_bytes: usize,
+    /// What a proof that was accepted had absorbed and drawn, in order.
+    pub transcript: Vec<Event>,
 }
 
 /// Why a judgement ends before it accepts.
@@ -135,11 +138,8 @@ fn conclude(
             }
             let lengths = check_size(request, manifest, &commitment)?;
             let cells = Challenge::cell_count_bound(&request.policy, &manifest.architecture, lengths);
-            let expand = || {
-                challenge_of(request, manifest, &commitment, nonce.as_ref()).ok_or(End::Own(OwnFault::AuditTooLarge))
-            };
             if cells <= MAX_REPORTED_CELLS {
-                report.challenge = Some(expand()?);
+                report.challenge = Some(expand(&statement, manifest)?);
             }
             let proof = read_answer(request, answer)?;
             report.proof_bytes = proof.bytes.len();
@@ -147,18 +147,49 @@ fn conclude(
             if !is_proof_signed(&request.miner, &request.session_id(), &contents, &proof.signature) {
                 return Err(Failure::at(Reason::ProofSignature, Stage::Shape).into());
             }
-            // What is expanded from here on is no larger than what was sent.
-            if long(proof.bytes.len()) < Challenge::least_proof_bytes(&request.policy, manifest, lengths) {
-                return Err(Failure::at(Reason::ProofShape, Stage::Shape).into());
-            }
-            if report.challenge.is_none() {
-                report.challenge = Some(expand()?);
-            }
-            let challenge = report.challenge.as_ref().ok_or(End::Own(OwnFault::AuditTooLarge))?;
-            verify_proof(&statement, manifest, challenge, &proof.bytes, &mut report.margins)?;
-            Ok(())
+            follow(&statement, manifest, lengths, &proof.bytes, report)
         }
     }
+}
+
+/// Judges the bytes of a proof alone: what [`judge`] does last, for a commitment that [`check_commitment`]
+/// let pass and a nonce that is the request's.
+pub fn check_proof(
+    request: &Request,
+    commitment: &TraceCommitment,
+    nonce: Option<&Nonce>,
+    manifest: &Manifest,
+    proof: &[u8],
+) -> Judgement {
+    let mut report = Report { proof_bytes: proof.len(), ..Report::default() };
+    let statement = Statement { request, commitment, nonce };
+    let followed = check_size(request, manifest, commitment)
+        .and_then(|lengths| follow(&statement, manifest, lengths, proof, &mut report));
+    Judgement { verdict: followed.map_or_else(End::into, |()| Verdict::Accepted), report }
+}
+
+fn expand(statement: &Statement<'_>, manifest: &Manifest) -> Result<Challenge, End> {
+    let Statement { request, commitment, nonce } = *statement;
+    challenge_of(request, manifest, commitment, nonce).ok_or(End::Own(OwnFault::AuditTooLarge))
+}
+
+fn follow(
+    statement: &Statement<'_>,
+    manifest: &Manifest,
+    lengths: Lengths,
+    proof: &[u8],
+    report: &mut Report,
+) -> Result<(), End> {
+    // What is expanded from here on is no larger than what was sent.
+    if long(proof.len()) < Challenge::least_proof_bytes(&statement.request.policy, manifest, lengths) {
+        return Err(Failure::at(Reason::ProofShape, Stage::Shape).into());
+    }
+    if report.challenge.is_none() {
+        report.challenge = Some(expand(statement, manifest)?);
+    }
+    let challenge = report.challenge.as_ref().ok_or(End::Own(OwnFault::AuditTooLarge))?;
+    report.transcript = verify_proof(statement, manifest, challenge, proof, &mut report.margins)?;
+    Ok(())
 }
 
 /// The lengths of a session whose audit is of a size that can be judged. The bound is on the longest

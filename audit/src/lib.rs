@@ -26,6 +26,8 @@ pub mod epoch_log;
 pub mod exhibit;
 pub mod finish;
 mod fixed;
+#[cfg(test)]
+mod frozen;
 
 pub mod judge;
 pub mod keys;

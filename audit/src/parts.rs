@@ -30,20 +30,49 @@ pub(crate) fn join(parts: &[Vec<u8>]) -> Vec<u8> {
 
 /// Takes parts apart; `None` if the bytes are not exactly their table and they.
 pub(crate) fn split(bytes: &[u8]) -> Option<Vec<&[u8]>> {
-    let (number, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
-    let number = index(u32::from_le_bytes(*number));
-    if number > MAX_PARTS {
-        return None;
+    let mut from = Reader::new(bytes);
+    let lengths = read_table(&mut from).ok()?;
+    let parts = lengths.into_iter().map(|length| from.raw(index(length)).ok()).collect::<Option<_>>()?;
+    from.finish().ok()?;
+    Some(parts)
+}
+
+fn read_table(from: &mut Reader<'_>) -> Result<Vec<u32>, Malformed> {
+    from.list(MAX_PARTS)
+}
+
+/// The parts of a proof, as they are read one after the other.
+#[derive(Debug)]
+pub(crate) struct Parts<'r, 'a> {
+    from: &'r mut Reader<'a>,
+    lengths: std::vec::IntoIter<u32>,
+    read: Vec<&'a [u8]>,
+}
+
+impl<'a> Parts<'_, 'a> {
+    /// Reads the next part to its last byte.
+    pub(crate) fn next<T>(
+        &mut self,
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
+    ) -> Result<T, Malformed> {
+        let length = self.lengths.next().ok_or(Malformed::Truncated)?;
+        let (value, bytes) = self.from.within(index(length), read)?;
+        self.read.push(bytes);
+        Ok(value)
     }
-    let (lengths, mut rest) = rest.split_at_checked(number.checked_mul(LENGTH_BYTES)?)?;
-    let (lengths, _) = lengths.as_chunks::<LENGTH_BYTES>();
-    let mut parts = vec![];
-    for length in lengths {
-        let (part, after) = rest.split_at_checked(index(u32::from_le_bytes(*length)))?;
-        parts.push(part);
-        rest = after;
-    }
-    rest.is_empty().then_some(parts)
+}
+
+/// Takes a table and all its parts, and returns them with what `read` made of them.
+pub(crate) fn read_parts<'a, T>(
+    from: &mut Reader<'a>,
+    read: impl FnOnce(&mut Parts<'_, 'a>) -> Result<T, Malformed>,
+) -> Result<(T, Vec<&'a [u8]>), Malformed> {
+    let lengths = read_table(from)?.into_iter();
+    from.series(|from| {
+        let mut parts = Parts { from, lengths, read: vec![] };
+        let value = read(&mut parts)?;
+        if parts.lengths.len() == 0 { Ok((value, parts.read)) } else { Err(Malformed::Trailing) }
+    })
 }
 
 /// A part's length and BLAKE3 digest.
@@ -186,6 +215,30 @@ mod tests {
         }
         assert_eq!(split(&[bytes, vec![0]].concat()), None);
         assert_eq!(split(&[0; 4096]), None);
+    }
+
+    #[test]
+    fn parts_are_read_each_to_its_last_byte_and_all_of_them() {
+        let parts = vec![b"one".to_vec(), vec![], b"three".to_vec()];
+        let bytes = join(&parts);
+        let read = |lengths: &[usize]| {
+            let mut from = Reader::new(&bytes);
+            read_parts(&mut from, |parts| {
+                lengths.iter().try_for_each(|length| parts.next(|from| from.raw(*length).map(drop)))
+            })
+        };
+        assert_eq!(read(&[3, 0, 5]), Ok(((), split(&bytes).unwrap())));
+        for lengths in [&[3, 0][..], &[3, 0, 5, 0], &[2, 0, 5], &[3, 0, 4], &[3, 1, 4], &[4, 0, 4]] {
+            assert!(read(lengths).is_err(), "{lengths:?}");
+        }
+        let whole = assay_commitments::codec::structure(&bytes, |from| {
+            read_parts(from, |parts| {
+                [3, 0, 5].iter().try_for_each(|length| parts.next(|from| from.elements(*length, 1).map(drop)))
+            })
+        });
+        let whole = whole.unwrap();
+        let ranges: Vec<_> = whole.parts[2].parts.iter().map(|part| part.range.clone()).collect();
+        assert_eq!(ranges, [16..19, 19..19, 19..24]);
     }
 
     #[test]

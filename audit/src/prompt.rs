@@ -84,11 +84,11 @@ impl Canonical for Prompt {
             0 => Ok(Self::Text(from.text(MAX_PROMPT_BYTES)?.to_owned())),
             1 => {
                 let messages = from.length(MAX_MESSAGES)?;
-                let read = |from: &mut Reader<'_>| {
+                let read = |from: &mut Reader<'_>, _| {
                     let role = from.text(64)?.to_owned();
                     Ok(Message { role, content: from.text(MAX_PROMPT_BYTES)?.to_owned() })
                 };
-                (0..messages).map(|_| read(from)).collect::<Result<_, _>>().map(Self::Chat)
+                from.each(0..messages, read).map(Self::Chat)
             }
             _ => Err(Malformed::NotCanonical),
         }

@@ -1,8 +1,9 @@
 //! Proofs as bytes. Every length follows from the manifest and the challenge before a byte is read.
 
-use assay_commitments::codec::{Malformed, Reader, Writer};
+use assay_commitments::codec::{self, Malformed, Reader, Writer};
 use assay_commitments::manifest::{Architecture, Manifest, Matrix, Small, SmallTensors};
 use assay_commitments::merkle::range_hash_count;
+use assay_commitments::structure::Part;
 use assay_commitments::trace::{TraceShape, TreeId};
 use assay_commitments::weights::Opening;
 use assay_commitments::{KvGroup, LayerIndex, Position};
@@ -13,7 +14,7 @@ use crate::challenge::{Cell, Challenge};
 use crate::decode::MAX_CANDIDATES;
 use crate::fixed::Supplied;
 use crate::num::index;
-use crate::parts::{PartDigest, Places, split, table_bytes};
+use crate::parts::{PartDigest, Parts, Places, read_parts, table_bytes};
 use crate::relations::SuppliedProducts;
 use crate::rounding::Flips;
 use crate::sketch::{ClaimValues, SIGNS_COMPLETE};
@@ -91,27 +92,40 @@ pub(crate) struct Proof {
 impl Proof {
     /// Reads a proof for a challenge.
     pub(crate) fn read(bytes: &[u8], shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let parts = split(bytes).ok_or(Malformed::Truncated)?;
+        read_whole(bytes, |from| Self::take(from, shape))
+    }
+
+    /// What the bytes of a proof for a challenge are made of.
+    pub(crate) fn structure(bytes: &[u8], shape: &Shape<'_>) -> Result<Part, Malformed> {
+        codec::structure(bytes, |from| Self::take(from, shape))
+    }
+
+    fn take(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
+        let ((witness, claims, openings), parts) = read_parts(from, |parts| {
+            let witness = Witness::read(parts, shape)?;
+            let claims = Claims::read(parts, shape)?;
+            Ok((witness, claims, parts.next(|from| Openings::read(from, shape))?))
+        })?;
         let places = shape.places();
-        if parts.len() != places.total() {
-            return Err(Malformed::NotCanonical);
-        }
-        let (witness, rest) = parts.split_at_checked(places.witness()).ok_or(Malformed::Truncated)?;
-        let (openings, claims) = rest.split_last().ok_or(Malformed::Truncated)?;
-        let digests = |parts: &[&[u8]]| parts.iter().map(|part| PartDigest::of(part)).collect();
+        let digests = |parts: std::ops::Range<usize>, of: &[&[u8]]| {
+            of.get(parts).unwrap_or_default().iter().map(|part| PartDigest::of(part)).collect()
+        };
         Ok(Self {
-            witness: Witness::read(witness, shape)?,
-            claims: Claims::read(claims, shape)?,
-            openings: read_part(openings, |from| Openings::read(from, shape))?,
-            witness_parts: digests(witness),
-            claims_parts: digests(claims),
+            witness,
+            claims,
+            openings,
+            witness_parts: digests(0..places.witness(), &parts),
+            claims_parts: digests(places.witness()..places.openings(), &parts),
         })
     }
 }
 
-/// Reads a part to its last byte.
-fn read_part<T>(part: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>) -> Result<T, Malformed> {
-    let mut from = Reader::new(part);
+/// Reads a value to the last byte.
+pub(crate) fn read_whole<'a, T>(
+    bytes: &'a [u8],
+    read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
+) -> Result<T, Malformed> {
+    let mut from = Reader::new(bytes);
     let value = read(&mut from)?;
     from.finish()?;
     Ok(value)
@@ -238,29 +252,17 @@ impl Witness {
         small.chain(norm).chain(cells).chain(decodes).collect()
     }
 
-    fn read(parts: &[&[u8]], shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let mut parts = parts.iter();
-        let mut next = || parts.next().copied().ok_or(Malformed::Truncated);
-        let layers = shape.challenge.layers();
-        Ok(Self {
-            small: layers
-                .iter()
-                .map(|_| read_small(next()?, shape.architecture()))
-                .collect::<Result<_, Malformed>>()?,
-            final_norm: read_norm(next()?, shape.architecture())?,
-            cells: shape
-                .challenge
-                .cells
-                .iter()
-                .map(|cell| CellWitness::read(next()?, shape, cell))
-                .collect::<Result<_, _>>()?,
-            decodes: shape
-                .challenge
-                .decodes
-                .iter()
-                .map(|position| DecodeWitness::read(next()?, shape, *position))
-                .collect::<Result<_, _>>()?,
-        })
+    fn read(parts: &mut Parts<'_, '_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
+        let Shape { challenge, manifest, .. } = shape;
+        let layers = challenge.layers();
+        let small = layers.iter().map(|_| parts.next(|from| read_small(from, &manifest.architecture)));
+        let small = small.collect::<Result<_, _>>()?;
+        let final_norm = parts.next(|from| read_norm(from, &manifest.architecture))?;
+        let cells = challenge.cells.iter().map(|cell| parts.next(|from| CellWitness::read(from, shape, cell)));
+        let cells = cells.collect::<Result<_, _>>()?;
+        let decodes = challenge.decodes.iter();
+        let decodes = decodes.map(|position| parts.next(|from| DecodeWitness::read(from, shape, *position)));
+        Ok(Self { small, final_norm, cells, decodes: decodes.collect::<Result<_, _>>()? })
     }
 }
 
@@ -271,13 +273,11 @@ impl DecodeWitness {
         self.hashes.iter().for_each(|hash| out.raw(hash));
     }
 
-    pub(crate) fn read(part: &[u8], shape: &Shape<'_>, position: Position) -> Result<Self, Malformed> {
-        read_part(part, |from| {
-            Ok(Self {
-                h: from.raw(shape.trace().row_bytes(TreeId::H(shape.end())))?.to_vec(),
-                logits: Supplied::read(from, index(shape.architecture().vocab_size))?,
-                hashes: read_hashes(from, shape.decode_hashes(index(position.get())))?,
-            })
+    pub(crate) fn read(from: &mut Reader<'_>, shape: &Shape<'_>, position: Position) -> Result<Self, Malformed> {
+        Ok(Self {
+            h: read_rows(from, shape, shape.trace().row_bytes(TreeId::H(shape.end())))?,
+            logits: from.nested(|from| Supplied::read(from, index(shape.architecture().vocab_size)))?,
+            hashes: read_hashes(from, shape.decode_hashes(index(position.get())))?,
         })
     }
 }
@@ -289,21 +289,15 @@ impl CellWitness {
         self.hashes.iter().for_each(|hash| out.raw(hash));
     }
 
-    pub(crate) fn read(part: &[u8], shape: &Shape<'_>, cell: &Cell) -> Result<Self, Malformed> {
+    pub(crate) fn read(from: &mut Reader<'_>, shape: &Shape<'_>, cell: &Cell) -> Result<Self, Malformed> {
         let trace = shape.trace();
-        read_part(part, |from| {
-            let mut row = |tree| from.raw(trace.row_bytes(tree)).map(<[u8]>::to_vec);
-            let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
-            let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
-            let caches = shape
-                .cache_bytes(cell)
-                .into_iter()
-                .map(|bytes| from.raw(bytes).map(<[u8]>::to_vec))
-                .collect::<Result<_, _>>()?;
-            let supplied = SuppliedProducts::read(from, shape.architecture())?;
-            let hashes = read_hashes(from, shape.cell_hashes(cell))?;
-            Ok(Self { h, a, o, m, caches, supplied, hashes })
-        })
+        let mut row = |tree| read_rows(from, shape, trace.row_bytes(tree));
+        let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
+        let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
+        let caches = from.each(shape.cache_bytes(cell), |from, bytes| read_rows(from, shape, bytes))?;
+        let supplied = from.nested(|from| SuppliedProducts::read(from, shape.architecture()))?;
+        let hashes = read_hashes(from, shape.cell_hashes(cell))?;
+        Ok(Self { h, a, o, m, caches, supplied, hashes })
     }
 }
 
@@ -315,33 +309,37 @@ impl SuppliedProducts {
     }
 
     fn read(from: &mut Reader<'_>, architecture: &Architecture) -> Result<Self, Malformed> {
-        let mut products = |matrix| Supplied::read(from, index(architecture.shape(matrix).outputs));
+        let mut products = |matrix| from.nested(|from| Supplied::read(from, index(architecture.shape(matrix).outputs)));
         let (q, k) = (products(Matrix::Q)?, products(Matrix::K)?);
         let (gate, up) = (products(Matrix::Gate)?, products(Matrix::Up)?);
-        Ok(Self { q, k, gate, up, flips: Flips::read(from)? })
+        Ok(Self { q, k, gate, up, flips: from.nested(Flips::read)? })
     }
 }
 
+/// Committed rows of so many bytes.
+fn read_rows(from: &mut Reader<'_>, shape: &Shape<'_>, bytes: usize) -> Result<Vec<u8>, Malformed> {
+    let size = shape.manifest.profile.element_bytes();
+    from.elements(bytes.checked_div(size).unwrap_or(0), size).map(<[u8]>::to_vec)
+}
+
 /// The norm weights and biases of a layer.
-pub(crate) fn read_small(part: &[u8], architecture: &Architecture) -> Result<SmallTensors, Malformed> {
-    read_part(part, |from| {
-        let [a, b, c, d, e, f, g, h] = Small::ALL.map(|small| read_vector(from, index(architecture.length(small))));
-        Ok(SmallTensors([a?, b?, c?, d?, e?, f?, g?, h?]))
-    })
+pub(crate) fn read_small(from: &mut Reader<'_>, architecture: &Architecture) -> Result<SmallTensors, Malformed> {
+    let [a, b, c, d, e, f, g, h] = Small::ALL.map(|small| read_vector(from, index(architecture.length(small))));
+    Ok(SmallTensors([a?, b?, c?, d?, e?, f?, g?, h?]))
 }
 
 /// The norm before lm_head.
-pub(crate) fn read_norm(part: &[u8], architecture: &Architecture) -> Result<Vec<f32>, Malformed> {
-    read_part(part, |from| read_vector(from, index(architecture.hidden)))
+pub(crate) fn read_norm(from: &mut Reader<'_>, architecture: &Architecture) -> Result<Vec<f32>, Malformed> {
+    read_vector(from, index(architecture.hidden))
 }
 
 fn read_vector(from: &mut Reader<'_>, length: usize) -> Result<Vec<f32>, Malformed> {
-    let (values, _) = from.raw(length.checked_mul(4).ok_or(Malformed::TooLong)?)?.as_chunks::<4>();
+    let (values, _) = from.elements(length, 4)?.as_chunks::<4>();
     Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
 }
 
 fn read_hashes(from: &mut Reader<'_>, count: usize) -> Result<Vec<[u8; 32]>, Malformed> {
-    let (hashes, _) = from.raw(count.checked_mul(32).ok_or(Malformed::TooLong)?)?.as_chunks::<32>();
+    let (hashes, _) = from.elements(count, 32)?.as_chunks::<32>();
     Ok(hashes.to_vec())
 }
 
@@ -354,7 +352,7 @@ impl ClaimValues {
     fn read(from: &mut Reader<'_>, signs: usize, most_singles: usize) -> Result<Self, Malformed> {
         let singles = from.length(most_singles)?;
         let mut values = |count: usize| -> Result<Vec<F>, Malformed> {
-            let (values, _) = from.raw(count.checked_mul(8).ok_or(Malformed::TooLong)?)?.as_chunks::<8>();
+            let (values, _) = from.elements(count, 8)?.as_chunks::<8>();
             values.iter().map(|value| f_from_bytes(*value).ok_or(Malformed::NotCanonical)).collect()
         };
         Ok(Self { sketch: values(signs)?, singles: values(singles)? })
@@ -370,26 +368,24 @@ impl Claims {
         cells.chain(self.decodes.iter().map(|claim| part(|out| claim.write(out)))).collect()
     }
 
-    fn read(parts: &[&[u8]], shape: &Shape<'_>) -> Result<Self, Malformed> {
-        let (cells, decodes) = parts.split_at_checked(shape.challenge.cells.len()).ok_or(Malformed::Truncated)?;
-        Ok(Self {
-            cells: cells.iter().map(|part| read_cell_claims(part, shape)).collect::<Result<_, _>>()?,
-            decodes: decodes.iter().map(|part| read_decode_claims(part, shape)).collect::<Result<_, _>>()?,
-        })
+    fn read(parts: &mut Parts<'_, '_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
+        let Challenge { cells, decodes } = shape.challenge;
+        let cells = cells.iter().map(|_| parts.next(|from| read_cell_claims(from, shape)));
+        let cells = cells.collect::<Result<_, _>>()?;
+        let decodes = decodes.iter().map(|_| parts.next(|from| read_decode_claims(from, shape)));
+        Ok(Self { cells, decodes: decodes.collect::<Result<_, _>>()? })
     }
 }
 
 /// The claims on a cell.
-pub(crate) fn read_cell_claims(part: &[u8], shape: &Shape<'_>) -> Result<[ClaimValues; 7], Malformed> {
-    read_part(part, |from| {
-        let [q, k, v, o, gate, up, down] = CELL_SINGLES.map(|most| ClaimValues::read(from, shape.signs, most));
-        Ok([q?, k?, v?, o?, gate?, up?, down?])
-    })
+pub(crate) fn read_cell_claims(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<[ClaimValues; 7], Malformed> {
+    let claims: Vec<ClaimValues> = from.each(CELL_SINGLES, |from, most| ClaimValues::read(from, shape.signs, most))?;
+    claims.try_into().map_err(|_| Malformed::Truncated)
 }
 
 /// The claims on a decode.
-pub(crate) fn read_decode_claims(part: &[u8], shape: &Shape<'_>) -> Result<ClaimValues, Malformed> {
-    read_part(part, |from| ClaimValues::read(from, shape.signs, MAX_CANDIDATES))
+pub(crate) fn read_decode_claims(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<ClaimValues, Malformed> {
+    ClaimValues::read(from, shape.signs, MAX_CANDIDATES)
 }
 
 impl Openings {
@@ -399,8 +395,9 @@ impl Openings {
 
     fn read(from: &mut Reader<'_>, shape: &Shape<'_>) -> Result<Self, Malformed> {
         let Shape { manifest, challenge, .. } = shape;
-        let mut opening =
-            |code, polynomials, asked: bool| asked.then(|| Opening::read(from, code, polynomials)).transpose();
+        let mut opening = |code, polynomials, asked: bool| {
+            asked.then(|| from.nested(|from| Opening::read(from, code, polynomials))).transpose()
+        };
         Ok(Self {
             layers: opening(&manifest.layer_code, challenge.layers().len(), !challenge.cells.is_empty())?,
             head: opening(&manifest.head_code, manifest.head.shards.len(), !challenge.decodes.is_empty())?,

@@ -7,7 +7,7 @@ use assay_commitments::rows::decode_row;
 use assay_commitments::trace::{RowsError, TraceCommitment, TraceRows, TraceTrees, TreeId};
 use assay_commitments::weights::{Claim, LayerPolynomial, Opening, open};
 use assay_commitments::{LayerIndex, Position};
-use assay_sumcheck::transcript::{Reduction, Transcript};
+use assay_sumcheck::transcript::{Event, Reduction, Transcript};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -83,6 +83,20 @@ pub fn prove(
     trace: &dyn TraceRows,
     nonce: Option<&Nonce>,
 ) -> Result<Vec<u8>, ProveError> {
+    prove_with_log(model, request, commitment, trace, nonce).map(|(proof, _)| proof)
+}
+
+/// The same, and what was absorbed and drawn, in order.
+///
+/// # Errors
+/// [`ProveError`].
+pub fn prove_with_log(
+    model: &CommittedModel,
+    request: &Request,
+    commitment: &TraceCommitment,
+    trace: &dyn TraceRows,
+    nonce: Option<&Nonce>,
+) -> Result<(Vec<u8>, Vec<Event>), ProveError> {
     let statement = Statement { request, commitment, nonce };
     let manifest = &model.manifest;
     let challenge = challenge_of(request, manifest, commitment, nonce).ok_or(ProveError::NoChallenge)?;
@@ -137,7 +151,7 @@ pub fn prove(
     let head = opening(model.head.iter(), &manifest.head_code, &of_head, &mut transcript);
     parts.extend(claims_parts);
     parts.push(Openings { layers, head }.part());
-    Ok(join(&parts))
+    Ok((join(&parts), transcript.log().to_vec()))
 }
 
 /// Opens claims on polynomials in memory; without claims there is nothing to open.

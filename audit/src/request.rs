@@ -155,13 +155,11 @@ impl Canonical for Request {
 
 fn read_stop(from: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
     let count = from.length(MAX_STOP_STRINGS)?;
-    (0..count)
-        .map(|_| match from.text(256)? {
-            // The empty string stands in every text: it would end an answer before it begins.
-            "" => Err(Malformed::NotCanonical),
-            stop => Ok(stop.to_owned()),
-        })
-        .collect()
+    from.each(0..count, |from, _| match from.text(256)? {
+        // The empty string stands in every text: it would end an answer before it begins.
+        "" => Err(Malformed::NotCanonical),
+        stop => Ok(stop.to_owned()),
+    })
 }
 
 impl Canonical for Deadlines {

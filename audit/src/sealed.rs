@@ -1,7 +1,8 @@
 //! Files that begin with what they are and end with a checksum, so that damage on a disk is told apart
 //! from anybody's failure.
 
-use assay_commitments::codec::{Reader, Writer};
+use assay_commitments::codec::{self, Malformed, Reader, Writer};
+use assay_commitments::structure::Part;
 
 use crate::transcript_file::{FILE_VERSION, FileError};
 
@@ -41,5 +42,24 @@ pub(crate) fn open<'a>(kind: &Kind, bytes: &'a [u8]) -> Result<Reader<'a>, FileE
     if blake3::derive_key(kind.checksum, body) != *checksum {
         return Err(FileError::Checksum);
     }
-    Ok(Reader::new(body.get(10..).ok_or(FileError::Checksum)?))
+    let mut from = Reader::new(body);
+    skip_header(&mut from)?;
+    Ok(from)
+}
+
+fn skip_header(from: &mut Reader<'_>) -> Result<(), Malformed> {
+    let _header = (from.array::<8>()?, from.u16()?);
+    Ok(())
+}
+
+/// What the bytes of a file are made of, its checksum apart; `read` takes what was written into it.
+pub(crate) fn structure<'a, T>(
+    bytes: &'a [u8],
+    read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
+) -> Result<Part, FileError> {
+    let (body, _) = bytes.split_last_chunk::<32>().ok_or(FileError::Checksum)?;
+    Ok(codec::structure(body, |from| {
+        skip_header(from)?;
+        read(from)
+    })?)
 }

@@ -2,11 +2,14 @@
 
 use assay_commitments::codec::Writer;
 use assay_commitments::manifest::Manifest;
+use assay_commitments::structure::Part;
 use assay_commitments::trace::TraceCommitment;
 
+use crate::challenge::Nonce;
 use crate::num::index;
 use crate::parts::{PartDigest, table_bytes};
 use crate::proof::{Proof, Shape};
+use crate::request::Request;
 use crate::session::{Answer, Exchange, Reply, SessionRecord};
 use crate::statement::{Statement, challenge_of};
 
@@ -40,13 +43,37 @@ pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofS
         return None;
     };
     let commitment: TraceCommitment = assay_commitments::codec::decode(&commitment.bytes).ok()?;
-    let nonce = nonce.as_ref();
-    let statement = Statement { request: &record.request, commitment: &commitment, nonce };
-    let challenge = challenge_of(&record.request, manifest, &commitment, nonce)?;
-    let positions = commitment.positions()?;
-    let shape = Shape { manifest, challenge: &challenge, positions, signs: statement.sign_count() };
-    let read = Proof::read(&proof.bytes, &shape).ok()?;
+    let statement = Statement { request: &record.request, commitment: &commitment, nonce: nonce.as_ref() };
+    with_shape(&statement, manifest, |shape| {
+        let read = Proof::read(&proof.bytes, shape).ok()?;
+        Some(sizes(&read, shape, proof.bytes.len()))
+    })
+}
 
+/// What the bytes of a proof are made of; `None` where it has not the shape that its challenge calls for.
+pub fn proof_structure(
+    request: &Request,
+    commitment: &TraceCommitment,
+    nonce: Option<&Nonce>,
+    manifest: &Manifest,
+    proof: &[u8],
+) -> Option<Part> {
+    let statement = Statement { request, commitment, nonce };
+    with_shape(&statement, manifest, |shape| Proof::structure(proof, shape).ok())
+}
+
+fn with_shape<T>(
+    statement: &Statement<'_>,
+    manifest: &Manifest,
+    read: impl FnOnce(&Shape<'_>) -> Option<T>,
+) -> Option<T> {
+    let Statement { request, commitment, nonce } = *statement;
+    let challenge = challenge_of(request, manifest, commitment, nonce)?;
+    let positions = commitment.positions()?;
+    read(&Shape { manifest, challenge: &challenge, positions, signs: statement.sign_count() })
+}
+
+fn sizes(read: &Proof, shape: &Shape<'_>, proof_bytes: usize) -> ProofSizes {
     let length = |parts: &[PartDigest]| sum(parts.iter().map(|part| index(part.length)));
     let mut sizes = ProofSizes {
         claims: length(&read.claims_parts),
@@ -74,8 +101,8 @@ pub fn proof_sizes(record: &SessionRecord, manifest: &Manifest) -> Option<ProofS
     let hashes = cells().map(|cell| &cell.hashes).chain(decodes().map(|decode| &decode.hashes));
     sizes.paths = sum(hashes.map(|hashes| hashes.len().saturating_mul(32)));
     let rest = sum([length(&read.witness_parts), sizes.claims, sizes.table].into_iter());
-    sizes.openings = proof.bytes.len().saturating_sub(rest);
-    Some(sizes)
+    sizes.openings = proof_bytes.saturating_sub(rest);
+    sizes
 }
 
 fn sum(sizes: impl Iterator<Item = usize>) -> usize {

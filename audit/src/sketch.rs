@@ -121,14 +121,17 @@ impl Signs {
     }
 }
 
-/// `sum_b (+-) powers_b` for every byte of signs.
+/// `sum_b (+-) powers_b` for every byte of signs: with one more sign set, less twice its power.
 fn byte_table(powers: &[E; 8]) -> [E; 256] {
-    let mut table = [E::ZERO; 256];
-    let mut byte = 0_u8;
-    for entry in &mut table {
-        *entry =
-            powers.iter().enumerate().map(|(bit, power)| if (byte >> bit) & 1 == 0 { *power } else { -*power }).sum();
-        byte = byte.wrapping_add(1);
+    let mut table = [powers.iter().sum(); 256];
+    let mut known = 1;
+    for power in powers {
+        let step = power.double();
+        let (without, with) = table.split_at_mut(known);
+        for (with, without) in with.iter_mut().zip(without) {
+            *with = *without - step;
+        }
+        known = known.saturating_mul(2);
     }
     table
 }

@@ -10,6 +10,7 @@ use assay_commitments::SessionId;
 use assay_commitments::TokenId;
 use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
 use assay_commitments::manifest::Manifest;
+use assay_commitments::structure::Part;
 use assay_commitments::trace::MAX_TOKENS;
 use sha3::{Digest, Sha3_256};
 use thiserror::Error;
@@ -19,7 +20,7 @@ use crate::domains;
 use crate::judge::{Judgement, Report, judge};
 use crate::keys::{Keypair, Signature, is_signed};
 use crate::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
-use crate::sealed::{Kind, open, seal};
+use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
 use crate::verdict::{OwnFault, Reason, Verdict};
 
@@ -162,20 +163,32 @@ impl TranscriptFile {
     /// [`FileError`]. A file that is read tells of the miner; one that is not, of the file alone.
     pub fn decode(bytes: &[u8]) -> Result<Self, FileError> {
         let mut from = open(&KIND, bytes)?;
-        let mut file = Self {
-            manifest: from.value()?,
-            record: from.value()?,
-            embeddings: from.value()?,
-            tokenizer: read_asset(&mut from, MAX_TOKENIZER_BYTES)?,
-            chat_template: read_asset(&mut from, MAX_TEMPLATE_BYTES)?,
-            receipt: from.value()?,
-        };
+        let mut file = Self::read(&mut from)?;
         from.finish()?;
         file.embeddings
             .verify(&file.manifest)
             .map_err(|_| FileError::Inconsistent("an embedding digest is not the manifest's"))?;
         file.check()?;
         Ok(file)
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            manifest: from.value()?,
+            record: from.value()?,
+            embeddings: from.value()?,
+            tokenizer: read_asset(from, MAX_TOKENIZER_BYTES)?,
+            chat_template: read_asset(from, MAX_TEMPLATE_BYTES)?,
+            receipt: from.value()?,
+        })
+    }
+
+    /// What the bytes of a file are made of, its checksum apart.
+    ///
+    /// # Errors
+    /// [`FileError::Malformed`] for bytes that are no file.
+    pub fn structure(bytes: &[u8]) -> Result<Part, FileError> {
+        sealed::structure(bytes, Self::read)
     }
 
     fn check(&self) -> Result<(), FileError> {
@@ -237,7 +250,7 @@ impl TranscriptFile {
 }
 
 fn read_asset(from: &mut Reader<'_>, most: usize) -> Result<Option<Vec<u8>>, Malformed> {
-    if from.value()? { from.bytes(most).map(|bytes| Some(bytes.to_vec())) } else { Ok(None) }
+    from.option(|from| from.bytes(most).map(<[u8]>::to_vec))
 }
 
 impl Canonical for Conclusion {

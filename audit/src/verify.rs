@@ -10,7 +10,7 @@ use assay_commitments::rows::{decode_row, encode_row};
 use assay_commitments::trace::{TraceCommitment, TraceShape, TreeId, leaf, row_digest};
 use assay_commitments::weights::{self, Claim, Discharged, Opening, OpeningError, WeightCommitment};
 use assay_commitments::{LayerIndex, Position};
-use assay_sumcheck::transcript::{Reduction, Transcript};
+use assay_sumcheck::transcript::{Event, Reduction, Transcript};
 use rayon::prelude::*;
 
 use crate::challenge::{Cell, Challenge};
@@ -25,8 +25,8 @@ use crate::steps;
 use crate::tolerance::Tolerance;
 use crate::verdict::{Failure, Margin, Reason, Relation, Stage, Where};
 
-/// Checks a proof. `margins` receives every comparison that could be made, also of a proof that is
-/// rejected.
+/// Checks a proof, and returns what was absorbed and drawn. `margins` receives every comparison that could
+/// be made, also of a proof that is rejected.
 ///
 /// # Errors
 /// The first failure in the order: shape, registered small tensors, openings of rows, relations of the cells
@@ -37,7 +37,7 @@ pub(crate) fn verify_proof(
     challenge: &Challenge,
     bytes: &[u8],
     margins: &mut Vec<Margin>,
-) -> Result<(), Failure> {
+) -> Result<Vec<Event>, Failure> {
     let malformed = |_: Malformed| Failure::at(Reason::ProofShape, Stage::Shape);
     let positions = statement.commitment.positions().unwrap_or(0);
     let shape = Shape { manifest, challenge, positions, signs: statement.sign_count() };
@@ -105,7 +105,8 @@ pub(crate) fn verify_proof(
     discharge(&commitments, &layout, &manifest.layer_code, &claims, of_layers.as_ref(), &mut transcript)?;
     let claims = head_claims(manifest, &heads, &signs, &proof.claims.decodes, &powers);
     let layout = manifest.head_layout();
-    discharge(&manifest.head.shards, &layout, &manifest.head_code, &claims, of_head.as_ref(), &mut transcript)
+    discharge(&manifest.head.shards, &layout, &manifest.head_code, &claims, of_head.as_ref(), &mut transcript)?;
+    Ok(transcript.log().to_vec())
 }
 
 /// Checks that an opening shows all claims; where nothing is claimed, that there is none.

@@ -92,8 +92,9 @@ impl Canonical for Record {
             from.list::<u32>(MAX_MATRICES)?.into_iter().map(|exponent| i16::try_from(exponent.cast_signed()));
         let exponents = exponents.collect::<Result<_, _>>().map_err(|_| Malformed::NotCanonical)?;
         let (matrices, nodes) = (from.list(MAX_MATRICES)?, from.list(MAX_NODES)?);
-        let rows = (0..from.length(MAX_ROWS)?).map(|_| e_from_bytes(from.array()?).ok_or(Malformed::NotCanonical));
-        Ok(Self { weights, exponents, matrices, nodes, rows: rows.collect::<Result<_, _>>()? })
+        let rows = 0..from.length(MAX_ROWS)?;
+        let rows = from.each(rows, |from, _| e_from_bytes(from.array()?).ok_or(Malformed::NotCanonical))?;
+        Ok(Self { weights, exponents, matrices, nodes, rows })
     }
 }
 

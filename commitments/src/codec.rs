@@ -4,8 +4,13 @@
 //! byte. A [`Reader`] is told the largest length it may find before it allocates anything, and
 //! [`decode`] refuses trailing bytes, so that `encode(decode(bytes)) == bytes` for every accepted
 //! byte string.
+//!
+//! What a message is made of is said by its decoder and nowhere else: [`structure`] runs it and tells which
+//! bytes it took for what.
 
 use thiserror::Error;
+
+use crate::structure::{Kind, Part, Recorder};
 
 /// Why bytes are no canonical encoding. Carries no text: the place is known to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -93,15 +98,17 @@ impl Writer {
 }
 
 /// Takes values from canonical bytes, each length against a bound.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    /// Of what is taken, where somebody asked for it.
+    recorder: Option<Box<Recorder>>,
 }
 
 impl<'a> Reader<'a> {
     /// Reads from the start of `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self { rest: bytes, recorder: None }
     }
 
     /// How many bytes are left.
@@ -116,6 +123,25 @@ impl<'a> Reader<'a> {
     pub fn raw(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed::Truncated)?;
         self.rest = rest;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.leaf(Kind::Bytes, count);
+        }
+        Ok(taken)
+    }
+
+    /// Takes the bytes of `count` elements of `size` bytes each.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`] when fewer are left.
+    pub fn elements(&mut self, count: usize, size: usize) -> Result<&'a [u8], Malformed> {
+        let length = count.checked_mul(size).ok_or(Malformed::TooLong)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Truncated)?;
+        self.rest = rest;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.open(Kind::List);
+            (0..count).for_each(|_| recorder.leaf(Kind::Bytes, size));
+            recorder.close();
+        }
         Ok(taken)
     }
 
@@ -124,9 +150,28 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Malformed::Truncated`] when fewer are left.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        self.leaf(Kind::Bytes)
+    }
+
+    fn leaf<const N: usize>(&mut self, kind: Kind) -> Result<[u8; N], Malformed> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Truncated)?;
         self.rest = rest;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.leaf(kind, N);
+        }
         Ok(*taken)
+    }
+
+    /// Takes what `read` takes; it is one part of what is being read.
+    fn part<T>(&mut self, kind: Kind, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.open(kind);
+        }
+        let value = read(self)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.close();
+        }
+        Ok(value)
     }
 
     /// Takes a byte.
@@ -166,7 +211,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Malformed::TooLong`] above the bound.
     pub fn length(&mut self, bound: usize) -> Result<usize, Malformed> {
-        let length = usize::try_from(self.u32()?).map_err(|_| Malformed::TooLong)?;
+        let length = u32::from_le_bytes(self.leaf(Kind::Length)?);
+        let length = usize::try_from(length).map_err(|_| Malformed::TooLong)?;
         if length > bound { Err(Malformed::TooLong) } else { Ok(length) }
     }
 
@@ -192,7 +238,65 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// As the value's own decoder.
     pub fn value<T: Canonical>(&mut self) -> Result<T, Malformed> {
-        T::read(self)
+        self.nested(T::read)
+    }
+
+    /// Takes a value whose decoder needs to know more than the bytes.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
+        self.part(Kind::Value(std::any::type_name::<T>()), read)
+    }
+
+    /// Takes a value for each item, whose number the caller knows.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn each<I, T, C: FromIterator<T>>(
+        &mut self,
+        items: impl IntoIterator<Item = I>,
+        mut read: impl FnMut(&mut Self, I) -> Result<T, Malformed>,
+    ) -> Result<C, Malformed> {
+        self.part(Kind::List, |from| {
+            items.into_iter().map(|item| from.part(Kind::Item, |from| read(from, item))).collect()
+        })
+    }
+
+    /// Takes what `read` takes: any number of values, each by [`Self::within`] or [`Self::nested`].
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn series<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
+        self.part(Kind::List, read)
+    }
+
+    /// Takes `length` bytes and returns them with the value that they are, to the last.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`] when fewer are left, [`Malformed::Trailing`] when `read` leaves some of them,
+    /// or as `read`.
+    pub fn within<T>(
+        &mut self,
+        length: usize,
+        read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<(T, &'a [u8]), Malformed> {
+        let (taken, after) = self.rest.split_at_checked(length).ok_or(Malformed::Truncated)?;
+        self.rest = taken;
+        let value = self.nested(read)?;
+        if !self.rest.is_empty() {
+            return Err(Malformed::Trailing);
+        }
+        self.rest = after;
+        Ok((value, taken))
+    }
+
+    /// Takes a byte that says whether there is a value, and the value.
+    ///
+    /// # Errors
+    /// [`Malformed::NotCanonical`] for another byte than 0 and 1, or as `read`.
+    pub fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
+        self.part(Kind::Option, |from| if bool::read(from)? { read(from).map(Some) } else { Ok(None) })
     }
 
     /// Takes a length of at most `bound` and that many values. Memory grows with the bytes that are
@@ -202,14 +306,14 @@ impl<'a> Reader<'a> {
     /// [`Malformed::TooLong`] above the bound, or as the values' own decoder.
     pub fn list<T: Canonical>(&mut self, bound: usize) -> Result<Vec<T>, Malformed> {
         let length = self.length(bound)?;
-        (0..length).map(|_| T::read(self)).collect()
+        self.each(0..length, |from, _| from.value())
     }
 
     /// Ends reading.
     ///
     /// # Errors
     /// [`Malformed::Trailing`] when bytes are left.
-    pub const fn finish(self) -> Result<(), Malformed> {
+    pub fn finish(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing) }
     }
 }
@@ -242,6 +346,21 @@ pub fn decode<T: Canonical>(bytes: &[u8]) -> Result<T, Malformed> {
     let value = T::read(&mut from)?;
     from.finish()?;
     Ok(value)
+}
+
+/// What `bytes` are made of, by what `read` takes of them.
+///
+/// # Errors
+/// As `read`; also for trailing bytes.
+pub fn structure<'a, T>(
+    bytes: &'a [u8],
+    read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
+) -> Result<Part, Malformed> {
+    let mut from = Reader { rest: bytes, recorder: Some(Box::default()) };
+    let _ = from.nested(read)?;
+    let recorder = from.recorder.take();
+    from.finish()?;
+    recorder.and_then(|recorder| recorder.into_whole()).ok_or(Malformed::Truncated)
 }
 
 impl Canonical for u32 {
@@ -287,6 +406,6 @@ impl<T: Canonical> Canonical for Option<T> {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        if from.value()? { T::read(from).map(Some) } else { Ok(None) }
+        from.option(Reader::value)
     }
 }

@@ -13,6 +13,7 @@ pub mod params;
 pub mod polynomial;
 pub mod rows;
 pub mod security;
+pub mod structure;
 pub mod trace;
 pub mod weights;
 

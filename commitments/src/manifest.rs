@@ -411,9 +411,10 @@ impl Canonical for LayerEntry {
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let weights = from.value()?;
         let mut exponents = [0; 7];
-        for exponent in &mut exponents {
+        from.each::<_, _, ()>(&mut exponents, |from, exponent| {
             *exponent = read_exponent(from)?;
-        }
+            Ok(())
+        })?;
         Ok(Self { weights, exponents, small: from.array()? })
     }
 }

@@ -228,10 +228,9 @@ impl<T: Symbol> Answers<T> {
     fn read(from: &mut Reader<'_>, code: &LevelCode, trees: usize) -> Result<Self, Malformed> {
         let nonce = if code.grinding > 0 { Some(u64::from_le_bytes(from.array()?)) } else { None };
         let count = from.length(code.max_positions())?;
-        let column = |from: &mut Reader<'_>| (0..code.rows()).map(|_| T::read(from)).collect();
-        let tree = |from: &mut Reader<'_>| (0..count).map(|_| column(from)).collect();
-        let columns = (0..trees).map(|_| tree(from)).collect::<Result<_, Malformed>>()?;
-        let hashes = (0..trees).map(|_| from.list(code.max_hashes())).collect::<Result<_, _>>()?;
+        let column = |from: &mut Reader<'_>, _| from.each(0..code.rows(), |from, _| T::read(from));
+        let columns = from.each(0..trees, |from, _| from.each(0..count, column))?;
+        let hashes = from.each(0..trees, |from, _| from.list(code.max_hashes()))?;
         Ok(Self { nonce, columns, hashes })
     }
 
@@ -269,15 +268,13 @@ impl Opening {
         if !params.is_well_formed() {
             return Err(Malformed::NotCanonical);
         }
-        let rounds = (0..round_count(params, polynomials))
-            .map(|_| Ok(RoundProof { at_zero: E::read(from)?, leading: E::read(from)? }))
-            .collect::<Result<_, Malformed>>()?;
-        let folds = (1..params.levels.len())
-            .map(|_| Ok(FoldCommitment { root: from.array()?, answer: E::read(from)? }))
-            .collect::<Result<_, Malformed>>()?;
-        let last = (0..1_usize << params.final_log()).map(|_| E::read(from)).collect::<Result<_, _>>()?;
-        let base = Answers::read(from, &params.base(), polynomials)?;
-        let levels = params.codes().skip(1).map(|code| Answers::read(from, &code, 1)).collect::<Result<_, _>>()?;
+        let round = |from: &mut Reader<'_>, _| Ok(RoundProof { at_zero: E::read(from)?, leading: E::read(from)? });
+        let fold = |from: &mut Reader<'_>, _| Ok(FoldCommitment { root: from.array()?, answer: E::read(from)? });
+        let rounds = from.each(0..round_count(params, polynomials), round)?;
+        let folds = from.each(1..params.levels.len(), fold)?;
+        let last = from.each(0..1_usize << params.final_log(), |from, _| E::read(from))?;
+        let base = from.nested(|from| Answers::read(from, &params.base(), polynomials))?;
+        let levels = from.each(params.codes().skip(1), |from, code| Answers::read(from, &code, 1))?;
         Ok(Self { rounds, folds, last, base, levels })
     }
 }

@@ -300,3 +300,55 @@ fn indices_stay_below_their_bound_and_reach_it() {
     assert!(drawn.iter().all(|&index| index < 32));
     assert!((0..32).all(|index| drawn.contains(&index)));
 }
+
+/// What a protocol does with its transcript, one after the other.
+#[derive(Clone, Debug)]
+enum Act {
+    Message(&'static str, Vec<u8>),
+    Bulk(&'static str, Vec<u8>),
+    Challenge(&'static str),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let label = || prop::sample::select(vec!["a", "b", "ab"]);
+    let bytes = || vec(any::<u8>(), 0..5);
+    let act = prop_oneof![
+        (label(), bytes()).prop_map(|(label, bytes)| Act::Message(label, bytes)),
+        (label(), bytes()).prop_map(|(label, bytes)| Act::Bulk(label, bytes)),
+        label().prop_map(Act::Challenge),
+    ];
+    vec(act, 1..24)
+}
+
+/// The challenges of a protocol that leaves one of its acts out, by the act that draws them.
+fn challenges(acts: &[Act], left_out: Option<usize>) -> Vec<(usize, E)> {
+    let mut transcript = reduction();
+    let mut drawn = vec![];
+    for (number, act) in acts.iter().enumerate().filter(|(number, _)| Some(*number) != left_out) {
+        match act {
+            Act::Message(label, bytes) => transcript.absorb(label, bytes),
+            Act::Bulk(label, bytes) => transcript.absorb_bulk(label, bytes),
+            Act::Challenge(label) => drawn.push((number, transcript.challenge(label))),
+        }
+    }
+    drawn
+}
+
+proptest! {
+    /// A verifier that leaves out a message, any message, has no later challenge in common with the prover.
+    #[test]
+    fn prop_leaving_out_a_message_changes_every_later_challenge(acts in acts()) {
+        let own = challenges(&acts, None);
+        for left_out in 0..acts.len() {
+            let others = challenges(&acts, Some(left_out));
+            for (number, challenge) in &own {
+                let other = others.iter().find(|(other, _)| other == number).map(|(_, other)| other);
+                match number.cmp(&left_out) {
+                    std::cmp::Ordering::Less => prop_assert_eq!(other, Some(challenge)),
+                    std::cmp::Ordering::Equal => prop_assert_eq!(other, None),
+                    std::cmp::Ordering::Greater => prop_assert_ne!(other, Some(challenge)),
+                }
+            }
+        }
+    }
+}

@@ -6,7 +6,6 @@ pub mod arena;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::AuditRate;
@@ -78,11 +77,6 @@ pub fn session(prompt: &str, max_tokens: u32, seed: u64) -> SelfAudit {
     }
 }
 
-/// The miner's keys in a session of that entropy: an adversary signs what it likes.
-pub fn miner_keys(entropy: [u8; 32]) -> Keypair {
-    Keypair::from_seed(blake3::derive_key("assay self audit miner", &entropy)).expect("any 32 bytes are a seed")
-}
-
 /// Runs `check` for every item on all cores; a panic in one fails the test.
 pub fn in_parallel<T: Copy + Send>(items: impl IntoIterator<Item = T, IntoIter: Send>, check: impl Fn(T) + Sync) {
     let items = Mutex::new(items.into_iter());
@@ -97,30 +91,4 @@ pub fn in_parallel<T: Copy + Send>(items: impl IntoIterator<Item = T, IntoIter: 
             });
         }
     });
-}
-
-/// A small repeatable generator (SplitMix64).
-#[derive(Clone, Copy, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// Starts from a seed.
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Any byte.
-    pub fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap_or(0)
-    }
-
-    /// A number below `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let bound = u64::try_from(bound.max(1)).expect("a bound fits 64 bits");
-        usize::try_from((z ^ (z >> 31)) % bound).expect("it is below a usize")
-    }
 }

@@ -15,7 +15,8 @@ use assay_commitments::rows::{Profile, round_bf16};
 use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
 use assay_llm_runtime::{Checkpoint, Engine, EngineLimits, Model, Session};
 use assay_miner::HonestBackend;
-use assay_tests::{Random, in_parallel, session};
+use assay_tamper::Random;
+use assay_tests::{in_parallel, session};
 
 const PROMPT: &str = "the quick brown fox jumps over the lazy dog, again and again";
 

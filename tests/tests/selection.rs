@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 
 use assay_audit::challenge::EpochKey;
 use assay_audit::epoch_log::{Account, Ending, EpochLog, Listed, Shown, Tally};
-use assay_audit::keys::Keypair;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Exchange, Reply};
 use assay_audit::transcript_file::TranscriptFile;
 use assay_cli::self_audit::SelfAudit;
-use assay_commitments::SessionId;
 use assay_tests::{session, smallest};
 
 const SEED: u64 = 5;
@@ -26,10 +24,6 @@ fn audit(prompt: &str, entropy: u64) -> SelfAudit {
 fn play(audit: &SelfAudit) -> TranscriptFile {
     let model = smallest();
     audit.run(&model, &model.backend()).unwrap()
-}
-
-fn validator(audit: &SelfAudit) -> Keypair {
-    Keypair::from_seed(blake3::derive_key("assay self audit validator", &audit.entropy)).unwrap()
 }
 
 /// The log of an epoch in which that one session was held.
@@ -121,30 +115,4 @@ fn a_request_that_is_left_out_or_repeated_shows() {
     // A transcript that is not there is counted, and blames nobody.
     let missing = tally(&whole, &[]);
     assert_eq!((missing.missing, missing.shown.len()), (1, 0));
-}
-
-#[test]
-fn a_log_is_read_only_as_its_validator_signed_it() {
-    let audit = audit("abc", 1);
-    let file = play(&audit);
-    let mut log = log(&audit, &file);
-    let miners = [[3; 32], [1; 32]].map(assay_commitments::Hotkey::new);
-    let listed = |byte, ending| Listed { session: Some(SessionId::new([byte; 32])), ending };
-    for miner in miners {
-        log.requests.insert(miner, vec![listed(1, Ending::Silent), listed(2, Ending::Refused)]);
-    }
-    let bytes = log.encode_signed(&validator(&audit));
-    assert_eq!(EpochLog::decode_signed(&bytes).unwrap(), log);
-    for place in 0..bytes.len() - 32 {
-        let mut changed = bytes.clone();
-        changed[place] ^= 1 << (place % 8);
-        assert!(EpochLog::decode_signed(&changed).is_err());
-        let body = changed.len() - 32;
-        let checksum = blake3::derive_key("assay/epoch-log/v1", &changed[..body]);
-        changed[body..].copy_from_slice(&checksum);
-        assert!(EpochLog::decode_signed(&changed).is_err(), "byte {place}");
-    }
-    let stranger = Keypair::from_seed([9; 32]).unwrap();
-    assert!(EpochLog::decode_signed(&log.encode_signed(&stranger)).is_err());
-    assert!((0..bytes.len()).all(|length| EpochLog::decode_signed(&bytes[..length]).is_err()));
 }

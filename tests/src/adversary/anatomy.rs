@@ -3,24 +3,20 @@
 use std::ops::Range;
 
 use assay_audit::challenge::Challenge;
-use assay_commitments::codec::Reader;
-use assay_commitments::manifest::{Manifest, Matrix, Small};
-use assay_commitments::merkle::range_hash_count;
-use assay_commitments::params::CodeParams;
-use assay_commitments::trace::{TraceShape, TreeId};
-use assay_commitments::weights::Opening;
-use assay_commitments::{KvGroup, LayerIndex};
+use assay_commitments::codec::Writer;
+use assay_commitments::manifest::Matrix;
+use assay_commitments::structure;
 
 /// A part of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Norm weights and biases of the layers touched, and the last norm.
+    /// Norm weights and biases of a layer, or the last norm.
     Small,
     /// The rows of a cell: `H`, `A`, `O`, `M`, caches.
     Rows,
     /// A supplied product of a cell: a shift, a width, values.
     Supplied(Matrix),
-    /// Roundings in doubt.
+    /// Roundings in doubt: five lists, each with its length.
     Flips,
     /// Hashes from rows to roots.
     Paths,
@@ -38,124 +34,99 @@ pub enum Part {
     Folds,
     /// The vector that the last fold leaves.
     Last,
-    /// Columns of the committed codewords: a count, then elements.
+    /// How many columns of the committed codewords are shown.
+    ColumnCount,
+    /// Those columns, codeword by codeword.
     Columns,
-    /// Hashes from those columns to the committed roots: a count, then hashes.
+    /// Hashes from those columns to the committed roots: by codeword a count, then hashes.
     ColumnPaths,
-    /// The levels below, and whatever follows.
-    Rest,
 }
-
-/// Bytes of a field element and of one of the extension.
-const BASE_BYTES: usize = 8;
-const EXTENSION_BYTES: usize = 24;
 
 /// The parts of a proof, in order.
 #[derive(Clone, Debug)]
-pub struct Anatomy(Vec<(Part, Range<usize>)>);
-
-/// Walks over a proof and notes what it passes.
-struct Walk<'a> {
-    proof: &'a [u8],
-    at: usize,
+pub struct Anatomy {
     parts: Vec<(Part, Range<usize>)>,
-}
-
-impl Walk<'_> {
-    fn pass(&mut self, part: Part, bytes: usize) {
-        self.parts.push((part, self.at..self.at + bytes));
-        self.at += bytes;
-    }
-
-    /// The length that stands `ahead` bytes from here.
-    fn length(&self, ahead: usize) -> usize {
-        let at = self.at + ahead;
-        let bytes = self.proof[at..at + 4].try_into().expect("four bytes");
-        usize::try_from(u32::from_le_bytes(bytes)).expect("lengths fit")
-    }
-
-    fn supplied(&mut self, part: Part, outputs: usize) {
-        let width = usize::from(self.proof[self.at + 1]);
-        self.pass(part, 2 + outputs * width);
-    }
-
-    fn claims(&mut self, part: Part, signs: usize) {
-        let singles = self.length(0);
-        self.pass(part, 4 + (signs + singles) * BASE_BYTES);
-    }
-
-    fn opening(&mut self, code: &CodeParams, polynomials: usize) {
-        let opening = Opening::read(&mut Reader::new(&self.proof[self.at..]), code, polynomials).expect("it opens");
-        self.pass(Part::Rounds, opening.sizes().rounds);
-        self.pass(Part::Folds, (code.levels.len() - 1) * (32 + EXTENSION_BYTES));
-        self.pass(Part::Last, EXTENSION_BYTES << code.final_log());
-        let base = code.base();
-        let nonce = if base.grinding > 0 { 8 } else { 0 };
-        let count = self.length(nonce);
-        self.at += nonce;
-        self.pass(Part::Columns, 4 + polynomials * count * base.rows() * BASE_BYTES);
-        for _ in 0..polynomials {
-            let hashes = self.length(0);
-            self.pass(Part::ColumnPaths, 4 + hashes * 32);
-        }
-    }
+    /// What is hashed by itself.
+    hashed: Vec<Range<usize>>,
 }
 
 impl Anatomy {
-    /// The parts of `proof`, which an honest prover made for `challenge`.
-    pub fn new(proof: &[u8], manifest: &Manifest, challenge: &Challenge, positions: usize, complete: bool) -> Self {
-        let architecture = &manifest.architecture;
-        let trace = TraceShape::new(architecture, manifest.profile);
-        let signs = if complete { 256 } else { 128 };
-        let size = |count: u32| usize::try_from(count).expect("counts fit");
-        let outputs = |matrix| size(architecture.shape(matrix).outputs);
-        let mut walk = Walk { proof, at: 0, parts: vec![] };
+    /// Of a proof for `challenge`, from what its decoder reads.
+    pub fn new(proof: &structure::Part, challenge: &Challenge) -> Self {
+        let [_, _, hashed] = proof.parts.as_slice() else { panic!("a table and parts") };
+        let mut parts: Vec<(Part, Range<usize>)> = vec![];
+        let mut add = |part: Part, found: &structure::Part| parts.push((part, found.range.clone()));
+        let mut next = hashed.parts.iter();
+        let mut take = |number: usize| next.by_ref().take(number).collect::<Vec<_>>();
 
-        let small: usize = Small::ALL.into_iter().map(|small| size(architecture.length(small))).sum();
-        walk.pass(Part::Small, 4 * (challenge.layers().len() * small + size(architecture.hidden)));
-        for cell in &challenge.cells {
-            let position = size(cell.position.get());
-            let first = size(architecture.first_attended(cell.position.get()));
-            let start = |group| if cell.groups.contains(&group) { first } else { position };
-            let caches = (0..architecture.kv_heads).map(KvGroup::new).map(start);
-            let rows = [TreeId::H(cell.layer), TreeId::A(cell.layer), TreeId::O(cell.layer), TreeId::M(cell.layer)];
-            rows.into_iter().for_each(|tree| walk.pass(Part::Rows, trace.row_bytes(tree)));
-            let cache_bytes = trace.row_bytes(TreeId::Kv(cell.layer, KvGroup::new(0)));
-            caches.clone().for_each(|start| walk.pass(Part::Rows, (position + 1 - start) * cache_bytes));
-            for matrix in [Matrix::Q, Matrix::K, Matrix::Gate, Matrix::Up] {
-                walk.supplied(Part::Supplied(matrix), outputs(matrix));
-            }
-            for _ in 0..5 {
-                let flips = walk.length(0);
-                walk.pass(Part::Flips, 4 + 4 * flips);
-            }
-            let single = 5 * range_hash_count(positions, position, position + 1);
-            let prefixes = caches.map(|start| range_hash_count(positions, start, position + 1)).sum::<usize>();
-            walk.pass(Part::Paths, 32 * (single + prefixes));
+        take(challenge.layers().len() + 1).into_iter().for_each(|small| add(Part::Small, small));
+        for cell in take(challenge.cells.len()) {
+            let [rows @ .., caches, supplied, hashes] = cell.parts.as_slice() else { panic!("a cell") };
+            rows.iter().chain(&caches.parts).for_each(|rows| add(Part::Rows, rows));
+            let [products @ .., flips] = supplied.parts.as_slice() else { panic!("supplied products") };
+            let matrices = [Matrix::Q, Matrix::K, Matrix::Gate, Matrix::Up];
+            matrices.into_iter().zip(products).for_each(|(matrix, product)| add(Part::Supplied(matrix), product));
+            add(Part::Flips, flips);
+            add(Part::Paths, hashes);
         }
-        for decode in &challenge.decodes {
-            let position = size(decode.get());
-            walk.pass(Part::DecodeRow, trace.row_bytes(TreeId::H(LayerIndex::new(architecture.layers))));
-            walk.supplied(Part::Logits, size(architecture.vocab_size));
-            walk.pass(Part::Paths, 32 * range_hash_count(positions, position, position + 1));
+        for decode in take(challenge.decodes.len()) {
+            let [row, logits, hashes] = decode.parts.as_slice() else { panic!("a decode") };
+            add(Part::DecodeRow, row);
+            add(Part::Logits, logits);
+            add(Part::Paths, hashes);
         }
-        for _ in &challenge.cells {
-            Matrix::ALL.into_iter().for_each(|matrix| walk.claims(Part::Claims(matrix), signs));
+        for cell in take(challenge.cells.len()) {
+            Matrix::ALL.into_iter().zip(&cell.parts).for_each(|(matrix, claims)| add(Part::Claims(matrix), claims));
         }
-        challenge.decodes.iter().for_each(|_| walk.claims(Part::HeadClaims, signs));
-        walk.opening(&manifest.layer_code, challenge.layers().len());
-        let rest = proof.len() - walk.at;
-        walk.pass(Part::Rest, rest);
-        Self(walk.parts)
+        take(challenge.decodes.len()).into_iter().for_each(|claims| add(Part::HeadClaims, claims));
+        for opening in &hashed.parts.last().expect("the openings").parts {
+            let [rounds, folds, last, base, _] = opening.parts.as_slice() else { panic!("an opening") };
+            add(Part::Rounds, rounds);
+            add(Part::Folds, folds);
+            add(Part::Last, last);
+            let [.., count, columns, paths] = base.parts.as_slice() else { panic!("the answers of a level") };
+            add(Part::ColumnCount, count);
+            add(Part::Columns, columns);
+            add(Part::ColumnPaths, paths);
+        }
+        Self { parts, hashed: hashed.parts.iter().map(|part| part.range.clone()).collect() }
     }
 
     /// The bytes of the first such part.
     pub fn of(&self, part: Part) -> Range<usize> {
-        self.0.iter().find(|(found, _)| *found == part).expect("proofs have this part").1.clone()
+        self.all(part).next().expect("proofs have this part")
     }
 
     /// The bytes of every such part.
     pub fn all(&self, part: Part) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.0.iter().filter(move |(found, _)| *found == part).map(|(_, range)| range.clone())
+        self.parts.iter().filter(move |(found, _)| *found == part).map(|(_, range)| range.clone())
+    }
+
+    /// Puts bytes in the place of others, and makes the table of lengths fit.
+    ///
+    /// # Panics
+    /// If they are not within something that is hashed by itself.
+    pub fn splice(&self, proof: &mut Vec<u8>, at: Range<usize>, with: impl IntoIterator<Item = u8>) {
+        let inside = |hashed: &Range<usize>| hashed.start <= at.start && at.end <= hashed.end;
+        let number = self.hashed.iter().position(inside).expect("bytes of one part");
+        let start = self.hashed[number].start;
+        self.rejoin(proof, |parts| drop(parts[number].splice(at.start - start..at.end - start, with)));
+    }
+
+    /// Changes the list of what is hashed by itself; `number` tells which of them holds a part.
+    pub fn rejoin(&self, proof: &mut Vec<u8>, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
+        let mut parts: Vec<Vec<u8>> = self.hashed.iter().map(|range| proof[range.clone()].to_vec()).collect();
+        change(&mut parts);
+        let mut out = Writer::new();
+        out.length(parts.len());
+        parts.iter().for_each(|part| out.length(part.len()));
+        parts.iter().for_each(|part| out.raw(part));
+        *proof = out.finish();
+    }
+
+    /// The number of what is hashed by itself that holds the first such part.
+    pub fn number(&self, part: Part) -> usize {
+        let start = self.of(part).start;
+        self.hashed.iter().position(|hashed| hashed.contains(&start)).expect("parts are hashed")
     }
 }

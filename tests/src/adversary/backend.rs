@@ -10,6 +10,7 @@ use assay_audit::judge::challenge_of;
 use assay_audit::model::CommittedModel;
 use assay_audit::prove::prove;
 use assay_audit::request::Request;
+use assay_audit::sizes::proof_structure;
 use assay_cli::local::LocalModel;
 use assay_commitments::trace::{FinishReason, Trace, TraceCommitment, TraceRows};
 use assay_commitments::{SessionId, TokenId};
@@ -65,8 +66,8 @@ impl Proving<'_> {
     pub fn anatomy(&self, proof: &[u8]) -> Anatomy {
         let Self { model, request, commitment, nonce, .. } = self;
         let challenge = challenge_of(request, &model.manifest, commitment, *nonce).expect("there is a challenge");
-        let positions = commitment.positions().expect("there are positions");
-        Anatomy::new(proof, &model.manifest, &challenge, positions, nonce.is_none())
+        let structure = proof_structure(request, commitment, *nonce, &model.manifest, proof);
+        Anatomy::new(&structure.expect("an honest proof"), &challenge)
     }
 }
 

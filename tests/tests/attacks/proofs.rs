@@ -49,12 +49,12 @@ attacks! {
     /// a round of the sumcheck with a coefficient too many
     attack_08_wrong_round_degree: Always [ProofShape] => forging(|anatomy, proof| {
         let at = anatomy.of(Part::Rounds).start;
-        proof.splice(at..at, [1; 24]);
+        anatomy.splice(proof, at..at, [1; 24]);
     });
     /// a claim too few
     attack_09_element_missing: Always [ProofShape] => forging(|anatomy, proof| {
         let at = anatomy.of(Part::Claims(Matrix::V)).start + 4;
-        proof.drain(at..at + 8);
+        anatomy.splice(proof, at..at + 8, []);
     });
     /// an integer above the modulus for a field element
     attack_09_element_not_canonical: Always [ProofShape] => forging(|anatomy, proof| {
@@ -64,17 +64,16 @@ attacks! {
     /// an element of the extension where one of the base field belongs
     attack_09_element_of_another_field: Always [ProofShape] => forging(|anatomy, proof| {
         let at = anatomy.of(Part::Claims(Matrix::V)).start + 12;
-        proof.splice(at..at, [0; 16]);
+        anatomy.splice(proof, at..at, [0; 16]);
     });
     /// a decode left out of the proof
     attack_11_part_omitted: Always [ProofShape] => forging(|anatomy, proof| {
-        proof.drain(anatomy.of(Part::DecodeRow).start..anatomy.of(Part::Logits).end);
+        anatomy.rejoin(proof, |parts| drop(parts.remove(anatomy.number(Part::DecodeRow))));
     });
     /// the proof of a cell sent twice
     attack_11_part_duplicated: Always [ProofShape] => forging(|anatomy, proof| {
-        let cell = anatomy.of(Part::Rows).start..anatomy.of(Part::Paths).end;
-        let again = proof[cell.clone()].to_vec();
-        proof.splice(cell.end..cell.end, again);
+        let cell = anatomy.number(Part::Rows);
+        anatomy.rejoin(proof, |parts| parts.insert(cell, parts[cell].clone()));
     });
     /// two rows of a cell in each other's place
     attack_11_parts_reordered: Always [TraceOpening] => forging(|anatomy, proof| {
@@ -110,7 +109,7 @@ attacks! {
     /// a committed row moved after it was drawn
     attack_13_row_after_the_draw: Always [TraceOpening] => moving(Part::Rows, 0);
     /// an element of a column that the opening shows
-    attack_18_wrong_column: Always [Grinding, ColumnPath, ColumnFold, Sumcheck] => moving(Part::Columns, 4);
+    attack_18_wrong_column: Always [Grinding, ColumnPath, ColumnFold, Sumcheck] => moving(Part::Columns, 0);
     /// a hash of a path from a column to the committed root
     attack_18_wrong_path: Always [Grinding, ColumnPath, Sumcheck] => moving(Part::ColumnPaths, 4);
     /// a round of the opening's sumcheck

@@ -82,11 +82,11 @@ attacks! {
     /// an opening under a code with a query less
     attack_12_fewer_queries: Always [OpeningShape, ProofShape, Grinding] => {
         Cheat::of(claimed().proof_bytes(|anatomy, proof| {
-            let at = anatomy.of(Part::Columns).start;
-            let count = u32::from_le_bytes(proof[at..at + 4].try_into().unwrap());
-            proof[at..at + 4].copy_from_slice(&(count - 1).to_le_bytes());
-            let columns = anatomy.of(Part::Columns).len() - 4;
-            proof.drain(at + 4..at + 4 + columns / usize::try_from(count).unwrap());
+            let (at, columns) = (anatomy.of(Part::ColumnCount), anatomy.of(Part::Columns));
+            let count = u32::from_le_bytes(proof[at.clone()].try_into().unwrap());
+            proof[at].copy_from_slice(&(count - 1).to_le_bytes());
+            let less = columns.len() / usize::try_from(count).unwrap();
+            anatomy.splice(proof, columns.start..columns.start + less, []);
         }))
     };
     /// a model with fewer trees than the manifest's
