@@ -26,7 +26,8 @@ pub mod epoch_log;
 pub mod exhibit;
 pub mod finish;
 mod fixed;
-
+#[cfg(test)]
+mod forgers;
 pub mod judge;
 pub mod keys;
 #[expect(clippy::indexing_slicing, reason = "calibration works on what its owner gave it")]
