@@ -269,7 +269,8 @@ fn searched(signs: usize, ratio: f64, entries: usize, tries: u32) -> f64 {
     let supplied = Supplied::forged(SHIFT, (1..=64).map(|j| j * 1_000).collect());
     let target = Target::supplied(&supplied);
     let squares = ratio * budget(OUTPUTS) * supplied.step() * supplied.step();
-    let each = nearest_integer((squares / real_count(entries)).sqrt()).unwrap();
+    // Just inside: the chance of a pair jumps at its bound.
+    let each = nearest_integer((squares / real_count(entries)).sqrt()).unwrap() - 1;
     let mut products: Vec<i64> = supplied.on_product_grid().collect();
     products.iter_mut().take(entries).for_each(|product| *product += each);
     let passed = (0..tries).filter(|number| {

@@ -142,6 +142,8 @@ pub(crate) fn cuts() -> Vec<Forger> {
     push("stored rollout", does, saved_behind(0, prompt.len()..end), cut(&same, 0, prompt.len()..end));
     let does = "the rows of another question and its answer behind the first layer, tokens picked anew".to_owned();
     push("stored rollout", does, saved_behind(0, 0..end), cut(&other, 0, 0..end));
+    let does = "the same, but the last position honest over the stored cache".to_owned();
+    push("stored rollout, last honest", does, saved_behind(0, 0..end - 1), cut(&other, 0, 0..end - 1));
     let does = "an earlier answer to the same prompt, under another seed".to_owned();
     let replayed = honest().run(&prompt, Picks::Forced(&same.output), &straight);
     push("replay", does, 1.0, answered(&replayed));
@@ -379,7 +381,7 @@ fn largest_ratio(mix: &Bits, layer: u32) -> f64 {
 
 /// Mixes that an optimiser finds: as few bits as each matrix bears.
 pub(crate) fn optimised() -> Vec<Forger> {
-    let most = [0.35, 0.5, 0.7, 1.0, 2.0];
+    let most = [0.4, 0.45, 0.5, 0.7, 1.0, 2.0];
     let mixes = just_under(&most);
     let forger = |(mix, most): (&Bits, f64)| {
         let fewest = mix.iter().flatten().min().unwrap();

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 mod cheats;
+mod cost;
 mod drift;
 mod figure;
 mod forward;
@@ -44,7 +45,7 @@ fn bound(expected: f64, audits: u32) -> f64 {
 }
 
 fn measure(forger: &Forger) -> Found {
-    let (audits, with_two) = if is_blessing() { (100, 40) } else { (10, 4) };
+    let (audits, with_two) = if is_blessing() { (60, 20) } else { (10, 4) };
     let odds = forger.stored.odds();
     let expected = [0, 1, 2].map(|columns| odds.caught(&with_columns(columns)));
     let measured = [(0, audits), (2, with_two)].map(|(columns, audits)| {
@@ -59,20 +60,25 @@ fn measure(forger: &Forger) -> Found {
     Found { curve, does: does.clone(), saves: *saves, share: *share, expected, measured }
 }
 
-/// Nobody who saves a tenth of the work everywhere, or whose weights are of eight bits, gets far; who keeps to a few
-/// cells is found as often as the draw says. The page tells which cheats are cheap.
+/// Measured audits find a forger as often as what it breaks says: by strata for cells left out, with certainty for
+/// a cut under a column and for weights or caches of eight bits. The page tells which cheats are cheap.
 #[test]
 fn forgers_are_found_as_often_as_the_relations_they_break_say() {
     let families =
         [cheats::replaced(), cheats::cuts(), cheats::answers(), cheats::mixes(), cheats::optimised(), cheats::caches()];
     let found: Vec<Found> = families.iter().flatten().map(measure).collect();
     let of = |curve: &'static str| found.iter().filter(move |found| found.curve == curve);
-    for found in of("cells left out") {
-        assert!(found.expected[0] >= 1.0 - (1.0 - found.share).powi(4) - 0.05, "{}", found.does);
+    for (parts, found) in [32, 16, 8, 4, 2, 1].into_iter().zip(of("cells left out in the prompt")) {
+        let share = cheats::real(100_usize.div_ceil(parts)) / 100.0;
+        assert!((found.expected[0] - (1.0 - (1.0 - share).powi(2))).abs() < 1e-6, "{}", found.does);
+    }
+    for (parts, found) in [32, 16, 8, 4, 2, 1].into_iter().zip(of("cells left out in the answer")) {
+        let share = cheats::real(56_usize.div_ceil(parts)) / 60.0;
+        assert!((found.expected[0] - share).abs() < 1e-6, "{}", found.does);
     }
     assert!(of("stored prompt").last().unwrap().expected[1] > 0.999, "a column covers every cut of the prompt");
-    for curve in ["replay", "early stop", "quantised cache"] {
-        assert!(of(curve).all(|found| found.expected[0] > 0.9), "{curve}");
+    for (curve, least) in [("replay", 0.7), ("small writer", 0.9), ("early stop", 0.99), ("quantised cache", 0.99)] {
+        assert!(of(curve).all(|found| found.expected[0] > least), "{curve}");
     }
     assert!(of("fewer bits everywhere").filter(|found| found.share > 0.45).all(|found| found.expected[0] > 0.999));
     let drifts = drift::measure(&[0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0]);
@@ -82,7 +88,7 @@ fn forgers_are_found_as_often_as_the_relations_they_break_say() {
     let stops = cheats::free_stops(200);
     println!("free stops {stops:?}");
     if is_blessing() {
-        page::write(&found, &drifts, stops);
+        page::write(&found, &drifts, stops, &cost::on_the_fixture());
         figure::write(&found, &drifts);
     }
 }
