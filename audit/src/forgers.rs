@@ -107,8 +107,9 @@ fn budget(outputs: usize) -> f64 {
 }
 
 fn spent(products: &[i64], supplied: &Supplied) -> f64 {
-    let off = |(product, value): (&i64, i64)| (real(product - value) / supplied.step()).powi(2);
-    products.iter().zip(supplied.on_product_grid()).map(off).sum()
+    let off: Vec<f64> =
+        products.iter().zip(supplied.on_product_grid()).map(|(product, value)| real(product - value)).collect();
+    dot(&off, &off) / (supplied.step() * supplied.step())
 }
 
 fn is_accepted(products: &[i64], supplied: &Supplied) -> bool {
@@ -129,7 +130,10 @@ fn keys(products: &Products, share: f64) -> (f64, f64) {
     let doubts = product_doubts(PROFILE, &supplied, EXPONENT, &[]);
     let mut taken: Vec<f64> = doubts.iter().map(|doubt| doubt.nearest).collect();
     let plain = deviation(&committed, &taken, &tau).0;
-    let square = |place: usize, taken: f64| ((committed[place] - taken) / tau[place]).powi(2);
+    let square = |place: usize, taken: f64| {
+        let off = (committed[place] - taken) / tau[place];
+        off * off
+    };
     let gain = |entry: &Move| square(entry.place, doubts[entry.place].nearest) - square(entry.place, entry.taken);
     // Roundings in doubt can be named at no cost, 64 of them.
     let mut named: Vec<(usize, f64)> =
@@ -247,7 +251,7 @@ fn spread_bits(signs: usize, ratio: f64) -> f64 {
         k += 1.0;
         term *= x / k;
     }
-    (a * x.ln() - x - libm::lgamma(a) + sum.ln()) / std::f64::consts::LN_2
+    (a * libm::log(x) - x - libm::lgamma(a) + libm::log(sum)) / std::f64::consts::LN_2
 }
 
 /// The same for an error on two outputs alike, which a sign sees twofold or not at all.
@@ -259,7 +263,7 @@ fn paired_bits(signs: usize, ratio: f64) -> f64 {
         term *= (real_count(signs) - k) / (k + 1.0);
         k += 1.0;
     }
-    sum.log2() - real_count(signs)
+    libm::log2(sum) - real_count(signs)
 }
 
 /// The share of draws that let an error of `ratio` times the threshold pass.
@@ -288,7 +292,7 @@ fn searching_for_signs_pays_as_often_as_the_bound_says() {
     const TRIES: u32 = 1 << 16;
     for (signs, ratio) in [(8, 2.0), (8, 4.0), (16, 2.0), (16, 4.0), (32, 2.0)] {
         for (entries, bits) in [(64, spread_bits(signs, ratio)), (2, paired_bits(signs, ratio))] {
-            let (expected, measured) = (bits.exp2(), searched(signs, ratio, entries, TRIES));
+            let (expected, measured) = (libm::exp2(bits), searched(signs, ratio, entries, TRIES));
             println!("{signs} signs, {ratio} thresholds, {entries} outputs: {measured:.5}, {expected:.5} expected");
             let noise = 5.0 * (expected / f64::from(TRIES)).sqrt();
             // Signs are a little tamer than normal numbers.

@@ -9,7 +9,7 @@ use assay_commitments::trace::FinishReason;
 use assay_tests::fixture;
 
 use crate::cheats::{plain, real};
-use crate::stored::Stored;
+use crate::stored::{Stored, question};
 use crate::with_columns;
 
 /// An audit of the honest answer.
@@ -30,7 +30,7 @@ pub(crate) fn on_the_fixture() -> [Cost; 3] {
     let mut costs = [Cost { bytes: 0.0, prove: u32::MAX, verify: f64::INFINITY }; 3];
     for round in 0..ROUNDS {
         for (columns, cost) in (0..).zip(&mut costs) {
-            let file = stored.request(with_columns(columns), round).run(&fixture(), &stored).unwrap();
+            let file = question(with_columns(columns), round).run(&fixture(), &stored).unwrap();
             assert_eq!(file.judge(&|_| None).verdict, Verdict::Accepted);
             let Exchange::Committed { reply: Reply::Challenged { answer: Answer::Proof(proof), .. }, .. } =
                 &file.record.exchange

@@ -56,7 +56,7 @@ fn measure(forger: &Forger) -> Found {
         measured
     });
     let Forger { curve, does, saves, share, .. } = forger;
-    println!("{:<90} saves {share:.3} of {saves:?}, found {expected:.3?}, measured {measured:.2?}", does);
+    println!("{does:<90} saves {share:.3} of {saves:?}, found {expected:.3?}, measured {measured:.2?}");
     Found { curve, does: does.clone(), saves: *saves, share: *share, expected, measured }
 }
 
@@ -76,7 +76,7 @@ fn forgers_are_found_as_often_as_the_relations_they_break_say() {
         let share = cheats::real(56_usize.div_ceil(parts)) / 60.0;
         assert!((found.expected[0] - share).abs() < 1e-6, "{}", found.does);
     }
-    assert!(of("stored prompt").last().unwrap().expected[1] > 0.999, "a column covers every cut of the prompt");
+    assert!(of("stored prompt").next_back().unwrap().expected[1] > 0.999, "a column covers every cut of the prompt");
     for (curve, least) in [("replay", 0.7), ("small writer", 0.9), ("early stop", 0.99), ("quantised cache", 0.99)] {
         assert!(of(curve).all(|found| found.expected[0] > least), "{curve}");
     }

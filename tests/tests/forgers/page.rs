@@ -28,6 +28,14 @@ default policy, and of 20 with two columns, proofs and all; the test fails if it
 four binomial deviations and one audit.
 
 ![What forgers save](figures/forgers.svg)
+
+In short:
+
+- Lower precision pays little: 8 bits anywhere are found as often as their cells are drawn, 12 or 13 bits save 13 to 19 % of the
+  weights' bytes and are mostly not found, because they are hardly worse than bf16 itself. No rounded cache passes.
+- Leaving out cells saves about what it risks: a fifth of the work, two audits in three.
+- **Stored rows behind one layer are the cheap cheat**, the cheaper the deeper the model (below): columns find them.
+- A drift, a stop too early, nudged products and a choice among traces gain next to nothing.
 ";
 
 const COLUMNS: &str = "

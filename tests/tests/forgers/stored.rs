@@ -118,24 +118,11 @@ impl Stored {
         self.execution(sampling(1), |execution| execution.odds())
     }
 
-    /// The request that it answers under a policy; only keys, and with them the draws, differ by trial.
-    pub(crate) fn request(&self, policy: Policy, trial: u32) -> SelfAudit {
-        SelfAudit {
-            prompt: Prompt::Text(VERSE.to_owned()),
-            sampling: sampling(1),
-            max_tokens: u32::try_from(OUTPUT).unwrap(),
-            stop: vec![],
-            policy,
-            audit_rate: AuditRate::Always,
-            entropy: *blake3::hash(&trial.to_le_bytes()).as_bytes(),
-        }
-    }
-
     /// The share of audits, with proofs, that reject it.
     pub(crate) fn measured(&self, policy: Policy, audits: u32) -> f64 {
         let caught = AtomicU32::new(0);
         in_parallel(0..audits, |trial| {
-            let file = self.request(policy, trial).run(&fixture(), self).unwrap();
+            let file = question(policy, trial).run(&fixture(), self).unwrap();
             match file.judge(&|_| None).verdict {
                 Verdict::Accepted => {}
                 Verdict::Rejected(_) => {
@@ -148,9 +135,22 @@ impl Stored {
     }
 }
 
-/// A request that it answers.
+/// What is asked under a policy; only keys, and with them the draws, differ by trial.
+pub(crate) fn question(policy: Policy, trial: u32) -> SelfAudit {
+    SelfAudit {
+        prompt: Prompt::Text(VERSE.to_owned()),
+        sampling: sampling(1),
+        max_tokens: u32::try_from(OUTPUT).unwrap(),
+        stop: vec![],
+        policy,
+        audit_rate: AuditRate::Always,
+        entropy: *blake3::hash(&trial.to_le_bytes()).as_bytes(),
+    }
+}
+
+/// A request that a stored answer fits.
 pub(crate) fn fixed_request(stored: &Stored) -> Request {
-    stored.request(Policy::DEFAULT, 0).run(&fixture(), stored).unwrap().record.request
+    question(Policy::DEFAULT, 0).run(&fixture(), stored).unwrap().record.request
 }
 
 impl Backend for Stored {
