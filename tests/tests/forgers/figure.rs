@@ -59,13 +59,18 @@ fn panel(out: &mut String, number: u32, title: &str, below: &str, curves: &[Curv
         let Curve { name, points, colour, is_dashed } = curve;
         let dash = if *is_dashed { "dash" } else { "" };
         let steps: Vec<String> = points.iter().map(|(a, b)| format!("{:.1} {:.1}", x(*a), y(*b))).collect();
-        let _ = write!(out, "<path class=\"{dash}\" stroke=\"var(--c{colour})\" d=\"M{}\"/>", steps.join("L"));
+        let _ = write!(out, "<path class=\"{dash}\" style=\"stroke:var(--c{colour})\" d=\"M{}\"/>", steps.join("L"));
         for (a, b) in points {
-            let _ = write!(out, "<circle fill=\"var(--c{colour})\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", x(*a), y(*b));
+            let _ = write!(
+                out,
+                "<circle style=\"fill:var(--c{colour})\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>",
+                x(*a),
+                y(*b)
+            );
         }
         let _ = writeln!(
             out,
-            "<path class=\"{dash}\" stroke=\"var(--c{colour})\" d=\"M{left} {0:.1}h22\"/>\
+            "<path class=\"{dash}\" style=\"stroke:var(--c{colour})\" d=\"M{left} {0:.1}h22\"/>\
              <text class=\"quiet\" x=\"{1:.1}\" y=\"{2:.1}\">{name}</text>",
             legend - 4.0,
             left + 30.0,

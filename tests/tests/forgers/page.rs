@@ -87,7 +87,7 @@ one that passes most of them passes 20,000 true ones as often as the odds of a s
 (`choosing_among_traces_gains_nothing_while_the_nonce_is_hidden`). With the nonce in hand one of the 2^10 always passes:
 that is what the commitment to the nonce is for.
 
-**Supplied products.** `audit::forgers` moves query, key, gate and up products over the middles between two bf16 numbers,
+**Supplied products.** `audit::forgers` moves key, gate and up products over the middles between two bf16 numbers,
 by gain and cost, as far as the sketch lets roundings be off, and names roundings in doubt. A key row at the width of 8B passes
 with 0.211 of what int8 weights are off by (0.012 of int4), nudged or not; an MLP row with 0.094 and 0.004. To three digits nothing is
 gained: a supplied product has at least 14 bits, so that few of them lie near enough to a middle.
