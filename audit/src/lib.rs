@@ -27,6 +27,8 @@ pub mod exhibit;
 pub mod finish;
 mod fixed;
 #[cfg(test)]
+mod forgers;
+#[cfg(test)]
 mod frozen;
 
 pub mod judge;

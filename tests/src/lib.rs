@@ -2,6 +2,7 @@
 
 pub mod adversary;
 pub mod arena;
+pub mod odds;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -1,40 +1,30 @@
 //! How often an audit under the default policy finds an attack, measured, beside what follows from the relations
-//! that the attack breaks.
-//!
-//! Of every cell and decode it is computed from the weights whether it holds ([`margins`], [`reference_logits`]).
-//! Draws are independent, so an audit misses with the product of what each of its draws misses; measured rates lie
-//! about that by the deviation of a binomial distribution.
+//! that the attack breaks ([`assay_tests::odds`]). Measured rates lie about that by the deviation of a binomial
+//! distribution.
 
-use std::collections::BTreeMap;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use assay_audit::challenge::{Cell, Challenge, Lengths};
-use assay_audit::measure::{Reference, margins, reference_logits};
-use assay_audit::policy::Policy;
-use assay_audit::request::Request;
-use assay_audit::sampling::{Sampling, gumbel_noise};
+use assay_audit::challenge::Lengths;
+use assay_audit::measure::Reference;
+use assay_audit::sampling::Sampling;
 use assay_audit::session::{Answer, Exchange, Reply};
-use assay_audit::tolerance::Tolerance;
-use assay_audit::verdict::{Margin, Relation, Verdict};
+use assay_audit::verdict::Verdict;
 use assay_cli::self_audit::SelfAudit;
-use assay_commitments::manifest::Architecture;
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::TraceRows;
-use assay_commitments::{KvGroup, Position, TokenId};
 use assay_llm_runtime::Checkpoint;
 use assay_miner::{Backend, Served};
 use assay_tests::adversary::Adversary;
 use assay_tests::arena::Question;
 use assay_tests::in_parallel;
+use assay_tests::odds::Execution;
 
 use crate::table::{Attack, Cheat, Found, check};
 use crate::{attacks, figure, page, weights};
 
 /// Audits of each attack.
 const AUDITS: u32 = 100;
-/// Signs of a sketch.
-const SIGNS: f64 = 128.0;
 
 /// What was found about an attack.
 pub(crate) struct Rate {
@@ -67,91 +57,7 @@ fn audit_of(question: &Question, trial: u32) -> SelfAudit {
     }
 }
 
-/// How likely a relation with this margin is seen to be broken. A sketch estimates the mean square from so many
-/// signs: `chi^2 / SIGNS` about it, whose cube root is nearly normal (Wilson and Hilferty 1931).
-fn chance(margin: &Margin) -> f64 {
-    match margin.place.relation {
-        Some(Relation::C4 | Relation::C6 | Relation::C9) if margin.ratio.is_finite() => {
-            let variance = 2.0 / (9.0 * SIGNS);
-            let least = (1.0 / margin.ratio).cbrt();
-            let deviations = (1.0 - variance - least) / variance.sqrt();
-            libm::erfc(-deviations / std::f64::consts::SQRT_2) / 2.0
-        }
-        _ => f64::from(u8::from(margin.ratio > 1.0)),
-    }
-}
-
-/// An answer with all that follows from it.
-struct Execution<'a> {
-    reference: &'a Reference,
-    architecture: &'a Architecture,
-    profile: Profile,
-    request: &'a Request,
-    output: Vec<TokenId>,
-    rows: &'a dyn TraceRows,
-    lengths: Lengths,
-}
-
-impl Execution<'_> {
-    /// How likely each cell is found broken when it is drawn, by position and layer.
-    fn broken_cells(&self) -> BTreeMap<(u32, u32), f64> {
-        let groups = self.architecture.kv_heads;
-        let everything = Challenge::everything(self.architecture, self.lengths);
-        let mut broken = BTreeMap::new();
-        for group in (0..groups).map(KvGroup::new) {
-            let cells = everything.cells.iter().map(|cell| Cell { groups: vec![group], ..cell.clone() }).collect();
-            let found = margins(self.reference, self.rows, &Challenge { cells, decodes: vec![] }).unwrap();
-            let mut held = BTreeMap::new();
-            for margin in found {
-                let (Some(layer), Some(position)) = (margin.place.layer, margin.place.position) else { continue };
-                *held.entry((position.get(), layer.get())).or_insert(1.0) *= 1.0 - chance(&margin);
-            }
-            for (cell, held) in held {
-                *broken.entry(cell).or_insert(0.0) += (1.0 - held) / f64::from(groups);
-            }
-        }
-        broken
-    }
-
-    /// Whether the pick at a position is another than the sampler's, beyond tolerance.
-    fn is_pick_broken(&self, position: u32) -> bool {
-        let logits = reference_logits(self.reference, self.rows, Position::new(position)).unwrap();
-        let Sampling { temperature, top_k, seed, .. } = self.request.sampling;
-        let tolerance = Tolerance::of(self.profile);
-        let slack = |z: f64| tolerance.logit_rel * z.abs() + tolerance.logit_abs;
-        let noise = gumbel_noise(seed, Position::new(position), logits.len());
-        let index = |token: TokenId| usize::try_from(token.get()).unwrap();
-        let served = index(self.output[usize::try_from(position - self.lengths.first_decode()).unwrap()]);
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
-        if top_k > 0 {
-            order.truncate(usize::try_from(top_k).unwrap());
-        }
-        let score = |j: usize, sign: f64| (logits[j] + sign * slack(logits[j])) / f64::from(temperature) + noise[j];
-        !order.contains(&served) || order.into_iter().any(|j| j != served && score(j, -1.0) > score(served, 1.0))
-    }
-
-    /// The share of default audits that must find what is broken here.
-    fn expected(&self) -> f64 {
-        let layers = f64::from(self.architecture.layers);
-        let broken = self.broken_cells();
-        let share = |positions: Range<u32>| {
-            let cells = f64::from(positions.end - positions.start) * layers;
-            broken.iter().filter(|((position, _), _)| positions.contains(position)).map(|(_, f)| f).sum::<f64>() / cells
-        };
-        let (first, all) = (self.lengths.first_decode(), self.lengths.positions());
-        let prompt = first + 1;
-        let written = if prompt < all { share(prompt..all) } else { share(0..prompt) };
-        let cells = (1.0 - share(0..prompt)).powi(2) * (1.0 - written) * (1.0 - share(all - 1..all));
-        let picks: Vec<f64> = (first..all).map(|position| f64::from(u8::from(self.is_pick_broken(position)))).collect();
-        let count = f64::from(all - first);
-        let decodes = (1.0 - picks[picks.len() - 1]) * (1.0 - picks.iter().sum::<f64>() / count).powi(2);
-        1.0 - cells * decodes
-    }
-}
-
 fn expected(adversary: &Adversary, question: &Question, reference: &Reference) -> f64 {
-    assert_eq!(question.policy, Policy::DEFAULT, "the formula is that of the default draws");
     let local = adversary.local();
     let request = audit_of(question, 0).run(local, adversary).unwrap().record.request;
     let Served { prompt, output, trace, .. } = adversary.serve(&request, &mut |_| ControlFlow::Continue(())).unwrap();
@@ -159,7 +65,9 @@ fn expected(adversary: &Adversary, question: &Question, reference: &Reference) -
     let rows = forged.as_deref().map_or(&trace as &dyn TraceRows, |forged| forged);
     let lengths = Lengths::new(prompt.len(), output.len()).unwrap();
     let (architecture, profile) = (local.model.architecture(), local.model.profile());
-    Execution { reference, architecture, profile, request: &request, output, rows, lengths }.expected()
+    let sampling = request.sampling;
+    let execution = Execution { reference, architecture, profile, sampling, output: &output, rows, lengths };
+    execution.odds().caught(&question.policy)
 }
 
 /// The share of audits that reject, each for a stated reason.

@@ -1,0 +1,431 @@
+//! Cheats that save something, each with what it saves.
+
+use assay_audit::challenge::{Cell, Challenge};
+use assay_audit::measure::margins;
+use assay_audit::model::ModelTensors;
+use assay_audit::sampling::gumbel_noise;
+use assay_commitments::manifest::Matrix;
+use assay_commitments::rows::round_bf16;
+use assay_commitments::trace::{FinishReason, TreeId};
+use assay_commitments::{KvGroup, LayerIndex, Position, TokenId};
+use assay_llm_runtime::quantize::{self, Format};
+use assay_tests::{Random, in_parallel};
+
+use crate::forward::{Bend, Forward, Left, Picks, Point, straight};
+use crate::stored::{OUTPUT, Stored, VERSE, checkpoint, honest, reference, sampling, tokens};
+
+/// The fixture's stop token.
+const STOP: TokenId = TokenId::new(1);
+/// Layers of the fixture.
+pub(crate) const LAYERS: u32 = 4;
+
+/// What a cheat saves a share of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saves {
+    /// Multiply-adds of the honest answer.
+    Work,
+    /// Bytes of weights in memory, lm_head counted.
+    Weights,
+    /// Bytes of cached keys and values.
+    Cache,
+}
+
+/// A cheat.
+pub(crate) struct Forger {
+    /// Cheats of one kind that save more or less are a curve.
+    pub(crate) curve: &'static str,
+    pub(crate) does: String,
+    pub(crate) saves: Saves,
+    pub(crate) share: f64,
+    pub(crate) stored: Stored,
+}
+
+fn index(number: u32) -> usize {
+    usize::try_from(number).unwrap()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the fixture is small")]
+pub(crate) fn real(number: usize) -> f64 {
+    number as f64
+}
+
+/// Multiply-adds.
+pub(crate) struct Work;
+
+impl Work {
+    fn matrix(matrix: Matrix) -> f64 {
+        let shape = checkpoint().architecture.shape(matrix);
+        f64::from(shape.inputs) * f64::from(shape.outputs)
+    }
+
+    /// Of one head over the vocabulary.
+    fn head() -> f64 {
+        f64::from(checkpoint().architecture.vocab_size) * f64::from(checkpoint().architecture.hidden)
+    }
+
+    fn attention(position: usize) -> f64 {
+        2.0 * Self::matrix(Matrix::Q) / f64::from(checkpoint().architecture.hidden) * real(position + 1)
+    }
+
+    /// Of one layer at a position.
+    fn cell(position: usize) -> f64 {
+        Matrix::ALL.into_iter().map(Self::matrix).sum::<f64>() + Self::attention(position)
+    }
+
+    /// Of an honest answer to `prompt` tokens.
+    fn honest(prompt: usize, output: usize) -> f64 {
+        let cells: f64 = (0..prompt + output - 1).map(Self::cell).sum();
+        f64::from(LAYERS) * cells + real(output) * Self::head()
+    }
+}
+
+fn answered(left: &Left) -> Stored {
+    Stored::new(left, FinishReason::Length)
+}
+
+/// The honest answer.
+pub(crate) fn plain(seed: u64) -> Left {
+    honest().run(&tokens(VERSE), Picks::Sampled(sampling(seed), OUTPUT), &straight)
+}
+
+/// The prompt with `count` other tokens, evenly spread.
+fn differing(prompt: &[TokenId], count: usize) -> Vec<TokenId> {
+    let mut other = prompt.to_vec();
+    for number in 0..count {
+        let place = (2 * number + 1) * prompt.len() / (2 * count);
+        other[place] = TokenId::new(300 + (other[place].get() + 1) % 700);
+    }
+    other
+}
+
+/// Layers from `cut` on taken from a stored execution, at the positions below `end`.
+fn cut(stored: &Left, cut: u32, positions: std::ops::Range<usize>) -> Stored {
+    let behind = &stored.rows[&TreeId::H(LayerIndex::new(cut))];
+    let bend = |point: Point, position: usize, row: &mut [f64]| {
+        if point == Point::Stream(cut) && positions.contains(&position) {
+            row.copy_from_slice(&behind[position]);
+        }
+    };
+    answered(&honest().run(&tokens(VERSE), Picks::Sampled(sampling(1), OUTPUT), &bend))
+}
+
+/// What is saved by taking layers from `cut` on from a store.
+fn saved_behind(cut: u32, positions: std::ops::Range<usize>) -> f64 {
+    f64::from(LAYERS - cut) * positions.map(Work::cell).sum::<f64>() / Work::honest(tokens(VERSE).len(), OUTPUT)
+}
+
+/// Stored rows behind one layer's cells.
+pub(crate) fn cuts() -> Vec<Forger> {
+    let prompt = tokens(VERSE);
+    let end = prompt.len() + OUTPUT - 1;
+    let mut forgers = vec![];
+    let mut push = |curve, does: String, share, stored| {
+        forgers.push(Forger { curve, does, saves: Saves::Work, share, stored });
+    };
+    for count in [1, 2, 5, prompt.len()] {
+        let other = honest().run(&differing(&prompt, count), Picks::Sampled(sampling(1), OUTPUT), &straight);
+        let does = format!("a stored prompt with {count} of {} tokens other, behind the first layer", prompt.len());
+        push("stored prompt", does, saved_behind(0, 0..prompt.len()), cut(&other, 0, 0..prompt.len()));
+    }
+    let other = honest().run(&differing(&prompt, prompt.len()), Picks::Sampled(sampling(2), OUTPUT), &straight);
+    for layer in 1..LAYERS {
+        let does = format!("another stored prompt, behind layer {layer}; the layers before it honest");
+        push(
+            "stored prompt, cut deeper",
+            does,
+            saved_behind(layer, 0..prompt.len()),
+            cut(&other, layer, 0..prompt.len()),
+        );
+    }
+    let same = plain(2);
+    let does = "the rows of an earlier answer to the prompt behind the first layer, tokens picked anew".to_owned();
+    push("stored rollout", does, saved_behind(0, prompt.len()..end), cut(&same, 0, prompt.len()..end));
+    let does = "the rows of another question and its answer behind the first layer, tokens picked anew".to_owned();
+    push("stored rollout", does, saved_behind(0, 0..end), cut(&other, 0, 0..end));
+    let does = "the same, but the last position honest over the stored cache".to_owned();
+    push("stored rollout, last honest", does, saved_behind(0, 0..end - 1), cut(&other, 0, 0..end - 1));
+    let does = "an earlier answer to the same prompt, under another seed".to_owned();
+    let replayed = honest().run(&prompt, Picks::Forced(&same.output), &straight);
+    push("replay", does, 1.0, answered(&replayed));
+    forgers
+}
+
+/// Answers that others wrote, or that end early.
+pub(crate) fn answers() -> Vec<Forger> {
+    let prompt = tokens(VERSE);
+    let honest_answer = plain(1);
+    let mut small = checkpoint().tensors.clone();
+    for layer in &mut small.layers[2..] {
+        layer.matrices[Matrix::O.index()].fill(0.0);
+        layer.matrices[Matrix::Down.index()].fill(0.0);
+    }
+    let written = Forward { tensors: &small, ..honest() }.run(&prompt, Picks::Sampled(sampling(1), OUTPUT), &straight);
+    let forced = |output: &[TokenId]| honest().run(&prompt, Picks::Forced(output), &straight);
+    let stop_at = likeliest_stop(&honest_answer, 1);
+    let mut stopped = honest_answer.output[..stop_at].to_vec();
+    stopped.push(STOP);
+    let whole = Work::honest(prompt.len(), OUTPUT);
+    vec![
+        Forger {
+            curve: "small writer",
+            does: "the first two layers write, the whole model leaves the rows: no work less, but no decoding"
+                .to_owned(),
+            saves: Saves::Work,
+            share: 0.0,
+            stored: answered(&forced(&written.output)),
+        },
+        Forger {
+            curve: "early stop",
+            does: format!("a stop token after {stop_at} of {OUTPUT} tokens, where it comes nearest to being picked"),
+            saves: Saves::Work,
+            share: 1.0 - Work::honest(prompt.len(), stop_at + 1) / whole,
+            stored: Stored::new(&forced(&stopped), FinishReason::StopToken),
+        },
+    ]
+}
+
+/// By how much the stop token misses being picked, at each output token.
+fn stop_deficits(left: &Left, seed: u64) -> Vec<f64> {
+    let first = left.prompt.len() - 1;
+    let deficit = |(number, logits): (usize, &Vec<f32>)| {
+        let position = Position::new(u32::try_from(first + number).unwrap());
+        let noise = gumbel_noise(seed, position, logits.len());
+        let scores: Vec<f64> =
+            logits.iter().zip(noise).map(|(z, g)| f64::from(*z) / f64::from(sampling(seed).temperature) + g).collect();
+        scores.iter().copied().fold(f64::NEG_INFINITY, f64::max) - scores[index(STOP.get())]
+    };
+    left.logits.iter().enumerate().map(deficit).collect()
+}
+
+/// The output token in whose place the stop token comes nearest to being picked.
+fn likeliest_stop(left: &Left, seed: u64) -> usize {
+    let deficits = stop_deficits(left, seed);
+    (0..deficits.len() - 1).min_by(|a, b| deficits[*a].total_cmp(&deficits[*b])).unwrap()
+}
+
+/// Of so many seeds, the stops that are not picked and yet within the tolerance of a pick, and all output tokens.
+pub(crate) fn free_stops(seeds: u64) -> (usize, usize) {
+    let left = plain(1);
+    let is_free = |deficit: &f64| *deficit > 0.0 && *deficit < 2.0 * (1.0 / 128.0 + 20.0 / 512.0) / 0.8;
+    let free =
+        (0..seeds).map(|seed| stop_deficits(&left, seed).iter().filter(|deficit| is_free(deficit)).count()).sum();
+    (free, left.logits.len() * usize::try_from(seeds).unwrap())
+}
+
+/// Which cells are left out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Among {
+    All,
+    Prompt,
+    Output,
+}
+
+/// Zeros in place of what a share of the cells adds; keys and values are computed everywhere.
+pub(crate) fn replaced() -> Vec<Forger> {
+    let prompt = tokens(VERSE);
+    let end = prompt.len() + OUTPUT - 1;
+    let mut forgers = vec![];
+    for (among, curve, name) in [
+        (Among::All, "cells left out", "of the cells"),
+        (Among::Prompt, "cells left out in the prompt", "of the prompt's cells"),
+        (Among::Output, "cells left out in the answer", "of the answer's cells, the last position apart,"),
+    ] {
+        let positions = match among {
+            Among::All => 0..end,
+            Among::Prompt => 0..prompt.len(),
+            Among::Output => prompt.len()..end - 1,
+        };
+        let mut cells: Vec<(u32, usize)> =
+            positions.flat_map(|position| (0..LAYERS).map(move |layer| (layer, position))).collect();
+        let mut random = Random::new(11);
+        for place in (1..cells.len()).rev() {
+            cells.swap(place, random.below(place + 1));
+        }
+        for parts in [32, 16, 8, 4, 2, 1] {
+            let left_out = &cells[..cells.len().div_ceil(parts)];
+            let bend = |point: Point, position: usize, row: &mut [f64]| {
+                if let Point::A(layer) | Point::O(layer) | Point::M(layer) = point
+                    && left_out.contains(&(layer, position))
+                {
+                    row.fill(0.0);
+                }
+            };
+            let left = honest().run(&prompt, Picks::Sampled(sampling(1), OUTPUT), &bend);
+            let kept = Work::matrix(Matrix::K) + Work::matrix(Matrix::V);
+            let saved: f64 = left_out.iter().map(|(_, position)| Work::cell(*position) - kept).sum();
+            forgers.push(Forger {
+                curve,
+                does: format!("{} {name} left out", if parts == 1 { "all".to_owned() } else { format!("1/{parts}") }),
+                saves: Saves::Work,
+                share: saved / Work::honest(prompt.len(), OUTPUT),
+                stored: answered(&left),
+            });
+        }
+    }
+    forgers
+}
+
+/// Bits of a weight, by layer and matrix; 16 is what the checkpoint has.
+pub(crate) type Bits = [[u32; 7]; 4];
+
+/// Weights of so many bits with one scale of 16 bits for 32 inputs of an output.
+fn to_bits(weights: &mut [f32], bits: u32) {
+    if bits >= 16 {
+        return;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "below 2^15")]
+    let top = ((1_u32 << (bits - 1)) - 1) as f32;
+    for group in weights.chunks_mut(32) {
+        let scale = group.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs())) / top;
+        if scale > 0.0 {
+            group.iter_mut().for_each(|weight| *weight = round_bf16((*weight / scale).round_ties_even() * scale));
+        }
+    }
+}
+
+fn mixed(bits: &Bits) -> ModelTensors {
+    let mut tensors = checkpoint().tensors.clone();
+    for (layer, bits) in tensors.layers.iter_mut().zip(bits) {
+        for (matrix, bits) in layer.matrices.iter_mut().zip(bits) {
+            to_bits(matrix, *bits);
+        }
+    }
+    tensors
+}
+
+/// The share of all weight bytes that a mix leaves out.
+fn lighter(bits: &Bits) -> f64 {
+    let cost = |bits: u32| if bits >= 16 { 1.0 } else { (f64::from(bits) + 0.5) / 16.0 };
+    let saved: f64 = bits
+        .iter()
+        .flat_map(|layer| Matrix::ALL.into_iter().zip(layer))
+        .map(|(matrix, bits)| Work::matrix(matrix) * (1.0 - cost(*bits)))
+        .sum();
+    let layers: f64 = Matrix::ALL.into_iter().map(Work::matrix).sum();
+    saved / (f64::from(LAYERS) * layers + Work::head())
+}
+
+fn lighter_forger(curve: &'static str, does: String, bits: &Bits) -> Forger {
+    let tensors = mixed(bits);
+    let left =
+        Forward { tensors: &tensors, ..honest() }.run(&tokens(VERSE), Picks::Sampled(sampling(1), OUTPUT), &straight);
+    Forger { curve, does, saves: Saves::Weights, share: lighter(bits), stored: answered(&left) }
+}
+
+/// Weights of fewer bits, in one matrix of one layer up to all.
+pub(crate) fn mixes() -> Vec<Forger> {
+    let full = [[16; 7]; 4];
+    let mut forgers = vec![];
+    for bits in [13, 12, 11, 10, 9, 8, 6, 4] {
+        forgers.push(lighter_forger("fewer bits everywhere", format!("{bits} bits in every matrix"), &[[bits; 7]; 4]));
+    }
+    for (bits, curve) in [(8, "8 bits in some layers"), (4, "4 bits in some layers")] {
+        for count in 1..4 {
+            let mut mix = full;
+            mix[4 - count..].fill([bits; 7]);
+            forgers.push(lighter_forger(curve, format!("{bits} bits in {count} of 4 layers"), &mix));
+        }
+    }
+    for (matrix, name) in Matrix::ALL.into_iter().zip(["q", "k", "v", "o", "gate", "up", "down"]) {
+        let mut mix = full;
+        mix[2][matrix.index()] = 8;
+        forgers.push(lighter_forger(
+            "8 bits in one matrix",
+            format!("8 bits in the {name} projection of one layer"),
+            &mix,
+        ));
+    }
+    forgers
+}
+
+/// The fewest bits for each matrix by itself that keep every ratio at the sampled positions below `most`, for each
+/// `most`.
+pub(crate) fn just_under(most: &[f64]) -> Vec<Bits> {
+    let found = std::sync::Mutex::new(vec![[[16; 7]; 4]; most.len()]);
+    let places = (0..4_usize).flat_map(|layer| (0..7).map(move |matrix| (layer, matrix)));
+    in_parallel(places.collect::<Vec<_>>(), |(layer, matrix)| {
+        for bits in (4..14).rev() {
+            let mut mix = [[16; 7]; 4];
+            mix[layer][matrix] = bits;
+            let largest = largest_ratio(&mix, u32::try_from(layer).unwrap());
+            let mut found = found.lock().unwrap();
+            for (mix, most) in found.iter_mut().zip(most) {
+                if largest <= *most {
+                    mix[layer][matrix] = bits;
+                }
+            }
+            if most.iter().all(|most| largest > *most) {
+                break;
+            }
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+/// The largest ratio of a mix in a layer, at every fifth position.
+fn largest_ratio(mix: &Bits, layer: u32) -> f64 {
+    let tensors = mixed(mix);
+    let left =
+        Forward { tensors: &tensors, ..honest() }.run(&tokens(VERSE), Picks::Sampled(sampling(1), OUTPUT), &straight);
+    answered(&left).execution(sampling(1), |execution| {
+        let cell = |position| Cell {
+            layer: LayerIndex::new(layer),
+            position: Position::new(position),
+            groups: (0..execution.architecture.kv_heads).map(KvGroup::new).collect(),
+        };
+        let cells = (0..execution.lengths.positions()).step_by(5).map(cell).collect();
+        let found = margins(reference(), execution.rows, &Challenge { cells, decodes: vec![] }).unwrap();
+        found.iter().map(|margin| margin.ratio).fold(0.0, f64::max)
+    })
+}
+
+/// Mixes that an optimiser finds: as few bits as each matrix bears.
+pub(crate) fn optimised() -> Vec<Forger> {
+    let most = [0.4, 0.45, 0.5, 0.7, 1.0, 2.0];
+    let mixes = just_under(&most);
+    let forger = |(mix, most): (&Bits, f64)| {
+        let fewest = mix.iter().flatten().min().unwrap();
+        let does = format!("the fewest bits, {fewest} to 16, that keep each matrix by itself below {most} thresholds");
+        lighter_forger("bits by matrix", does, mix)
+    };
+    mixes.iter().zip(most).map(forger).collect()
+}
+
+/// Keys and values of lower precision.
+pub(crate) fn caches() -> Vec<Forger> {
+    let formats = [(Format::Int8Channel, "int8", 0.5), (Format::Fp8, "fp8", 0.5), (Format::Int4Group32, "int4", 0.75)];
+    let mut forgers = vec![];
+    for (format, name, share) in formats {
+        for is_committed in [false, true] {
+            let bend = |point: Point, _: usize, row: &mut [f64]| {
+                let is_here = matches!(point, Point::Cache(..)) && is_committed
+                    || matches!(point, Point::Seen(..)) && !is_committed;
+                if is_here {
+                    let width = row.len() / 2;
+                    row.chunks_mut(width).for_each(|head| lower(head, format));
+                }
+            };
+            let rows = if is_committed { "the rounded rows committed" } else { "the exact rows committed" };
+            forgers.push(Forger {
+                curve: "quantised cache",
+                does: format!("a cache of {name}, one scale a head, {rows}"),
+                saves: Saves::Cache,
+                share,
+                stored: answered(&bent(&bend)),
+            });
+        }
+    }
+    forgers
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a row holds numbers of bf16")]
+fn lower(head: &mut [f64], format: Format) {
+    let mut weights: Vec<f32> = head.iter().map(|value| *value as f32).collect();
+    let inputs = weights.len();
+    quantize::matrix(&mut weights, inputs, format);
+    head.iter_mut().zip(weights).for_each(|(value, weight)| *value = f64::from(weight));
+}
+
+fn bent(bend: Bend<'_>) -> Left {
+    honest().run(&tokens(VERSE), Picks::Sampled(sampling(1), OUTPUT), bend)
+}

@@ -1,0 +1,94 @@
+//! White-box forgers: miners that know everything, save what they can and choose where to deviate. Each is
+//! measured: what it saves, and how often an audit finds it, under the default policy and with columns drawn.
+//!
+//! `BLESS=1` measures longer and writes `docs/forgers.md` and its figure.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
+
+mod cheats;
+mod cost;
+mod drift;
+mod figure;
+mod forward;
+mod grinding;
+mod page;
+mod stored;
+
+use assay_audit::policy::Policy;
+
+use cheats::{Forger, Saves};
+
+/// The default policy with so many columns.
+const fn with_columns(columns: u32) -> Policy {
+    Policy::Sampled { cells: 4, decodes: 3, columns, least_budget_ms: 60_000 }
+}
+
+fn is_blessing() -> bool {
+    std::env::var_os("BLESS").is_some()
+}
+
+/// What is known of a forger.
+struct Found {
+    curve: &'static str,
+    does: String,
+    saves: Saves,
+    share: f64,
+    /// The share of default audits that must find it, and of audits with one column and with two.
+    expected: [f64; 3],
+    /// The share of default audits that did, and of audits with two columns.
+    measured: [f64; 2],
+}
+
+/// How far a measured share may lie from the expected one: four deviations, and one audit.
+fn bound(expected: f64, audits: u32) -> f64 {
+    let audits = f64::from(audits);
+    4.0 * (expected * (1.0 - expected) / audits).sqrt() + 1.0 / audits
+}
+
+fn measure(forger: &Forger) -> Found {
+    let (audits, with_two) = if is_blessing() { (60, 20) } else { (10, 4) };
+    let odds = forger.stored.odds();
+    let expected = [0, 1, 2].map(|columns| odds.caught(&with_columns(columns)));
+    let measured = [(0, audits), (2, with_two)].map(|(columns, audits)| {
+        let expected = odds.caught(&with_columns(columns));
+        let measured = forger.stored.measured(with_columns(columns), audits);
+        let is_near = (measured - expected).abs() <= bound(expected, audits);
+        assert!(is_near, "{}, {columns} columns: {measured} where {expected} is expected", forger.does);
+        measured
+    });
+    let Forger { curve, does, saves, share, .. } = forger;
+    println!("{does:<90} saves {share:.3} of {saves:?}, found {expected:.3?}, measured {measured:.2?}");
+    Found { curve, does: does.clone(), saves: *saves, share: *share, expected, measured }
+}
+
+/// Measured audits find a forger as often as what it breaks says: by strata for cells left out, with certainty for
+/// a cut under a column and for weights or caches of eight bits. The page tells which cheats are cheap.
+#[test]
+fn forgers_are_found_as_often_as_the_relations_they_break_say() {
+    let families =
+        [cheats::replaced(), cheats::cuts(), cheats::answers(), cheats::mixes(), cheats::optimised(), cheats::caches()];
+    let found: Vec<Found> = families.iter().flatten().map(measure).collect();
+    let of = |curve: &'static str| found.iter().filter(move |found| found.curve == curve);
+    for (parts, found) in [32, 16, 8, 4, 2, 1].into_iter().zip(of("cells left out in the prompt")) {
+        let share = cheats::real(100_usize.div_ceil(parts)) / 100.0;
+        assert!((found.expected[0] - (1.0 - (1.0 - share).powi(2))).abs() < 1e-6, "{}", found.does);
+    }
+    for (parts, found) in [32, 16, 8, 4, 2, 1].into_iter().zip(of("cells left out in the answer")) {
+        let share = cheats::real(56_usize.div_ceil(parts)) / 60.0;
+        assert!((found.expected[0] - share).abs() < 1e-6, "{}", found.does);
+    }
+    assert!(of("stored prompt").next_back().unwrap().expected[1] > 0.999, "a column covers every cut of the prompt");
+    for (curve, least) in [("replay", 0.7), ("small writer", 0.9), ("early stop", 0.99), ("quantised cache", 0.99)] {
+        assert!(of(curve).all(|found| found.expected[0] > least), "{curve}");
+    }
+    assert!(of("fewer bits everywhere").filter(|found| found.share > 0.45).all(|found| found.expected[0] > 0.999));
+    let drifts = drift::measure(&[0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0]);
+    for drift in &drifts {
+        println!("{drift:?}");
+    }
+    let stops = cheats::free_stops(200);
+    println!("free stops {stops:?}");
+    if is_blessing() {
+        page::write(&found, &drifts, stops, &cost::on_the_fixture());
+        figure::write(&found, &drifts);
+    }
+}

@@ -1,0 +1,255 @@
+//! `docs/forgers.md`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::Found;
+use crate::cheats::Saves;
+use crate::cost::{Cost, of_8b};
+use crate::drift::Drift;
+
+const INTRODUCTION: &str = "\
+# Forgers
+
+Miners that know everything, choose where to deviate, and save what they can. [attacks.md](attacks.md) asks whether a way to
+cheat loses; this page asks how much a cheat saves before it is likely to lose.
+
+```
+cargo test --release --test forgers              # a few audits of each
+BLESS=1 cargo test --release --test forgers      # longer; writes this page and its figure anew
+cargo test --release --lib forgers               # what may be chosen once the challenge is known
+```
+
+*Saves* is a share of the multiply-adds of the honest answer (prompt and output, lm_head counted), of the bytes of all
+weights, or of the bytes of the cache. *Found* is the share of audits that must find the cheat, computed from the weights
+for every cell, group and decode of one answer (25 prompt tokens, 16 output tokens, 4 layers): under the default policy, with
+one column drawn over the prompt, and with a second one over all positions. *Measured* is the share of 60 audits under the
+default policy, and of 20 with two columns, proofs and all; the test fails if it lies farther from what must be found than
+four binomial deviations and one audit.
+
+![What forgers save](figures/forgers.svg)
+
+In short:
+
+- Lower precision pays little: 8 bits anywhere are found as often as their cells are drawn, 12 or 13 bits save 13 to 19 % of the
+  weights' bytes and are mostly not found, because they are hardly worse than bf16 itself. No rounded cache passes.
+- Leaving out cells saves about what it risks: a fifth of the work, two audits in three.
+- **Stored rows behind one layer are the cheap cheat**, the cheaper the deeper the model (below): columns find them.
+- A drift, a stop too early, nudged products and a choice among traces gain next to nothing.
+";
+
+const COLUMNS: &str = "
+## What a deep model changes
+
+A cut breaks one layer's cells, so uniform cells find it less often the deeper the model. By the same formula, for 32 layers, a
+prompt of 1000 tokens and 200 output tokens:
+
+| forger | saves | found, default | one column | two columns | eight cells | default audits until 90 % |
+|---|---:|---:|---:|---:|---:|---:|
+";
+
+const COSTS: &str = "
+**What columns cost.** Measured on the fixture (best times of 12 rounds by turns; 4 layers, so that four cells already
+touch most of them), and by formula for the cells of an audit in the shape of Llama-3 8B at position 500, largest openings counted:
+
+| | proof bytes | to prove | to judge | cells and openings at 8B |
+|---|---:|---:|---:|---:|
+";
+
+const ADVICE: &str = "
+A column touches every layer, so a miner proves 32 of them and not four, and the proof grows several times. The default
+therefore draws none. What to do where that is not enough:
+
+- **Traffic whose reward is worth a replay** wants two columns (`columns = 2`): a replayed prompt is then found at once, and
+  replayed rows of an answer as often as the second column falls into the answer.
+- **A cut of few positions is found as often by many audits as by large ones.** A column finds a cut of `k` of `P` positions
+  with `k / P`, and as many uniform cells as it has find it nearly as often. Its worth is that a cut of all positions is certain.
+- **Prompts that nobody has stored.** A cut pays only where the rows behind it are there already. Fresh questions, sampled
+  under fresh seeds, leave a miner with a prompt that differs in most tokens: the line that a column finds with certainty.
+- **A stored prompt that differs in one token** is found least of all, under any policy that samples: it breaks one cell of
+  `layers x positions`. The answer is then the registered model's answer to that other prompt. Where that must not be, every
+  cell has to be asked for.
+
+## A drift that spends the tolerance
+
+Both branches of every layer are moved by so many tolerances of each entry towards one token. Picks are compared over three
+answers of 16 tokens, sampled ones under 40 seeds each.
+
+| tolerances | found, default | greedy picks changed | sampled picks changed | the token's logit raised by |
+|---:|---:|---:|---:|---:|
+";
+
+const CHOICES: &str = "
+## What may be chosen
+
+**Before committing.** 2^10 commitments to one cheat, each with one value in the last place off, tried against 64 guessed nonces; the
+one that passes most of them passes 20,000 true ones as often as the odds of a single audit say, within five deviations
+(`choosing_among_traces_gains_nothing_while_the_nonce_is_hidden`). With the nonce in hand one of the 2^10 always passes:
+that is what the commitment to the nonce is for.
+
+**Supplied products.** `audit::forgers` moves key, gate and up products over the middles between two bf16 numbers,
+by gain and cost, as far as the sketch lets roundings be off, and names roundings in doubt. A key row at the width of 8B passes
+with 0.211 of what int8 weights are off by (0.012 of int4), nudged or not; an MLP row with 0.094 and 0.004. To three digits nothing is
+gained: a supplied product has at least 14 bits, so that few of them lie near enough to a middle.
+
+**Signs.** Whatever is nudged draws the signs of all sketches anew, offline. Measured with 8 to 32 signs and 2^16 tries, an error passes as
+often as the larger of two chances says: a chi-square sum (an error spread over many outputs), or a binomial one (on two
+outputs alike). Extrapolated by these formulas, not measured, to 128 and 256 signs:
+
+| error, in thresholds | a try, 128 signs | after 2^40 tries | a try, 256 signs |
+|---:|---:|---:|---:|
+| 2 | 2^-21.2 | certain | 2^-39.5 |
+| 2.8 | 2^-39.4 | about 3/4 | 2^-75.6 |
+| 3 | 2^-43.6 | 2^-3.6 | 2^-84.0 |
+| 4 | 2^-61.4 | 2^-21.4 | 2^-120.4 |
+| 10 | 2^-95.6 | 2^-55.6 | 2^-189.1 |
+
+So a miner with the time for 2^40 tries before its proof is due may be off by 2.8 thresholds in **one** product of an audit, and
+with 2^21 tries by two. Each further product multiplies the tries; a cheat that shows in every cell has twelve such products in
+four cells, and 8 bits in a single value, output, gate, up or down projection are off by more than five thresholds in half of the
+cells ([calibration.md](calibration.md)). Keys and attention are compared one by one, without signs.
+";
+
+fn percent(share: f64) -> String {
+    if share > 0.0 && share < 0.001 { format!("{:.3} %", 100.0 * share) } else { format!("{:.1} %", 100.0 * share) }
+}
+
+const fn of(saves: Saves) -> &'static str {
+    match saves {
+        Saves::Work => "work",
+        Saves::Weights => "weights",
+        Saves::Cache => "cache",
+    }
+}
+
+/// A cut through a deep model: shares of prompt and answer that it covers, and whether the last position.
+struct Cut {
+    does: &'static str,
+    prompt: f64,
+    answer: f64,
+    is_last: bool,
+    saves: f64,
+}
+
+const LAYERS: f64 = 32.0;
+const PROMPT: f64 = 1000.0;
+/// Positions of the answer that were fed back.
+const ANSWER: f64 = 199.0;
+
+impl Cut {
+    fn missed(&self, rounds: i32, columns: usize) -> f64 {
+        let cell = |share: f64| 1.0 - share / LAYERS;
+        let last = if self.is_last { 1.0 } else { 0.0 };
+        let cells = cell(self.prompt).powi(2) * cell(self.answer) * cell(last);
+        let all = (self.prompt * PROMPT + self.answer * ANSWER) / (PROMPT + ANSWER);
+        let columns: f64 = [1.0 - self.prompt, 1.0 - all].into_iter().take(columns).product();
+        cells.powi(rounds) * columns
+    }
+
+    fn line(&self) -> String {
+        let found = |rounds, columns| percent(1.0 - self.missed(rounds, columns));
+        let audits = (0.1_f64.ln() / self.missed(1, 0).ln()).ceil();
+        let (default, one, two, eight) = (found(1, 0), found(1, 1), found(1, 2), found(2, 0));
+        format!("| {} | {} | {default} | {one} | {two} | {eight} | {audits:.0} |", self.does, percent(self.saves))
+    }
+}
+
+fn cuts() -> [Cut; 6] {
+    let all = PROMPT + ANSWER;
+    let stored =
+        |does, count: f64| Cut { does, prompt: count / PROMPT, answer: 0.0, is_last: false, saves: PROMPT / all };
+    [
+        stored("a stored prompt with one token other", 1.0),
+        stored("a stored prompt with five tokens other", 5.0),
+        stored("another stored prompt", PROMPT),
+        Cut {
+            does: "an earlier answer's rows, tokens picked anew",
+            prompt: 0.0,
+            answer: 1.0,
+            is_last: true,
+            saves: ANSWER / all,
+        },
+        Cut { does: "another question's rows, and its answer's", prompt: 1.0, answer: 1.0, is_last: true, saves: 1.0 },
+        Cut {
+            does: "the same, the last position honest",
+            prompt: 1.0,
+            answer: 1.0 - 1.0 / ANSWER,
+            is_last: false,
+            saves: 1.0,
+        },
+    ]
+}
+
+/// Writes the page.
+pub(crate) fn write(found: &[Found], drifts: &[Drift], stops: (usize, usize), costs: &[Cost; 3]) {
+    let mut page = INTRODUCTION.to_owned();
+    let mut curve = "";
+    for entry in found {
+        let Found { does, saves, share, expected: [default, one, two], measured: [seen, with_two], .. } = entry;
+        if entry.curve != curve {
+            curve = entry.curve;
+            let mut title = curve.to_owned();
+            title[..1].make_ascii_uppercase();
+            let _ = write!(
+                page,
+                "\n## {title}\n\n| forger | saves | found, default | one column | two columns | measured, default | \
+                 two columns |\n|---|---:|---:|---:|---:|---:|---:|\n"
+            );
+        }
+        let [default, one, two, seen, with_two] = [default, one, two, seen, with_two].map(|share| percent(*share));
+        let _ = writeln!(
+            page,
+            "| {does} | {} of {} | {default} | {one} | {two} | {seen} | {with_two} |",
+            percent(*share),
+            of(*saves)
+        );
+    }
+    let (free, picks) = stops;
+    let _ = writeln!(
+        page,
+        "\n**Free stops.** Of {picks} picks of 200 seeds, {free} could have been a stop token that the tolerance of logits \
+         lets pass although the sampler picked another."
+    );
+    page.push_str(COLUMNS);
+    for cut in cuts() {
+        let _ = writeln!(page, "{}", cut.line());
+    }
+    page.push_str(COSTS);
+    for (columns, cost) in costs.iter().enumerate() {
+        let name = ["default", "one column", "two columns"][columns];
+        let _ = writeln!(
+            page,
+            "| {name} | {:.0} | {} ms | {:.1} ms | {:.2} MB |",
+            cost.bytes,
+            cost.prove,
+            cost.verify,
+            of_8b(columns, 500) / 1e6
+        );
+    }
+    page.push_str(ADVICE);
+    for drift in drifts {
+        let Drift { size, caught, greedy, sampled, raised } = drift;
+        let _ = writeln!(
+            page,
+            "| {size} | {} | {} | {} | {raised:.3} |",
+            percent(*caught),
+            percent(*greedy),
+            percent(*sampled)
+        );
+    }
+    page.push_str(CHOICES);
+    std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/forgers.md"), page).unwrap();
+}
+
+/// Whoever changes a sentence or the odds of a deep model writes the page anew.
+#[test]
+fn the_page_has_these_sentences() {
+    if crate::is_blessing() {
+        return;
+    }
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/forgers.md")).unwrap();
+    let cuts = cuts().map(|cut| cut.line());
+    for part in [INTRODUCTION, COLUMNS, COSTS, ADVICE, CHOICES].into_iter().chain(cuts.iter().map(String::as_str)) {
+        assert!(page.contains(part), "run `BLESS=1 cargo test --release --test forgers`: {part}");
+    }
+}
