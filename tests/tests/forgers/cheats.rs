@@ -9,7 +9,8 @@ use assay_commitments::rows::round_bf16;
 use assay_commitments::trace::{FinishReason, TreeId};
 use assay_commitments::{KvGroup, LayerIndex, Position, TokenId};
 use assay_llm_runtime::quantize::{self, Format};
-use assay_tests::{Random, in_parallel};
+use assay_tamper::Random;
+use assay_tests::in_parallel;
 
 use crate::forward::{Bend, Forward, Left, Picks, Point, straight};
 use crate::stored::{OUTPUT, Stored, VERSE, checkpoint, honest, reference, sampling, tokens};
