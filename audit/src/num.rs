@@ -36,7 +36,7 @@ pub(crate) fn nearest_integer(value: f64) -> Option<i64> {
     /// (The standard library's rounding is a call on processors without an instruction for it.)
     const INTEGERS: f64 = 4_503_599_627_370_496.0;
     let shift = if value.abs() < INTEGERS { INTEGERS.copysign(value) } else { 0.0 };
-    (value.abs() < BOUND).then(|| ((value + shift) - shift) as i64)
+    (value.abs() < BOUND).then_some(((value + shift) - shift) as i64)
 }
 
 /// A real in `0 ..= 2^127` cut to an integer; `None` outside.
