@@ -21,7 +21,6 @@ use crate::request::Network;
 use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Reply, SessionRecord};
 use crate::transcript_file::{Conclusion, FileError, TranscriptFile};
-use crate::verdict::OwnFault;
 
 const KIND: Kind = Kind { magic: *b"ASSAY\0EP", checksum: domains::EPOCH_LOG_CHECKSUM };
 /// Most miners of a list.
@@ -300,23 +299,26 @@ impl<'a> Account<'a> {
         let Exchange::Committed { commitment, reply } = &file.record.exchange else { return };
         let Ok(commitment) = codec::decode::<TraceCommitment>(&commitment.bytes) else { return };
         let owed = committed.is_none() || is_audited(request.audit_rate, &nonce, &commitment.digest());
+        // A reply with another nonce than the request's answers nothing.
+        let expected = committed.map(|_| nonce);
         let is_steered = match reply {
             // A commitment that is wrong in itself is answered by its rejection alone.
             Reply::None => {
-                let unanswered = file.receipt.conclusion == Conclusion::Inconclusive(OwnFault::NeverSettled);
+                let unanswered = !matches!(file.receipt.conclusion, Conclusion::Rejected(_));
                 tally.owed = tally.owed.saturating_add(u64::from(owed && unanswered));
                 false
             }
-            Reply::Settled { .. } => {
+            Reply::Settled { nonce } => {
                 tally.settled = tally.settled.saturating_add(1);
                 tally.owed = tally.owed.saturating_add(u64::from(owed));
-                owed
+                owed || expected != Some(*nonce)
             }
-            Reply::Challenged { answer, .. } => {
+            Reply::Challenged { nonce, answer } => {
                 tally.owed = tally.owed.saturating_add(u64::from(owed));
-                let made = owed && *answer != Answer::Interrupted;
+                let due = owed && *nonce == expected;
+                let made = due && *answer != Answer::Interrupted;
                 tally.made = tally.made.saturating_add(u64::from(made));
-                !owed
+                !due
             }
         };
         if is_steered {

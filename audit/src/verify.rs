@@ -46,7 +46,8 @@ pub(crate) fn verify_proof(
 
     let openings = RowOpenings { commitment: statement.commitment, trace: shape.trace() };
     let layers = challenge.layers();
-    let cells: Vec<CheckedCell> = challenge
+    // All are checked before the first failure is looked for: which it is may not depend on the threads.
+    let cells: Vec<Result<CheckedCell, Failure>> = challenge
         .cells
         .par_iter()
         .zip(&proof.witness.cells)
@@ -57,7 +58,8 @@ pub(crate) fn verify_proof(
             let (Some(small), Some(entry)) = (small, entry) else { return Err(malformed(Malformed::Truncated)) };
             check_cell(&shape, &openings, cell, witness, &layer(manifest, entry, small))
         })
-        .collect::<Result<_, _>>()?;
+        .collect();
+    let cells: Vec<CheckedCell> = cells.into_iter().collect::<Result<_, _>>()?;
     let decodes: Vec<CheckedDecode<'_>> = challenge
         .decodes
         .iter()

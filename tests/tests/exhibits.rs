@@ -8,7 +8,7 @@ use assay_audit::exhibit::{Detail, Exhibit, NoExhibit};
 use assay_audit::policy::Policy;
 use assay_audit::session::{Answer, Exchange, Omission, Reply, sign_proof};
 use assay_audit::transcript_file::{FileError, TranscriptFile};
-use assay_audit::verdict::{Stage, Verdict};
+use assay_audit::verdict::{Reason, Stage, Verdict};
 use assay_cli::demo::cast::{Behaviour, Models};
 use assay_cli::self_audit::SelfAudit;
 use assay_tamper::subject::{Message, exhibits, miner_keys, verdict_on_exhibit};
@@ -160,4 +160,36 @@ fn what_one_cell_cannot_show_says_so() {
         reasons.insert((failure.place.stage, failure.reason));
     }
     assert!(reasons.iter().any(|(stage, _)| *stage == Stage::Opening), "{reasons:?}");
+}
+
+#[test]
+fn of_several_cells_that_fail_the_first_is_told_whatever_the_threads_do() {
+    let model = smallest();
+    let mut audit = session("In the beginning", 8, 5);
+    audit.policy = Policy::Sampled { cells: 32, decodes: 2, columns: 0, least_budget_ms: 0 };
+    let mut file = audit.run(&model, &model.backend()).unwrap();
+    let challenge = file.judge(&|_| None).report.challenge.unwrap();
+    let Answer::Proof(proof) = answer_of(&mut file).clone() else { panic!("no proof") };
+    let word = |place: usize| {
+        let bytes = proof.bytes[4 * place..].first_chunk().unwrap();
+        usize::try_from(u32::from_le_bytes(*bytes)).unwrap()
+    };
+    let count = word(0);
+    let start = |part: usize| 4 * (1 + count) + (0..part).map(|part| word(1 + part)).sum::<usize>();
+    // Before the openings lie as many claims as cells and decodes, and before those what is committed of each.
+    let cells = challenge.cells.len();
+    let first_cell = count - 1 - 2 * (cells + challenge.decodes.len());
+    let (early, late) = (cells / 2 - 1, cells / 2);
+    let mut bytes = proof.bytes.clone();
+    // A path of the one, which is found at its end, and an infinite number in the next, which is found at once.
+    let next = start(first_cell + late);
+    bytes[next - 1] ^= 1;
+    bytes[next..next + 4].copy_from_slice(&[0x80, 0x7f, 0x80, 0x7f]);
+    let keys = miner_keys(audit.entropy);
+    *answer_of(&mut file) = Answer::Proof(sign_proof(&keys, &file.record.request.session_id(), bytes));
+    for _ in 0..100 {
+        let verdict = file.judge(&|_| None).verdict;
+        let Verdict::Rejected(failure) = verdict else { panic!("{verdict:?}") };
+        assert_eq!((failure.reason, failure.place.layer), (Reason::TraceOpening, Some(challenge.cells[early].layer)));
+    }
 }

@@ -7,8 +7,9 @@ use assay_audit::challenge::EpochKey;
 use assay_audit::epoch_log::{Account, Ending, EpochLog, Listed, Shown, Tally};
 use assay_audit::prompt::Prompt;
 use assay_audit::request::AuditRate;
-use assay_audit::session::{Exchange, Reply};
-use assay_audit::transcript_file::TranscriptFile;
+use assay_audit::session::{Answer, Exchange, Omission, Reply};
+use assay_audit::transcript_file::{Conclusion, TranscriptFile};
+use assay_audit::verdict::OwnFault;
 use assay_cli::self_audit::SelfAudit;
 use assay_tests::{session, smallest};
 
@@ -88,6 +89,32 @@ fn a_reply_against_the_draw_shows() {
     let [challenged, spared] = [tally(&logs[0], &[&settled]), tally(&logs[1], &[&due])];
     assert_eq!(challenged.shown, [(0, Shown::AgainstTheDraw)]);
     assert_eq!((spared.owed, spared.made, spared.shown), (1, 0, vec![(0, Shown::AgainstTheDraw)]));
+}
+
+#[test]
+fn a_challenge_with_another_nonce_than_the_requests_is_no_audit() {
+    let (audit, due) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
+    let answer = || Answer::Omitted(Omission::Absent);
+    for nonce in [Some([7; 32]), None] {
+        let mut file = due.clone();
+        *reply_of(&mut file) = Reply::Challenged { nonce, answer: answer() };
+        let tally = tally(&log(&audit, &file), &[&file]);
+        assert_eq!((tally.owed, tally.made, tally.shown), (1, 0, vec![(0, Shown::AgainstTheDraw)]), "{nonce:?}");
+    }
+    let mut file = due.clone();
+    *reply_of(&mut file) = Reply::Settled { nonce: [7; 32] };
+    assert_eq!(tally(&log(&audit, &file), &[&file]).shown, [(0, Shown::AgainstTheDraw)]);
+}
+
+#[test]
+fn an_audit_that_was_owed_is_counted_whatever_the_validator_calls_its_absence() {
+    let (audit, mut file) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
+    *reply_of(&mut file) = Reply::None;
+    for fault in [OwnFault::NeverSettled, OwnFault::Interrupted, OwnFault::Cancelled] {
+        file.receipt.conclusion = Conclusion::Inconclusive(fault);
+        let tally = tally(&log(&audit, &file), &[&file]);
+        assert_eq!((tally.owed, tally.made), (1, 0), "{fault}");
+    }
 }
 
 #[test]
