@@ -185,7 +185,8 @@ impl Canonical for EpochLog {
     }
 }
 
-/// What a transcript shows of its validator, beyond doubt.
+/// What transcripts show of their validator. All but the reply rests on its signatures; replies are as whoever wrote the
+/// file states them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// The nonce is not the key's: it was picked.

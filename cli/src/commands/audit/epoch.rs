@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
             Checked { log, tallies, contradicted, unchecked }
         })
         .collect();
-    let outcome = outcome(&checked, damaged, without_log);
+    let outcome = outcome(&checked, damaged, without_log, history.is_some());
     if args.json {
         print_json(&json!({
             "epochs": checked.iter().map(Checked::json).collect::<Vec<_>>(),
@@ -141,11 +141,14 @@ fn on_chain(log: &EpochLog, history: Option<&History>) -> (Option<&'static str>,
 
 /// What was shown counts before what is missing: leaving files out must hide nothing. A damaged file may
 /// be anything.
-fn outcome(checked: &[Checked], damaged: bool, without_log: u64) -> Outcome {
+fn outcome(checked: &[Checked], damaged: bool, without_log: u64, has_chain: bool) -> Outcome {
     let shown = |checked: &Checked| {
         checked.contradicted.is_some() || checked.tallies.values().any(|tally| !tally.shown.is_empty())
     };
-    let missing = |checked: &Checked| checked.tallies.values().any(|tally| tally.missing > 0);
+    let missing = |checked: &Checked| {
+        let is_short = |tally: &Tally| tally.missing > 0 || tally.made < tally.owed;
+        checked.tallies.values().any(is_short) || (has_chain && checked.unchecked.is_some())
+    };
     if damaged {
         Outcome::Damaged
     } else if checked.iter().any(shown) {
@@ -164,7 +167,9 @@ fn conclusion(outcome: Outcome, without_log: u64) -> String {
     };
     let text = match outcome {
         Outcome::Rejected => "The validator did not follow its own draw. This says nothing against any miner.",
-        Outcome::Inconclusive => "Transcripts or logs are missing: ask the validator for them.",
+        Outcome::Inconclusive => {
+            "Transcripts, logs, audits that were owed or what the chain should say are missing: ask the validator for them."
+        }
         Outcome::Damaged => "Files are damaged: fetch them again.",
         Outcome::Done | Outcome::Usage => "Every nonce is the key's, and every reply the one that its draw calls for.",
     };
