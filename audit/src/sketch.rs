@@ -56,7 +56,7 @@ pub(crate) struct Signs {
 }
 
 impl Signs {
-    /// Draws `count` sign vectors (whole blocks) over `outputs` outputs: a BLAKE3 stream keyed by
+    /// Draws `count` sign vectors (a multiple of 8) over `outputs` outputs: a BLAKE3 stream keyed by
     /// a transcript challenge and the number of the product in the audit.
     pub(crate) fn draw(seed: &[u8; 32], product: usize, count: usize, outputs: usize) -> Self {
         let mut hash = blake3::Hasher::new_derive_key(domains::SIGNS);
@@ -92,8 +92,12 @@ impl Signs {
         let (mut low, mut high) = ([0_u64; BLOCK], [0_i64; BLOCK]);
         let start = block.saturating_mul(BLOCK / 8);
         for (signs, value) in self.outputs().zip(values) {
-            let Some(signs) = signs.get(start..).and_then(<[u8]>::first_chunk) else { break };
-            let signs = u64::from_le_bytes(*signs);
+            let signs = signs.get(start..).unwrap_or(&[]);
+            let signs = match signs.first_chunk() {
+                Some(signs) => u64::from_le_bytes(*signs),
+                // The last of fewer vectors than a block has.
+                None => signs.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            };
             let (low_half, high_half) = (value.cast_unsigned() & 0xffff_ffff, value >> 32);
             for (vector, (low, high)) in (0..).zip(low.iter_mut().zip(&mut high)) {
                 let minus = 0_u64.wrapping_sub(signs.wrapping_shr(vector) & 1);
@@ -352,7 +356,7 @@ mod tests {
     fn signed_sums_are_exact_at_every_size() {
         let mut values: Vec<i64> = products(333).iter().map(|p| p * 3).collect();
         values[..3].copy_from_slice(&[1 << 61, -(1 << 61), -1]);
-        for count in [SIGNS_WITH_NONCE, SIGNS_COMPLETE] {
+        for count in [8, 40, 72, SIGNS_WITH_NONCE, SIGNS_COMPLETE] {
             let signs = Signs::draw(&[8; 32], 3, count, values.len());
             let sums = signs.combine(&values);
             assert_eq!(sums.len(), count);
