@@ -296,7 +296,7 @@ fn no_drawn_change_to_a_whole_audit_is_accepted() {
 /// As many changes as `ASSAY_MUTATIONS` says, ten million if it says nothing: three sessions, their proofs
 /// most of all.
 #[test]
-#[ignore = "takes an hour"]
+#[ignore = "takes from twenty minutes to hours: to be asked for by name"]
 fn ten_million_changes_are_not_accepted() {
     let total: usize = std::env::var("ASSAY_MUTATIONS").map_or(10_000_000, |number| number.parse().unwrap());
     let subjects = [small("abc", 5, ONE_CELL), small("abd", 6, ONE_CELL), small("b", 8, ONE_CELL)];
