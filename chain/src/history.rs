@@ -1,6 +1,9 @@
 //! What stood on a chain and when, for whoever looks back: a validator asks for the present, an auditor
 //! for the past.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 
 use crate::types::{BlockNumber, EpochKeyRecord, Network};
@@ -10,8 +13,8 @@ use crate::types::{BlockNumber, EpochKeyRecord, Network};
 pub struct History {
     /// Which chain and subnet.
     pub network: Network,
-    /// The first block of every epoch, from epoch 0 to the running one.
-    pub epochs: Vec<BlockNumber>,
+    /// The first block of each epoch that was asked for, and of the one behind them once it has begun.
+    pub epochs: BTreeMap<Epoch, BlockNumber>,
     /// The manifests in force, each list from its block to the next one's.
     pub manifests: Vec<(BlockNumber, Vec<ManifestId>)>,
     /// Every hotkey, from when it was registered.
@@ -36,11 +39,20 @@ impl Term {
 }
 
 impl History {
+    /// The part of it that concerns some epochs and hotkeys.
+    #[must_use]
+    pub fn of(mut self, epochs: &RangeInclusive<Epoch>, hotkeys: &[Hotkey]) -> Self {
+        let last = epochs.end().next();
+        self.epochs.retain(|epoch, _| epochs.contains(epoch) || *epoch == last);
+        self.hotkeys.retain(|(hotkey, _)| hotkeys.contains(hotkey));
+        self.epoch_keys.retain(|(hotkey, epoch, _)| hotkeys.contains(hotkey) && epochs.contains(epoch));
+        self
+    }
+
     /// The blocks of an epoch, if it has begun.
     pub fn term(&self, epoch: Epoch) -> Option<Term> {
-        let number = usize::try_from(epoch.get()).ok()?;
-        let first = *self.epochs.get(number)?;
-        Some(Term { first, next: self.epochs.get(number.checked_add(1)?).copied() })
+        let first = *self.epochs.get(&epoch)?;
+        Some(Term { first, next: self.epochs.get(&epoch.next()).copied() })
     }
 
     /// Whether a manifest was in force at any block of an epoch.
@@ -76,7 +88,7 @@ mod tests {
         let id = |byte| ManifestId::new([byte; 32]);
         History {
             network: Network { genesis: GenesisHash::new([1; 32]), netuid: NetUid::new(1) },
-            epochs: vec![block(0), block(10), block(20)],
+            epochs: (0..).map(Epoch::new).zip([block(0), block(10), block(20)]).collect(),
             manifests: vec![(block(0), vec![]), (block(5), vec![id(1)]), (block(15), vec![id(2)])],
             hotkeys: vec![(Hotkey::new([1; 32]), block(12))],
             epoch_keys: vec![],

@@ -16,13 +16,15 @@ mod devnet;
 mod error;
 mod history;
 mod metagraph;
+pub mod record;
 mod types;
 
-pub use api::{Chain, MANIFESTS_MAX, WeightRules};
+pub use api::{Chain, Hyperparameters, MANIFESTS_MAX, Placement, StoredWeights, WeightsForm};
 pub use devnet::{Devnet, EpochReport, Genesis, GenesisError, NeuronReport, Parameters};
 pub use error::ChainError;
 pub use history::{History, Term};
 pub use metagraph::{Metagraph, Neuron};
 pub use types::{
-    BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao, RequestsDigest, Uid,
+    BlockNumber, Coldkey, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao,
+    RequestsDigest, Uid,
 };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use assay_commitments::{Hotkey, ManifestId};
 
-use crate::types::{BlockNumber, Rao, Uid};
+use crate::types::{BlockNumber, Coldkey, Rao, Uid};
 
 /// Everybody registered on the subnet, as of one block.
 ///
@@ -28,12 +28,16 @@ pub struct Neuron {
     pub uid: Uid,
     /// Who holds it.
     pub hotkey: Hotkey,
+    /// Who owns the hotkey.
+    pub coldkey: Coldkey,
     /// Where it serves, if it does.
     pub endpoint: Option<SocketAddr>,
     /// The manifest it says it serves.
     pub manifest: Option<ManifestId>,
     /// Its stake.
     pub stake: Rao,
+    /// Whether its stake counted in the last epoch.
+    pub active: bool,
     /// Whether it may set weights. Permits go by stake and are renewed with each epoch.
     pub validator_permit: bool,
     /// When it last set weights; until then, when it was registered.

@@ -79,6 +79,10 @@ number! {
     Rao(u64)
 }
 bytes! {
+    /// The account that owns a hotkey and its stake. No running service holds its secret.
+    Coldkey
+}
+bytes! {
     /// The hash of a chain's first block: which network this is.
     GenesisHash
 }

@@ -74,7 +74,7 @@ async fn play(args: &DemoArgs) -> CommandResult {
         .reveal_keys()
         .await
         .map_err(|error| Fault::own(format!("the validator cannot reveal its keys: {error}")))?;
-    write_history(&folder.path.join(HISTORY_NAME), &chain.history())?;
+    write_history(&folder.path.join(HISTORY_NAME), &chain.whole_history())?;
     let audit = auditor::replay(&folder.path, &chain, stage.validator_hotkey()).await?;
     narrator.audited(&audit);
     stage.shutdown().await;

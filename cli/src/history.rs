@@ -1,5 +1,6 @@
 //! What stood on a chain, as a file: what an auditor goes by who has no node that remembers.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use assay_audit::challenge::{EpochKey, Nonce};
@@ -21,7 +22,7 @@ pub(crate) const HISTORY_NAME: &str = "chain.json";
 struct Document {
     genesis: Hex,
     netuid: u16,
-    epochs: Vec<u64>,
+    epochs: BTreeMap<u64, u64>,
     manifests: Vec<InForce>,
     hotkeys: Vec<Registered>,
     epoch_keys: Vec<Published>,
@@ -94,7 +95,7 @@ impl From<&History> for Document {
         Self {
             genesis: Hex(*history.network.genesis.as_bytes()),
             netuid: history.network.netuid.get(),
-            epochs: history.epochs.iter().map(|block| block.get()).collect(),
+            epochs: history.epochs.iter().map(|(epoch, block)| (epoch.get(), block.get())).collect(),
             manifests: history.manifests.iter().map(in_force).collect(),
             hotkeys: history.hotkeys.iter().map(registered).collect(),
             epoch_keys: history.epoch_keys.iter().map(published).collect(),
@@ -118,7 +119,11 @@ impl From<Document> for History {
         };
         Self {
             network: Network { genesis: GenesisHash::new(document.genesis.0), netuid: NetUid::new(document.netuid) },
-            epochs: document.epochs.into_iter().map(BlockNumber::new).collect(),
+            epochs: document
+                .epochs
+                .into_iter()
+                .map(|(epoch, block)| (Epoch::new(epoch), BlockNumber::new(block)))
+                .collect(),
             manifests: document.manifests.into_iter().map(in_force).collect(),
             hotkeys: document
                 .hotkeys

@@ -13,19 +13,21 @@ mod yuma;
 
 use std::{
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 
 use crate::{
-    api::{Chain, WeightRules},
+    api::{Chain, Hyperparameters, Placement, StoredWeights},
     error::ChainError,
     history::History,
     metagraph::Metagraph,
-    types::{EpochKey, EpochKeyHash, EpochKeyRecord, Head, Network, Rao, RequestsDigest, Uid},
+    types::{BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, Head, Network, Rao, RequestsDigest, Uid},
 };
 use state::State;
+use tokio::sync::watch;
 
 pub use genesis::{Genesis, GenesisError, Parameters};
 pub use report::{EpochReport, NeuronReport};
@@ -40,6 +42,8 @@ pub use report::{EpochReport, NeuronReport};
 #[derive(Clone, Debug)]
 pub struct Devnet {
     state: Arc<Mutex<State>>,
+    /// The newest block, for those who wait for it.
+    newest: Arc<watch::Sender<u64>>,
 }
 
 impl Devnet {
@@ -49,7 +53,8 @@ impl Devnet {
     /// [`GenesisError`] if the genesis contradicts itself.
     pub fn new(genesis: &Genesis) -> Result<Self, GenesisError> {
         let state = State::new(genesis)?;
-        Ok(Self { state: Arc::new(Mutex::new(state)) })
+        let newest = Arc::new(watch::Sender::new(state.block));
+        Ok(Self { state: Arc::new(Mutex::new(state)), newest })
     }
 
     /// Gives a hotkey the next free uid. On a real chain its coldkey pays for it.
@@ -72,20 +77,22 @@ impl Devnet {
     }
 
     /// What stood on the chain from its beginning until now.
-    pub fn history(&self) -> History {
+    pub fn whole_history(&self) -> History {
         self.state().history()
     }
 
     /// Makes one block, and with it the epoch if that is due.
     pub fn step_block(&self) -> Option<EpochReport> {
-        self.state().step_block()
+        let mut state = self.state();
+        let report = state.step_block();
+        self.newest.send_replace(state.block);
+        report
     }
 
     /// Makes blocks until the running epoch is computed.
     pub fn run_epoch(&self) -> EpochReport {
-        let mut state = self.state();
         loop {
-            if let Some(report) = state.step_block() {
+            if let Some(report) = self.step_block() {
                 return report;
             }
         }
@@ -105,6 +112,13 @@ impl Chain for Devnet {
 
     async fn head(&self) -> Result<Head, ChainError> {
         Ok(self.state().head())
+    }
+
+    async fn head_after(&self, block: BlockNumber) -> Result<Head, ChainError> {
+        let mut newest = self.newest.subscribe();
+        // The sender lives as long as this handle.
+        let _ = newest.wait_for(|newest| *newest > block.get()).await;
+        self.head().await
     }
 
     async fn metagraph(&self) -> Result<Metagraph, ChainError> {
@@ -145,11 +159,28 @@ impl Chain for Devnet {
         Ok(self.state().epoch_key(validator, epoch))
     }
 
-    async fn weight_rules(&self) -> Result<WeightRules, ChainError> {
-        Ok(self.state().weight_rules())
+    async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
+        Ok(self.state().hyperparameters())
     }
 
-    async fn set_weights(&self, signer: Hotkey, weights: &[(Uid, u16)], version_key: u64) -> Result<(), ChainError> {
+    async fn weights_of(&self, hotkey: Hotkey) -> Result<StoredWeights, ChainError> {
+        self.state().weights_of(hotkey)
+    }
+
+    async fn set_weights(
+        &self,
+        signer: Hotkey,
+        weights: &[(Uid, u16)],
+        version_key: u64,
+    ) -> Result<Placement, ChainError> {
         self.state().set_weights(signer, weights, version_key)
+    }
+
+    async fn reveal_weights(&self, _signer: Hotkey) -> Result<usize, ChainError> {
+        Ok(0)
+    }
+
+    async fn history(&self, epochs: RangeInclusive<Epoch>, hotkeys: &[Hotkey]) -> Result<History, ChainError> {
+        Ok(self.state().history().of(&epochs, hotkeys))
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     error::ChainError,
     history::History,
     metagraph::{Metagraph, Neuron},
-    types::{BlockNumber, EpochKeyRecord, Network, Rao, Uid},
+    types::{BlockNumber, Coldkey, EpochKeyRecord, Network, Rao, Uid},
 };
 
 /// The owner registers first.
@@ -75,7 +75,7 @@ impl State {
         let keys = self.epoch_keys.iter();
         History {
             network: self.network,
-            epochs: self.epochs.clone(),
+            epochs: (0..).map(Epoch::new).zip(self.epochs.iter().copied()).collect(),
             manifests: self.registry.clone(),
             hotkeys: self.slots.iter().map(|slot| (slot.neuron.hotkey, slot.neuron.registered_at)).collect(),
             epoch_keys: keys.map(|((hotkey, epoch), record)| (*hotkey, *epoch, *record)).collect(),
@@ -105,9 +105,11 @@ impl State {
         let neuron = Neuron {
             uid,
             hotkey,
+            coldkey: Coldkey::new(*hotkey.as_bytes()),
             endpoint: None,
             manifest: None,
             stake: Rao::new(0),
+            active: false,
             validator_permit: false,
             last_update: now,
             registered_at: now,

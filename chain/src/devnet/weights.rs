@@ -6,18 +6,34 @@ use assay_commitments::Hotkey;
 
 use super::state::{Slot, State};
 use crate::{
-    api::WeightRules,
+    api::{Hyperparameters, Placement, StoredWeights, WeightsForm},
     error::ChainError,
-    types::{BlockNumber, Uid},
+    types::{BlockNumber, Rao, Uid},
 };
 
 impl State {
-    pub(super) fn weight_rules(&self) -> WeightRules {
-        WeightRules {
-            version_key: self.parameters.weights_version_key,
-            rate_limit: self.parameters.weights_rate_limit,
-            least_weights: self.parameters.min_allowed_weights,
+    pub(super) fn hyperparameters(&self) -> Hyperparameters {
+        let parameters = self.parameters;
+        Hyperparameters {
+            tempo: parameters.tempo,
+            weights_rate_limit: parameters.weights_rate_limit,
+            weights_version_key: parameters.weights_version_key,
+            min_allowed_weights: parameters.min_allowed_weights,
+            max_weight_limit: u16::MAX,
+            weights_form: WeightsForm::Plain,
+            immunity_period: 0,
+            activity_cutoff: parameters.activity_cutoff(),
+            serving_rate_limit: parameters.serving_rate_limit,
+            stake_threshold: Rao::new(0),
+            burn: Rao::new(0),
+            max_allowed_uids: parameters.max_allowed_uids,
+            max_allowed_validators: parameters.max_allowed_validators,
         }
+    }
+
+    pub(super) fn weights_of(&self, hotkey: Hotkey) -> Result<StoredWeights, ChainError> {
+        let weights = self.slot(hotkey)?.weights.iter().copied().filter(|(_, value)| *value > 0).collect();
+        Ok(StoredWeights { weights, pending: Vec::new() })
     }
 
     pub(super) fn set_weights(
@@ -25,13 +41,13 @@ impl State {
         signer: Hotkey,
         weights: &[(Uid, u16)],
         version_key: u64,
-    ) -> Result<(), ChainError> {
+    ) -> Result<Placement, ChainError> {
         self.check_weights(signer, weights, version_key)?;
         let now = BlockNumber::new(self.block);
         let slot = self.slot_mut(signer)?;
         slot.weights = upscale(weights);
         slot.neuron.last_update = now;
-        Ok(())
+        Ok(Placement::Set { block: now })
     }
 
     fn check_weights(&self, signer: Hotkey, weights: &[(Uid, u16)], version_key: u64) -> Result<(), ChainError> {

@@ -73,9 +73,9 @@ fn a_neuron_without_permit_may_still_weigh_itself_alone() {
 }
 
 #[test]
-fn the_weight_rules_are_the_subnets() {
-    let rules = ready(subnet(Parameters::default(), &[5], 1).weight_rules()).expect("the devnet can be read");
-    assert_eq!((rules.version_key, rules.rate_limit, rules.least_weights), (0, 100, 1_024));
+fn the_hyperparameters_are_the_subnets() {
+    let rules = ready(subnet(Parameters::default(), &[5], 1).hyperparameters()).expect("the devnet can be read");
+    assert_eq!((rules.weights_version_key, rules.weights_rate_limit, rules.min_allowed_weights), (0, 100, 1_024));
 }
 
 #[test]
