@@ -59,5 +59,5 @@ fn metagraph(chain: &Devnet) -> Metagraph {
 
 fn set(chain: &Devnet, signer: Hotkey, weights: &[(u16, u16)]) -> Result<(), ChainError> {
     let weights: Vec<(Uid, u16)> = weights.iter().map(|(uid, value)| (Uid::new(*uid), *value)).collect();
-    ready(chain.set_weights(signer, &weights, 0))
+    ready(chain.set_weights(signer, &weights, 0)).map(drop)
 }
