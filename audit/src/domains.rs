@@ -35,7 +35,9 @@ pub(crate) const PROOF_CONTENTS: &[u8] = b"assay/proof-contents/v1";
 /// Signatures of miners over refusals.
 pub(crate) const SIGN_REFUSAL: &[u8] = b"assay/sign/refusal/v1";
 /// Signatures of validators over receipts.
-pub(crate) const SIGN_RECEIPT: &[u8] = b"assay/sign/receipt/v1";
+pub(crate) const SIGN_RECEIPT: &[u8] = b"assay/sign/receipt/v2";
+/// The digest of an exchange that a receipt signs.
+pub(crate) const EXCHANGE: &str = "assay/exchange/v1";
 /// Checksum at the end of a transcript file.
 pub(crate) const FILE_CHECKSUM: &str = "assay/transcript-file/v1";
 /// Checksum at the end of an exhibit.

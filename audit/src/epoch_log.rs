@@ -20,7 +20,8 @@ use crate::num::long;
 use crate::request::Network;
 use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Reply, SessionRecord};
-use crate::transcript_file::{Conclusion, FileError, TranscriptFile};
+use crate::transcript_file::{FileError, TranscriptFile};
+use crate::verdict::Verdict;
 
 const KIND: Kind = Kind { magic: *b"ASSAY\0EP", checksum: domains::EPOCH_LOG_CHECKSUM };
 /// Most miners of a list.
@@ -185,8 +186,8 @@ impl Canonical for EpochLog {
     }
 }
 
-/// What transcripts show of their validator. All but the reply rests on its signatures; replies are as whoever wrote the
-/// file states them.
+/// What transcripts show of their validator, all of it by its own signatures: it signed the request, and with the receipt
+/// what came and what it replied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// The nonce is not the key's: it was picked.
@@ -271,8 +272,9 @@ impl<'a> Account<'a> {
         (request.network, request.validator, request.epoch) == (log.network, log.validator, log.epoch)
     }
 
-    /// Follows the draw of one session of this validator and epoch.
-    pub fn add(&mut self, file: &TranscriptFile) {
+    /// Follows the draw of one session of this validator and epoch. `replay` judges the file again: it is asked where
+    /// a commitment was not answered, which only one that is wrong in itself excuses, whatever the receipt says.
+    pub fn add(&mut self, file: &TranscriptFile, replay: impl FnOnce() -> Verdict) {
         let request = &file.record.request;
         let (miner, counter, session) = (request.miner, request.counter, request.session_id());
         let tally = self.tallies.entry(miner).or_default();
@@ -303,10 +305,9 @@ impl<'a> Account<'a> {
         // A reply with another nonce than the request's answers nothing.
         let expected = committed.map(|_| nonce);
         let is_steered = match reply {
-            // A commitment that is wrong in itself is answered by its rejection alone.
             Reply::None => {
-                let unanswered = !matches!(file.receipt.conclusion, Conclusion::Rejected(_));
-                tally.owed = tally.owed.saturating_add(u64::from(owed && unanswered));
+                let unanswered = owed && !matches!(replay(), Verdict::Rejected(_));
+                tally.owed = tally.owed.saturating_add(u64::from(unanswered));
                 false
             }
             Reply::Settled { nonce } => {

@@ -483,7 +483,7 @@ mod tests {
                 embeddings: self.table.open(TranscriptFile::tokens_of(&record)),
                 tokenizer: Some(self.tokenizer.clone()),
                 chat_template: None,
-                receipt: Receipt::sign(&self.validator, record.request.session_id(), verdict, Measurements::default()),
+                receipt: Receipt::sign(&self.validator, &record, verdict, Measurements::default()),
                 record,
             }
         }

@@ -1,5 +1,7 @@
 //! A model on the prover's side: its weights, their commitments, and the manifest made of them.
 
+use std::sync::Arc;
+
 use assay_commitments::manifest::{Architecture, ArchitectureError, Manifest, Small, SmallTensors};
 use assay_commitments::params::CodeParams;
 use assay_commitments::weights::{LayerPolynomial, WeightCommitment, WeightTree, commit};
@@ -127,13 +129,16 @@ impl ModelWeights for InMemory<'_> {
 /// Gives the tree of a polynomial, known by its number and the digests of its matrices, under its code.
 pub type TreeSource<'a> = dyn FnMut(usize, &[[u8; 32]], &LayerPolynomial, &CodeParams) -> WeightTree + 'a;
 
+/// What two polynomials of a model have in common only if they are the same: digests and exponents of their matrices.
+type Contents = (Vec<[u8; 32]>, Vec<i16>);
+
 /// Keeps polynomials and trees.
 struct Keeper<'a, 'b> {
     tree: &'a mut TreeSource<'b>,
     /// How many polynomials there are.
     total: usize,
     progress: &'a mut dyn FnMut(usize, usize),
-    done: Vec<CommittedPolynomial>,
+    done: Vec<(Contents, Arc<CommittedPolynomial>)>,
 }
 
 impl<W: ModelWeights + ?Sized> Committer<W> for Keeper<'_, '_>
@@ -148,10 +153,18 @@ where
         weights: &PolynomialWeights<'_, W>,
         code: &CodeParams,
     ) -> Result<WeightCommitment, W::Error> {
-        let polynomial = LayerPolynomial::load(weights, weights.exponents().to_vec())?;
-        let tree = (self.tree)(number, weights.digests(), &polynomial, code);
-        let commitment = tree.commitment();
-        self.done.push(CommittedPolynomial { polynomial, tree });
+        let contents = (weights.digests().to_vec(), weights.exponents().to_vec());
+        // A layer has seven matrices and a shard of lm_head one: what is equal stands under the same code.
+        let committed = match self.done.iter().find(|(known, _)| *known == contents) {
+            Some((_, known)) => Arc::clone(known),
+            None => {
+                let polynomial = LayerPolynomial::load(weights, contents.1.clone())?;
+                let tree = (self.tree)(number, &contents.0, &polynomial, code);
+                Arc::new(CommittedPolynomial { polynomial, tree })
+            }
+        };
+        let commitment = committed.tree.commitment();
+        self.done.push((contents, committed));
         (self.progress)(self.done.len(), self.total);
         Ok(commitment)
     }
@@ -169,8 +182,8 @@ pub struct CommittedPolynomial {
 /// A decoder layer, committed.
 #[derive(Debug)]
 pub struct CommittedLayer {
-    /// The seven matrices.
-    pub weights: CommittedPolynomial,
+    /// The seven matrices; layers of equal weights share them.
+    pub weights: Arc<CommittedPolynomial>,
     /// Norm weights and biases.
     pub small: SmallTensors,
 }
@@ -183,7 +196,7 @@ pub struct CommittedModel {
     /// The decoder layers.
     pub layers: Vec<CommittedLayer>,
     /// The shards of lm_head, by vocabulary block.
-    pub head: Vec<CommittedPolynomial>,
+    pub head: Vec<Arc<CommittedPolynomial>>,
     /// Weights of the last norm.
     pub final_norm: Vec<f32>,
     /// The embedding digest table.
@@ -227,7 +240,7 @@ impl CommittedModel {
         let total = Polynomials::new(weights.architecture())?.count();
         let mut keeper = Keeper { tree, total, progress, done: Vec::with_capacity(total) };
         let (manifest, embeddings) = manifest(weights, surroundings, &mut keeper)?;
-        let mut done = keeper.done.into_iter();
+        let mut done = keeper.done.into_iter().map(|(_, committed)| committed);
         let layers = done.by_ref().take(manifest.layers.len()).enumerate();
         let layers = layers
             .map(|(layer, committed)| Ok(CommittedLayer { weights: committed, small: small_tensors(weights, layer)? }));
@@ -281,6 +294,23 @@ mod tests {
         let tensors =
             ModelTensors { embeddings: vec![0.5; 64], layers: vec![layer; 2], final_norm: vec![1.0; 8], head: None };
         (architecture, tensors)
+    }
+
+    #[test]
+    fn layers_of_equal_weights_are_held_once_and_others_apart() {
+        let (architecture, mut tensors) = model();
+        let commit = |tensors: &ModelTensors| {
+            let surroundings = Surroundings { profile: Profile::Bf16V1, tokenizer: b"{}", chat_template: None };
+            CommittedModel::commit(&architecture, tensors, surroundings, &mut |_, _| ()).unwrap()
+        };
+        let equal = commit(&tensors);
+        assert!(Arc::ptr_eq(&equal.layers[0].weights, &equal.layers[1].weights));
+        assert_eq!(equal.manifest.layers[0].weights, equal.manifest.layers[1].weights);
+        tensors.layers[1].matrices[6][3] = 0.25;
+        let other = commit(&tensors);
+        assert!(!Arc::ptr_eq(&other.layers[0].weights, &other.layers[1].weights));
+        assert_ne!(other.manifest.layers[0].weights, other.manifest.layers[1].weights);
+        assert_eq!(other.manifest.layers[0], equal.manifest.layers[0]);
     }
 
     #[test]

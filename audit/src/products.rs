@@ -72,17 +72,26 @@ pub(crate) fn layer_claims(challenge: &Challenge, cells: &[CellProducts], claims
 }
 
 /// The claims that the opening of lm_head must discharge, each with a part on every shard.
-pub(crate) fn head_claims(
+pub(crate) fn head_claims<'a>(
     manifest: &Manifest,
-    decodes: &[HeadProduct],
+    decodes: &'a [HeadProduct],
     signs: &Signs,
     claims: &[ClaimValues],
     powers: &[E],
 ) -> Vec<Claim> {
     let shards = manifest.head.shards.len();
     let block = index(manifest.head_layout().shapes().first().map_or(0, |shape| shape.outputs)).max(1);
-    let claim = |(decode, values): (&HeadProduct, &ClaimValues)| {
-        let mut weights = decode.target.output_weights(signs, powers);
+    // Decodes share their signs, and differ in the outputs that are proven singly alone.
+    let mut known: Option<(&[i64], Vec<E>)> = None;
+    let claim = |(decode, values): (&'a HeadProduct, &ClaimValues)| {
+        let target = &decode.target;
+        let shared = match known.take() {
+            Some((rho, shared)) if rho == target.rho => shared,
+            _ => target.sketch_weights(signs, powers),
+        };
+        let mut weights = shared.clone();
+        known = Some((&target.rho, shared));
+        target.add_singles(signs, powers, &mut weights);
         weights.resize(block.saturating_mul(shards), E::default());
         let parts = weights.chunks(block).enumerate();
         let parts = parts.map(|(polynomial, output)| Part { polynomial, matrix: 0, output: output.to_vec() });

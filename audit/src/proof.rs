@@ -232,6 +232,13 @@ impl Shape<'_> {
         self.cache_ranges(cell).into_iter().map(|(_, range)| range.len().saturating_mul(row)).collect()
     }
 
+    /// Bytes of the caches of a cell that belong to positions before its own.
+    pub(crate) fn prefix_bytes(&self, cell: &Cell) -> usize {
+        let row = self.trace().row_bytes(TreeId::Kv(cell.layer, KvGroup::new(0)));
+        let before = self.cache_ranges(cell).into_iter().map(|(_, range)| range.len().saturating_sub(1));
+        before.fold(0, usize::saturating_add).saturating_mul(row)
+    }
+
     fn cell_hashes(&self, cell: &Cell) -> usize {
         let ranges = self.cell_ranges(cell).into_iter();
         ranges.map(|(_, range)| range_hash_count(self.positions, range.start, range.end)).fold(0, usize::saturating_add)

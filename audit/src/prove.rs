@@ -1,5 +1,7 @@
 //! The prover: from a captured trace and committed weights to the bytes of a proof.
 
+use std::sync::Arc;
+
 use assay_commitments::codec::Malformed;
 use assay_commitments::manifest::{Manifest, Matrix};
 use assay_commitments::params::CodeParams;
@@ -145,10 +147,10 @@ pub fn prove_with_log(
     let heads: Vec<HeadProduct> = decodes.into_iter().map(|decode| decode.head).collect();
     let mut transcript = transcript.advance();
     let asked = challenge.layers();
-    let committed = asked.iter().map(|layer| &model.layers[index(layer.get())].weights);
+    let committed = asked.iter().map(|layer| model.layers[index(layer.get())].weights.as_ref());
     let layers = opening(committed, &manifest.layer_code, &by_layer, &mut transcript);
     let of_head = head_claims(manifest, &heads, &head_signs, &claims.decodes, &powers);
-    let head = opening(model.head.iter(), &manifest.head_code, &of_head, &mut transcript);
+    let head = opening(model.head.iter().map(Arc::as_ref), &manifest.head_code, &of_head, &mut transcript);
     parts.extend(claims_parts);
     parts.push(Openings { layers, head }.part());
     Ok((join(&parts), transcript.log().to_vec()))

@@ -18,8 +18,10 @@ use crate::statement::{Statement, challenge_of};
 pub struct ProofSizes {
     /// Norm weights and biases of the layers that the cells touch.
     pub small: usize,
-    /// Committed rows, prefixes of the cache included.
+    /// Committed rows, but for the prefixes.
     pub rows: usize,
+    /// Keys and values that a cell attends to from positions before its own.
+    pub prefixes: usize,
     /// Query, key, gate and up products, with the roundings in doubt.
     pub supplied: usize,
     /// Logits.
@@ -86,7 +88,9 @@ fn sizes(read: &Proof, shape: &Shape<'_>, proof_bytes: usize) -> ProofSizes {
     let cells = || witness.cells.iter();
     let decodes = || witness.decodes.iter();
     let cell_rows = cells().flat_map(|cell| [&cell.h, &cell.a, &cell.o, &cell.m].into_iter().chain(&cell.caches));
-    sizes.rows = sum(cell_rows.chain(decodes().map(|decode| &decode.h)).map(Vec::len));
+    let rows = sum(cell_rows.chain(decodes().map(|decode| &decode.h)).map(Vec::len));
+    sizes.prefixes = sum(shape.challenge.cells.iter().map(|cell| shape.prefix_bytes(cell)));
+    sizes.rows = rows.saturating_sub(sizes.prefixes);
     let supplied = |cell: &crate::proof::CellWitness| {
         let mut out = Writer::new();
         cell.supplied.write(&mut out);

@@ -12,7 +12,7 @@
 )]
 
 use ark_ff::{AdditiveGroup, Field};
-use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_i64, f_from_u64};
+use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_halves, f_from_i64, f_from_u64, f_to_halves};
 use assay_sumcheck::{E, F};
 use pulp::Arch;
 
@@ -112,22 +112,48 @@ impl Signs {
         sums
     }
 
-    /// `rho_j sum_i powers_i s_ij` for every output: the sum over a byte of signs comes from a table.
+    /// `rho_j sum_i powers_i s_ij` for every output: the sum over four signs comes from a table, and all tables of an
+    /// audit fit the fastest cache.
     pub(crate) fn output_weights(&self, powers: &[E], rho: &[i64]) -> Vec<E> {
-        let tables: Vec<[E; 256]> = powers.as_chunks::<8>().0.iter().map(byte_table).collect();
-        self.outputs()
-            .zip(rho)
-            .map(|(signs, rho)| {
-                let entries = signs.iter().zip(&tables).filter_map(|(byte, table)| table.get(usize::from(*byte)));
-                e_mul_f(entries.copied().sum(), f_from_i64(*rho))
-            })
-            .collect()
+        let powers = powers.get(..self.count).unwrap_or(powers);
+        let tables: Vec<Table> = powers.as_chunks::<4>().0.iter().map(table).collect();
+        Arch::new().dispatch(
+            #[inline(always)]
+            || self.table_sums(tables.as_chunks::<2>().0, rho),
+        )
+    }
+
+    /// The sum of the entries that an output's signs point to, two tables a byte, times its weight.
+    #[inline(always)]
+    fn table_sums(&self, tables: &[[Table; 2]], rho: &[i64]) -> Vec<E> {
+        let of_output = |(signs, rho): (&[u8], &i64)| {
+            let mut sums = Lanes::default();
+            for (byte, [low, high]) in signs.iter().zip(tables) {
+                let entries = [low.get(usize::from(byte & 15)), high.get(usize::from(byte >> 4))];
+                for entry in entries.into_iter().flatten() {
+                    for (sum, lane) in sums.iter_mut().zip(entry) {
+                        *sum = sum.wrapping_add(*lane);
+                    }
+                }
+            }
+            let [a, b, c, d, e, f, _, _] = sums;
+            let sum = E::new(f_from_halves([a, b]), f_from_halves([c, d]), f_from_halves([e, f]));
+            if *rho == 1 { sum } else { e_mul_f(sum, f_from_i64(*rho)) }
+        };
+        self.outputs().zip(rho).map(of_output).collect()
     }
 }
 
-/// `sum_b (+-) powers_b` for every byte of signs: with one more sign set, less twice its power.
-fn byte_table(powers: &[E; 8]) -> [E; 256] {
-    let mut table = [powers.iter().sum(); 256];
+/// An element as the halves of its coordinates, which add up without a carry from one to the next, filled up to the width
+/// of a vector register.
+type Lanes = [u64; 8];
+
+/// A sum for every choice of four signs.
+type Table = [Lanes; 16];
+
+/// `sum_b (+-) powers_b` for every choice of signs: with one more sign set, less twice its power.
+fn table(powers: &[E; 4]) -> Table {
+    let mut table = [powers.iter().sum::<E>(); 16];
     let mut known = 1;
     for power in powers {
         let step = power.double();
@@ -137,7 +163,10 @@ fn byte_table(powers: &[E; 8]) -> [E; 256] {
         }
         known = known.saturating_mul(2);
     }
-    table
+    table.map(|sum| {
+        let [[a, b], [c, d], [e, f]] = [sum.c0, sum.c1, sum.c2].map(f_to_halves);
+        [a, b, c, d, e, f, 0, 0]
+    })
 }
 
 /// The first `count` powers of a challenge.
@@ -291,14 +320,23 @@ impl Target {
 
     /// `R_j = sum_i beta^i s_ij rho_j`, plus the further powers at the outputs proven singly.
     pub(crate) fn output_weights(&self, signs: &Signs, beta_powers: &[E]) -> Vec<E> {
-        let (sketch, singles) = beta_powers.split_at(signs.count.min(beta_powers.len()));
-        let mut weights = signs.output_weights(sketch, &self.rho);
-        for ((output, _), power) in self.singles.iter().zip(singles) {
+        let mut weights = self.sketch_weights(signs, beta_powers);
+        self.add_singles(signs, beta_powers, &mut weights);
+        weights
+    }
+
+    /// The weights without the outputs proven singly: those of all targets with equal `rho` and signs.
+    pub(crate) fn sketch_weights(&self, signs: &Signs, beta_powers: &[E]) -> Vec<E> {
+        signs.output_weights(beta_powers, &self.rho)
+    }
+
+    /// Adds the powers behind those of the sketch at the outputs proven singly.
+    pub(crate) fn add_singles(&self, signs: &Signs, beta_powers: &[E], weights: &mut [E]) {
+        for ((output, _), power) in self.singles.iter().zip(beta_powers.iter().skip(signs.count)) {
             if let Some(weight) = weights.get_mut(*output) {
                 *weight += power;
             }
         }
-        weights
     }
 }
 
@@ -365,6 +403,23 @@ mod tests {
                     if (signs[vector / 8] >> (vector % 8)) & 1 == 0 { i128::from(*value) } else { -i128::from(*value) }
                 });
                 assert_eq!(sum, signed.sum::<i128>(), "vector {vector}");
+            }
+        }
+    }
+
+    #[test]
+    fn output_weights_are_signed_sums_of_powers_times_rho() {
+        let rho: Vec<i64> = (0..77).map(|j| [0, 1, 1024, 37][j % 4]).collect();
+        let powers = powers(E::new(f_from_u64(P - 2), f_from_u64(5), f_from_u64(1 << 63)), SIGNS_COMPLETE + 9);
+        for count in [8, 40, SIGNS_WITH_NONCE, SIGNS_COMPLETE] {
+            let signs = Signs::draw(&[8; 32], 3, count, rho.len());
+            let weights = signs.output_weights(&powers, &rho);
+            assert_eq!(weights.len(), rho.len());
+            for ((weight, signs), rho) in weights.iter().zip(signs.outputs()).zip(&rho) {
+                let signed = powers[..count].iter().enumerate().map(|(vector, power)| {
+                    if (signs[vector / 8] >> (vector % 8)) & 1 == 0 { *power } else { -*power }
+                });
+                assert_eq!(*weight, e_mul_f(signed.sum(), f_from_i64(*rho)));
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedByt
 use crate::verdict::{OwnFault, Reason, Verdict};
 
 /// The version of the formats of files.
-pub const FILE_VERSION: u16 = 2;
+pub const FILE_VERSION: u16 = 3;
 const KIND: Kind = Kind { magic: *b"ASSAY\0TR", checksum: domains::FILE_CHECKSUM };
 /// Most bytes of a proof in a file.
 const MAX_PROOF: usize = 1 << 31;
@@ -91,6 +91,8 @@ impl From<Verdict> for Conclusion {
 pub struct Receipt {
     /// The session.
     pub session: SessionId,
+    /// [`SessionRecord::exchange_digest`]: what came and what was replied, as the validator has it.
+    pub exchange: [u8; 32],
     /// What the validator concluded.
     pub conclusion: Conclusion,
     /// What it measured.
@@ -100,23 +102,30 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Makes and signs a receipt.
-    pub fn sign(keys: &Keypair, session: SessionId, verdict: Verdict, measurements: Measurements) -> Self {
-        let conclusion = verdict.into();
-        let signature = keys.sign(domains::SIGN_RECEIPT, &receipt_digest(&session, conclusion, &measurements));
-        Self { session, conclusion, measurements, signature }
+    /// Makes and signs the receipt of a session.
+    pub fn sign(keys: &Keypair, record: &SessionRecord, verdict: Verdict, measurements: Measurements) -> Self {
+        let (session, exchange, conclusion) = (record.request.session_id(), record.exchange_digest(), verdict.into());
+        let digest = receipt_digest(&session, &exchange, conclusion, &measurements);
+        let signature = keys.sign(domains::SIGN_RECEIPT, &digest);
+        Self { session, exchange, conclusion, measurements, signature }
     }
 
     /// Whether the validator `hotkey` signed it.
     pub fn is_signed_by(&self, hotkey: &assay_commitments::Hotkey) -> bool {
-        let digest = receipt_digest(&self.session, self.conclusion, &self.measurements);
+        let digest = receipt_digest(&self.session, &self.exchange, self.conclusion, &self.measurements);
         is_signed(hotkey, domains::SIGN_RECEIPT, &digest, &self.signature)
     }
 }
 
-fn receipt_digest(session: &SessionId, conclusion: Conclusion, measurements: &Measurements) -> [u8; 32] {
+fn receipt_digest(
+    session: &SessionId,
+    exchange: &[u8; 32],
+    conclusion: Conclusion,
+    measurements: &Measurements,
+) -> [u8; 32] {
     let mut out = Writer::new();
     out.raw(session.as_bytes());
+    out.raw(exchange);
     out.value(&conclusion);
     out.value(measurements);
     Sha3_256::digest(out.finish()).into()
@@ -199,6 +208,7 @@ impl TranscriptFile {
         holds("the request is not signed by its validator", request.is_signed(&self.record.request_signature))?;
         holds("the receipt is of another session", self.receipt.session == request.session_id())?;
         holds("the receipt is not signed by the validator", self.receipt.is_signed_by(&request.validator))?;
+        holds("the receipt is of another exchange", self.receipt.exchange == self.record.exchange_digest())?;
         let tokenizer = self.tokenizer.as_ref().is_none_or(|bytes| digest(bytes) == self.manifest.tokenizer);
         holds("the tokenizer is not the manifest's", tokenizer)?;
         let template =
@@ -300,6 +310,7 @@ impl Canonical for Measurements {
 impl Canonical for Receipt {
     fn write(&self, out: &mut Writer) {
         out.raw(self.session.as_bytes());
+        out.raw(&self.exchange);
         out.value(&self.conclusion);
         out.value(&self.measurements);
         out.value(&self.signature);
@@ -308,6 +319,7 @@ impl Canonical for Receipt {
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         Ok(Self {
             session: SessionId::new(from.array()?),
+            exchange: from.array()?,
             conclusion: from.value()?,
             measurements: from.value()?,
             signature: from.value()?,
@@ -427,12 +439,25 @@ impl Canonical for Exchange {
     }
 }
 
+impl SessionRecord {
+    /// Of the tokens that were streamed and all that came after them, to the last byte: what a receipt signs.
+    pub fn exchange_digest(&self) -> [u8; 32] {
+        let mut out = Writer::new();
+        self.write_exchange(&mut out);
+        blake3::derive_key(domains::EXCHANGE, &out.finish())
+    }
+
+    fn write_exchange(&self, out: &mut Writer) {
+        out.list(&self.streamed.iter().map(|token| token.get()).collect::<Vec<_>>());
+        out.value(&self.exchange);
+    }
+}
+
 impl Canonical for SessionRecord {
     fn write(&self, out: &mut Writer) {
         out.value(&self.request);
         out.value(&self.request_signature);
-        out.list(&self.streamed.iter().map(|token| token.get()).collect::<Vec<_>>());
-        out.value(&self.exchange);
+        self.write_exchange(out);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {

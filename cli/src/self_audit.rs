@@ -126,7 +126,7 @@ impl SelfAudit {
         };
         Ok(TranscriptFile {
             manifest: manifest.clone(),
-            receipt: Receipt::sign(&validator, session, judgement.verdict, measurements),
+            receipt: Receipt::sign(&validator, &record, judgement.verdict, measurements),
             record,
             embeddings,
             tokenizer: Some(model.tokenizer.clone()),

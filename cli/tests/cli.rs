@@ -6,11 +6,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use assay_audit::keys::Keypair;
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
-use assay_audit::transcript_file::TranscriptFile;
+use assay_audit::transcript_file::{Receipt, TranscriptFile};
+use assay_audit::verdict::Verdict;
 use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// From it follow the keys of the sessions that the tests hold with themselves.
+const SEED: u64 = 5;
 
 /// How a run of the command ended.
 #[derive(Debug)]
@@ -94,15 +99,18 @@ impl Workshop {
     /// An honest transcript.
     fn transcript(&self, name: &str, more: &[&str]) -> String {
         let (model, out) = (self.model(), self.text(name));
-        let base = ["audit", "self", &model, "--prompt", "hello", "--max-tokens", "6", "--seed", "5", "--out", &out];
-        prints(&[&base, more].concat());
+        let base = ["audit", "self", &model, "--prompt", "hello", "--max-tokens", "6", "--out", &out];
+        prints(&[&base[..], &["--seed", &SEED.to_string()], more].concat());
         out
     }
 
-    /// A transcript that was changed by someone who makes the checksum fit.
+    /// An honest transcript that its own validator changed, which signs that it was accepted all the same.
     fn changed(&self, from: &str, name: &str, change: impl FnOnce(&mut TranscriptFile)) -> String {
         let mut file = TranscriptFile::decode(&fs::read(from).expect("it was written")).expect("it is a transcript");
         change(&mut file);
+        let entropy = blake3::derive_key("assay/command-line-seed/v1", &SEED.to_le_bytes());
+        let validator = Keypair::from_seed(blake3::derive_key("assay self audit validator", &entropy)).expect("keys");
+        file.receipt = Receipt::sign(&validator, &file.record, Verdict::Accepted, file.receipt.measurements);
         fs::write(self.path(name), file.encode()).expect("a file is written");
         self.text(name)
     }

@@ -119,6 +119,14 @@ impl Model {
         Self { window: Some(window.max(1)), ..self.clone() }
     }
 
+    /// The same layers over and over, `layers` in all, which share their weights: a deep model for measurements.
+    #[must_use]
+    pub fn with_layers(&self, layers: u32) -> Self {
+        let architecture = Architecture { layers, ..self.architecture.clone() };
+        let blocks = self.blocks.iter().cycle().take(layers as usize).cloned().collect();
+        Self { architecture, blocks, ..self.clone() }
+    }
+
     /// The same weights with products that are summed in `parts` slices of their inputs, each sum rounded
     /// to bf16: what no profile allows.
     #[must_use]

@@ -15,7 +15,7 @@ use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::{AuditRate, Deadlines, MAX_REQUEST_BYTES, Network, Request};
 use assay_audit::sampling::Sampling;
-use assay_audit::session::{Refusal, RefusalReason, SignedBytes};
+use assay_audit::session::{Exchange, Omission, Refusal, RefusalReason, SessionRecord, SignedBytes};
 use assay_audit::transcript_file::{Measurements, Receipt};
 use assay_audit::verdict::Verdict;
 use assay_commitments::codec;
@@ -272,8 +272,14 @@ impl Line {
 
     /// Sends a receipt; the miner then ends the stream.
     async fn receipt(mut self, request: &Request) {
-        let receipt =
-            Receipt::sign(&validator_keys(), request.session_id(), Verdict::Accepted, Measurements::default());
+        // The miner takes the validator's word for what came of it.
+        let record = SessionRecord {
+            request: request.clone(),
+            request_signature: request.sign(&validator_keys()),
+            streamed: vec![],
+            exchange: Exchange::Uncommitted(Omission::Absent),
+        };
+        let receipt = Receipt::sign(&validator_keys(), &record, Verdict::Accepted, Measurements::default());
         self.say(ToMiner::Receipt(v1::Receipt { body: codec::encode(&receipt) })).await;
         assert_eq!(self.inbound.message().await.unwrap(), None);
     }

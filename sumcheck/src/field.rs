@@ -96,6 +96,19 @@ pub fn e_mul_f(a: E, b: F) -> E {
     E::new(a.c0 * b, a.c1 * b, a.c2 * b)
 }
 
+/// The halves, of 32 bits each, of the word that stands for an element: the halves of a sum are the sums of halves, as long
+/// as these fit their words, whatever [`f_from_halves`] has to reduce.
+#[inline]
+pub const fn f_to_halves(value: F) -> [u64; 2] {
+    [value.value & 0xffff_ffff, value.value >> 32]
+}
+
+/// The element of such halves, or of sums of them.
+#[inline]
+pub fn f_from_halves([low, high]: [u64; 2]) -> F {
+    F::from_raw(reduce(u128::from(low).wrapping_add(u128::from(high) << 32)))
+}
+
 /// A sum of products in `F` that is reduced once, at its end.
 ///
 /// The two halves of every 128-bit product are summed apart, so that up to `2^64` products fit; a
@@ -146,5 +159,19 @@ pub fn dot_ef(a: &[E], b: &[F]) -> E {
 
 /// `sum_i a_i b_i` over the shorter length.
 pub fn dot_e(a: &[E], b: &[E]) -> E {
-    a.iter().zip(b).map(|(&a, &b)| a * b).sum()
+    // By power of X; those from X^3 = 7 on are reduced at the end.
+    let [mut c0, mut c1, mut c2, mut c3, mut c4] = [ProductSum::default(); 5];
+    for (a, b) in a.iter().zip(b) {
+        c0.add(a.c0, b.c0);
+        c1.add(a.c0, b.c1);
+        c1.add(a.c1, b.c0);
+        c2.add(a.c0, b.c2);
+        c2.add(a.c1, b.c1);
+        c2.add(a.c2, b.c0);
+        c3.add(a.c1, b.c2);
+        c3.add(a.c2, b.c1);
+        c4.add(a.c2, b.c2);
+    }
+    let seven = f_from_u64(7);
+    E::new(c0.total() + seven * c3.total(), c1.total() + seven * c4.total(), c2.total())
 }

@@ -3,7 +3,7 @@
 use ark_ff::{AdditiveGroup, BigInt, Field, PrimeField, SmallFp, SmallFpConfig};
 use assay_sumcheck::field::{
     E, F, P, ProductSum, centered, dot_e, dot_ef, dot_f, e_from_bytes, e_from_f, e_mul_f, e_to_bytes, f_from_bytes,
-    f_from_i64, f_from_u64, f_to_bytes, f_to_u64,
+    f_from_halves, f_from_i64, f_from_u64, f_to_bytes, f_to_halves, f_to_u64,
 };
 use assay_sumcheck::multilinear::{eq_at, eq_table, evaluate, evaluate_f, fold};
 use assay_sumcheck::product::{Claim, Prover, prove, verify};
@@ -114,6 +114,9 @@ proptest! {
         prop_assert_eq!(dot_f(&f, &f), f.iter().map(F::square).sum::<F>());
         prop_assert_eq!(dot_ef(&e, &f), e.iter().zip(&f).map(|(&e, &f)| e * e_from_f(f)).sum::<E>());
         prop_assert_eq!(dot_e(&e, &g), e.iter().zip(&g).map(|(&e, &g)| e * g).sum::<E>());
+        let halves = f.iter().map(|&f| f_to_halves(f)).fold([0; 2], |[a, b], [c, d]| [a + c, b + d]);
+        prop_assert_eq!(f_from_halves(halves), f.iter().sum::<F>());
+        prop_assert_eq!(f_from_halves(halves.map(|half| 1024 * half)), f_from_u64(1024) * f.iter().sum::<F>());
     }
 }
 

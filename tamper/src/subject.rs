@@ -10,7 +10,7 @@ use assay_audit::session::{Answer, Exchange, Reply, SessionRecord, SignedBytes, 
 use assay_audit::sizes::proof_structure;
 use assay_audit::transcript_file::{FileError, TranscriptFile};
 use assay_audit::verdict::Verdict;
-use assay_commitments::codec;
+use assay_commitments::codec::{self, Malformed};
 use assay_commitments::structure::Part;
 use assay_commitments::trace::TraceCommitment;
 
@@ -47,6 +47,8 @@ pub struct Subject {
     pub proof: Message,
     /// The trace commitment.
     pub commitment: Message,
+    /// The record: what a validator could change and sign a receipt for.
+    pub record: Message,
     /// The whole file without its checksum.
     pub file: Message,
     /// The session.
@@ -75,13 +77,14 @@ impl Subject {
         let request = &session.record.request;
         let structure = proof_structure(request, &committed, nonce.as_ref(), &session.manifest, &proof.bytes).unwrap();
         let proof = Message { structure, bytes: proof.bytes.clone() };
-        let file = Message::of_file(&session);
+        let (record, file) = (Message::of_record(&session.record), Message::of_file(&session));
         let template = session.chat_template.as_deref();
         let assets = ModelAssets::new(&session.manifest, session.tokenizer.as_ref().unwrap(), template).unwrap();
-        let subject = Self { proof, commitment, file, committed, nonce: *nonce, assets, miner, session };
+        let subject = Self { proof, commitment, record, file, committed, nonce: *nonce, assets, miner, session };
         assert_eq!(subject.verdict_on_proof(&subject.proof.bytes), Verdict::Accepted);
         assert_eq!(subject.verdict_on_commitment(&subject.commitment.bytes), Verdict::Accepted);
         assert_eq!(subject.verdict_on_signed_proof(&subject.proof.bytes), Verdict::Accepted);
+        assert_eq!(subject.verdict_on_record(&subject.record.bytes), Ok(Verdict::Accepted));
         assert_eq!(verdict_on_file(&subject.file.bytes), Ok(Verdict::Accepted));
         subject
     }
@@ -115,6 +118,16 @@ impl Subject {
         })
     }
 
+    /// The verdict on the session with another record.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the bytes are no record.
+    pub fn verdict_on_record(&self, bytes: &[u8]) -> Result<Verdict, Malformed> {
+        let TranscriptFile { manifest, embeddings, .. } = &self.session;
+        let record: SessionRecord = codec::decode(bytes)?;
+        Ok(judge(&record, manifest, &self.assets, embeddings).verdict)
+    }
+
     fn verdict_with(&self, change: impl FnOnce(&mut Exchange)) -> Verdict {
         let TranscriptFile { manifest, record, embeddings, .. } = &self.session;
         let mut record: SessionRecord = record.clone();
@@ -143,6 +156,13 @@ impl Message {
     fn of_sealed(mut bytes: Vec<u8>, structure: Result<Part, FileError>) -> Self {
         let structure = structure.unwrap();
         bytes.truncate(structure.range.end);
+        Self { bytes, structure }
+    }
+
+    /// A record.
+    pub fn of_record(record: &SessionRecord) -> Self {
+        let bytes = codec::encode(record);
+        let structure = codec::structure(&bytes, |from| from.value::<SessionRecord>()).unwrap();
         Self { bytes, structure }
     }
 

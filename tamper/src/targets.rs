@@ -16,7 +16,7 @@ use assay_commitments::weights::Opening;
 
 use crate::mutation::{Mutation, Tamperer};
 use crate::subject::{
-    EPOCH_LOG, EXHIBIT, Message, Subject, TRANSCRIPT, exhibits, miner_keys, sealed, verdict_on_exhibit, verdict_on_file,
+    EPOCH_LOG, EXHIBIT, Message, Subject, TRANSCRIPT, exhibits, miner_keys, sealed, verdict_on_exhibit,
 };
 
 /// A target.
@@ -148,7 +148,7 @@ pub fn session(bytes: &[u8]) {
     let message: &Message = match which % 4 {
         0 => &seed.proof,
         1 => &seed.commitment,
-        2 => &seed.file,
+        2 => &seed.record,
         _ => seed_exhibit(),
     };
     let own = (message.bytes.as_slice(), &message.structure);
@@ -174,7 +174,7 @@ pub fn session(bytes: &[u8]) {
     match which % 4 {
         0 => assert!(matches!(seed.verdict_on_proof(&changed), Verdict::Rejected(_))),
         1 => assert!(matches!(seed.verdict_on_commitment(&changed), Verdict::Rejected(_))),
-        2 => assert_ne!(verdict_on_file(&changed), Ok(Verdict::Accepted)),
+        2 => assert_ne!(seed.verdict_on_record(&changed), Ok(Verdict::Accepted)),
         _ => assert!(verdict_on_exhibit(&changed).is_err()),
     }
 }

@@ -8,8 +8,8 @@ use assay_audit::epoch_log::{Account, Ending, EpochLog, Listed, Shown, Tally};
 use assay_audit::prompt::Prompt;
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
-use assay_audit::transcript_file::{Conclusion, TranscriptFile};
-use assay_audit::verdict::OwnFault;
+use assay_audit::transcript_file::{Conclusion, FileError, TranscriptFile};
+use assay_audit::verdict::{OwnFault, Reason};
 use assay_cli::self_audit::SelfAudit;
 use assay_tests::{session, smallest};
 
@@ -44,7 +44,7 @@ fn tally(log: &EpochLog, files: &[&TranscriptFile]) -> Tally {
     let mut account = Account::new(log);
     for file in files {
         assert!(account.is_of(&file.record));
-        account.add(file);
+        account.add(file, || file.judge(&|_| None).verdict);
     }
     account.finish().into_values().next().unwrap()
 }
@@ -110,10 +110,29 @@ fn a_challenge_with_another_nonce_than_the_requests_is_no_audit() {
 fn an_audit_that_was_owed_is_counted_whatever_the_validator_calls_its_absence() {
     let (audit, mut file) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
     *reply_of(&mut file) = Reply::None;
-    for fault in [OwnFault::NeverSettled, OwnFault::Interrupted, OwnFault::Cancelled] {
-        file.receipt.conclusion = Conclusion::Inconclusive(fault);
+    let faults = [OwnFault::NeverSettled, OwnFault::Interrupted, OwnFault::Cancelled].map(Conclusion::Inconclusive);
+    for conclusion in faults.into_iter().chain([Conclusion::Rejected(Reason::WrongPrompt), Conclusion::Accepted]) {
+        file.receipt.conclusion = conclusion;
         let tally = tally(&log(&audit, &file), &[&file]);
-        assert_eq!((tally.owed, tally.made), (1, 0), "{fault}");
+        assert_eq!((tally.owed, tally.made), (1, 0), "{conclusion:?}");
+    }
+    // Nobody is audited for a commitment that is wrong in itself.
+    if let Exchange::Committed { commitment, .. } = &mut file.record.exchange {
+        commitment.signature.0[0] ^= 1;
+    }
+    let rejected = tally(&log(&audit, &file), &[&file]);
+    assert_eq!((rejected.owed, rejected.made, rejected.shown), (0, 0, vec![]));
+}
+
+/// Whoever exchanges the reply in an innocent validator's transcript has no transcript any more.
+#[test]
+fn a_reply_that_its_validator_did_not_sign_shows_nothing() {
+    let [(_, mut settled), (_, mut due)] = both_draws();
+    assert!(TranscriptFile::decode(&settled.encode()).is_ok() && TranscriptFile::decode(&due.encode()).is_ok());
+    std::mem::swap(reply_of(&mut settled), reply_of(&mut due));
+    for file in [settled, due] {
+        let of_another = FileError::Inconsistent("the receipt is of another exchange");
+        assert_eq!(TranscriptFile::decode(&file.encode()), Err(of_another));
     }
 }
 

@@ -409,7 +409,7 @@ impl Running<'_> {
             let verify_us = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
             drop(permit);
             let measurements = Measurements { verify_us, ..measured };
-            let receipt = Receipt::sign(&auditor.keys, record.request.session_id(), judgement.verdict, measurements);
+            let receipt = Receipt::sign(&auditor.keys, &record, judgement.verdict, measurements);
             let inline = |asset: &[u8]| auditor.terms.inline_assets.then(|| asset.to_vec());
             let file = TranscriptFile {
                 manifest: model.manifest().clone(),

@@ -1,5 +1,7 @@
 //! `assay bench`: one hot loop of ours, on random weights in the shape of a model.
 
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 
 use crate::outcome::{CommandResult, Fault};
@@ -27,6 +29,9 @@ pub(crate) struct Args {
     /// One square matrix of 2^N weights in place of a shape, for `commit` and `open`
     #[arg(long, value_name = "N", conflicts_with = "shape", value_parser = clap::value_parser!(u32).range(4..=30))]
     log_size: Option<u32>,
+    /// Folder for the transcripts of `audit`: those that it holds already are judged again and not made
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -45,7 +50,7 @@ enum What {
     Capture,
     /// Answering several requests at once, captured
     Serve,
-    /// Proving an answer under the default policy, and judging it
+    /// Proving an answer under several policies, and judging it
     Audit,
 }
 
@@ -69,7 +74,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         What::Decode => decode::measure(&numbers, &mut figures)?,
         What::Capture => capture::measure(&numbers, &mut figures)?,
         What::Serve => serve::measure(&numbers, &mut figures)?,
-        What::Audit => audit::measure(&numbers, &mut figures)?,
+        What::Audit => audit::measure(args.shape, &numbers, args.keep.as_deref(), &mut figures)?,
     }
     figures.tell(args.json)
 }

@@ -3,12 +3,9 @@
 use std::convert::Infallible;
 
 use assay_audit::commit::{ModelWeights, Tensor};
-use assay_audit::model::{LayerTensors, ModelTensors};
-use assay_commitments::manifest::{Architecture, Matrix, Small, SmallTensors};
-use assay_commitments::rows::Profile;
+use assay_commitments::manifest::{Architecture, Matrix, Small};
 
-use super::{CHAT_TEMPLATE, Numbers, tokenizer};
-use crate::checkpoint::Checkpoint;
+use super::{Numbers, tokenizer};
 use crate::quantized::{Quantized, Weights};
 use crate::random::Random;
 
@@ -23,6 +20,8 @@ const DEVIATION: f64 = 73.9;
 pub struct ComputedWeights {
     architecture: Architecture,
     seed: u64,
+    /// Layers that differ.
+    distinct: u32,
 }
 
 impl ComputedWeights {
@@ -31,42 +30,35 @@ impl ComputedWeights {
 
     /// The weights of a model of these numbers.
     pub fn new(numbers: &Numbers, seed: u64) -> Self {
-        Self { architecture: Architecture { stop_tokens: vec![], ..numbers.architecture() }, seed }
+        let architecture = Architecture { stop_tokens: vec![], ..numbers.architecture() };
+        Self { distinct: architecture.layers.max(1), architecture, seed }
     }
 
-    /// All of them in memory, with a tokenizer of one character a token.
-    pub fn checkpoint(&self, profile: Profile) -> Checkpoint {
-        let read = |tensor| {
-            let Ok(values) = self.tensor(tensor);
-            values
-        };
-        let layer = |layer| LayerTensors {
-            small: SmallTensors(Small::ALL.map(|small| read(Tensor::Small(layer, small)))),
-            matrices: Matrix::ALL.map(|matrix| read(Tensor::Matrix(layer, matrix))),
-        };
-        let tensors = ModelTensors {
-            embeddings: read(Tensor::Embeddings),
-            layers: (0..self.architecture.layers as usize).map(layer).collect(),
-            final_norm: read(Tensor::FinalNorm),
-            head: (!self.architecture.tied).then(|| read(Tensor::Head)),
-        };
-        Checkpoint {
-            architecture: self.architecture.clone(),
-            profile,
-            tensors,
-            tokenizer: tokenizer(self.architecture.vocab_size).to_string().into_bytes(),
-            chat_template: Some(CHAT_TEMPLATE.to_owned()),
-        }
+    /// The same with layers that repeat the first `distinct` of them over and over: a model of many layers then takes the
+    /// memory of a few where equal ones are held once, and nothing changes for who verifies it.
+    ///
+    /// # Panics
+    /// If there is no layer to repeat.
+    #[must_use]
+    pub fn repeating(self, distinct: u32) -> Self {
+        assert!(distinct > 0, "a layer to repeat");
+        Self { distinct, ..self }
+    }
+
+    /// `tokenizer.json`: one character a token.
+    pub fn tokenizer(&self) -> Vec<u8> {
+        tokenizer(self.architecture.vocab_size).to_string().into_bytes()
     }
 
     /// Integers of eight bits of a tensor from the index `start` on, without an end.
     fn integers(&self, tensor: Tensor, start: usize) -> impl Iterator<Item = i8> + use<> {
+        let base = |layer: usize| 16 * (layer % self.distinct as usize + 1);
         let place = match tensor {
             Tensor::Embeddings => 0,
             Tensor::Head => 1,
             Tensor::FinalNorm => 2,
-            Tensor::Matrix(layer, matrix) => 16 * (layer + 1) + matrix.index(),
-            Tensor::Small(layer, small) => 16 * (layer + 1) + 8 + small.index(),
+            Tensor::Matrix(layer, matrix) => base(layer) + matrix.index(),
+            Tensor::Small(layer, small) => base(layer) + 8 + small.index(),
         };
         let key = Random::new(self.seed ^ (place as u64) << 32).word();
         let mut random = Random::at(key, start as u64);
@@ -124,7 +116,7 @@ impl Weights for ComputedWeights {
 #[cfg(test)]
 mod tests {
     use assay_commitments::TokenId;
-    use assay_commitments::rows::round_bf16;
+    use assay_commitments::rows::{Profile, round_bf16};
 
     use super::*;
     use crate::{Model, Session};
@@ -156,12 +148,18 @@ mod tests {
     }
 
     #[test]
-    fn model_runs_and_its_checkpoint_is_the_same_model() {
-        let weights = ComputedWeights::new(&Numbers::TINY, 5);
-        let checkpoint = weights.checkpoint(Profile::Bf16V1);
-        let computed = Model::load(&weights, Profile::Bf16V1).unwrap();
-        let in_memory = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1).unwrap();
-        let [a, b] = [computed, in_memory]
+    fn layers_repeat_and_the_model_runs_as_one_with_as_many_of_its_own() {
+        let numbers = Numbers { layers: 5, ..Numbers::TINY };
+        let weights = ComputedWeights::new(&numbers, 5).repeating(2);
+        let layers = [0, 1, 2, 3, 4].map(|layer| {
+            let Ok(values) = weights.tensor(Tensor::Matrix(layer, Matrix::Gate));
+            let Ok(norm) = weights.tensor(Tensor::Small(layer, Small::PostNorm));
+            (values, norm)
+        });
+        assert!(layers[0] != layers[1] && layers[0] == layers[2] && layers[1] == layers[3] && layers[0] == layers[4]);
+        let few = ComputedWeights::new(&Numbers { layers: 2, ..numbers }, 5);
+        let repeated = Model::load(&few, Profile::Bf16V1).unwrap().with_layers(5);
+        let [a, b] = [Model::load(&weights, Profile::Bf16V1).unwrap(), repeated]
             .map(|model| Session::new(model.into(), false).prefill(&[3, 1, 4].map(TokenId::new)).unwrap());
         assert_eq!(a, b);
         assert!(a.iter().any(|logit| logit.abs() > 0.1));

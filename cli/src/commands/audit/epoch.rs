@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use assay_audit::epoch_log::{Account, EpochLog, Tally};
 use assay_audit::transcript_file::TranscriptFile;
+use assay_audit::verdict::{OwnFault, Verdict};
 use assay_chain::History;
 use assay_commitments::{Epoch, Hotkey};
 use assay_validator::LOG_NAME;
 use serde_json::{Value, json};
 
+use crate::assets::Assets;
 use crate::files::{files_below, read, read_transcript, transcripts};
 use crate::history::read_history;
 use crate::outcome::{CommandResult, Fault, Outcome};
@@ -26,6 +28,10 @@ pub(crate) struct Args {
     /// published
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
+    /// Folder of tokenizers and chat templates that transcripts name by digest: each under its BLAKE3
+    /// digest in hexadecimal
+    #[arg(long, value_name = "DIR")]
+    assets: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -49,6 +55,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         return Err(Fault::damaged(format!("{}: no such folder: name one of transcripts", args.folder.display())));
     }
     let history = args.network.as_deref().map(read_history).transpose()?;
+    let assets = Assets::new(args.assets.as_deref())?;
     let logs = read_logs(&args.folder)?;
     let mut accounts: BTreeMap<_, _> = logs.iter().map(|(of, log)| (*of, Account::new(log))).collect();
     let files = transcripts(&args.folder)?;
@@ -56,7 +63,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let (mut damaged, mut without_log) = (false, 0_u64);
     for (number, path) in files.iter().enumerate() {
         match read_transcript(path) {
-            Ok(file) => without_log += u64::from(!account(&mut accounts, &file)),
+            Ok(file) => without_log += u64::from(!account(&mut accounts, &file, &assets)?),
             Err(fault) => {
                 damaged = true;
                 progress.aside(|| complain("error", &fault));
@@ -106,14 +113,25 @@ fn read_logs(folder: &Path) -> Result<Logs, Fault> {
 }
 
 /// Follows the draw of a transcript; false if there is no log of its epoch.
-fn account(accounts: &mut BTreeMap<(Hotkey, Epoch), Account<'_>>, file: &TranscriptFile) -> bool {
+fn account(
+    accounts: &mut BTreeMap<(Hotkey, Epoch), Account<'_>>,
+    file: &TranscriptFile,
+    assets: &Assets,
+) -> Result<bool, Fault> {
     let request = &file.record.request;
     match accounts.get_mut(&(request.validator, request.epoch)).filter(|account| account.is_of(&file.record)) {
         Some(account) => {
-            account.add(file);
-            true
+            let mut failed = None;
+            account.add(file, || match assets.of(file) {
+                Ok(assets) => file.judge_with(assets.as_deref().map_err(|fault| fault)).verdict,
+                Err(fault) => {
+                    failed = Some(fault);
+                    Verdict::Inconclusive(OwnFault::AssetMissing)
+                }
+            });
+            failed.map_or(Ok(true), Err)
         }
-        None => false,
+        None => Ok(false),
     }
 }
 

@@ -434,10 +434,11 @@ fn bar(ratio: f64) -> String {
     format!("[{}{}]", "#".repeat(full), ".".repeat(WIDTH - full))
 }
 
-const fn size_parts(sizes: &ProofSizes) -> [(&'static str, usize); 8] {
-    let ProofSizes { small, rows, supplied, logits, paths, claims, openings, table } = *sizes;
+const fn size_parts(sizes: &ProofSizes) -> [(&'static str, usize); 9] {
+    let ProofSizes { small, rows, prefixes, supplied, logits, paths, claims, openings, table } = *sizes;
     [
         ("rows", rows),
+        ("attention prefixes", prefixes),
         ("paths", paths),
         ("supplied products", supplied),
         ("logits", logits),

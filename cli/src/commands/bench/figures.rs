@@ -81,7 +81,7 @@ fn shown(key: &str, value: &Value, unit: &str) -> String {
         ("rate" | "ceiling", Some(value)) if value >= 1e6 => format!("{:.1} M {unit}", value / 1e6),
         ("rate" | "ceiling", Some(value)) => format!("{value:.2} {unit}"),
         ("ratio_to_ceiling" | "gain", Some(value)) => format!("{value:.2}"),
-        ("verify_ms", Some(value)) => format!("{value:.2} ms"),
+        (_, Some(value)) if key.ends_with("_ms") => format!("{value:.2} ms"),
         ("bytes_per_second", Some(value)) => format!("{:.1} GB/s", value / 1e9),
         (_, Some(_)) if key.contains("bytes") => bytes(value.as_u64().unwrap_or(0)),
         (_, Some(value)) if key.ends_with("_percent") => format!("{value:.2} %"),

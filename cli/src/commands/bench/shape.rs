@@ -21,6 +21,9 @@ pub(super) enum Shape {
     /// A layer of Llama-3 8B; where a model runs, two of them and a small vocabulary
     #[value(name = "llama-8b-layer")]
     Llama,
+    /// Llama-3 8B; where it is audited, all layers have the weights of one, which are held once
+    #[value(name = "llama-8b")]
+    WholeLlama,
     /// A shard of lm_head of Llama-3 8B
     #[value(name = "llama-8b-head")]
     LlamaHead,
@@ -28,7 +31,7 @@ pub(super) enum Shape {
 
 impl Shape {
     /// The numbers of a model that runs; a shard is none.
-    pub(super) const fn numbers(self) -> Option<Numbers> {
+    pub(super) fn numbers(self) -> Option<Numbers> {
         match self {
             Self::Fixture => Some(Numbers {
                 vocab_size: 1024,
@@ -54,8 +57,16 @@ impl Shape {
                 max_positions: 4096,
                 ..Numbers::TINY
             }),
+            Self::WholeLlama => {
+                Self::Llama.numbers().map(|numbers| Numbers { vocab_size: 128_256, layers: 32, ..numbers })
+            }
             Self::LlamaHead => None,
         }
+    }
+
+    /// How many layers of a model that is audited have weights of their own.
+    pub(super) const fn distinct_layers(self, numbers: &Numbers) -> u32 {
+        if matches!(self, Self::WholeLlama) { 1 } else { numbers.layers }
     }
 
     pub(super) fn matrices(self) -> Vec<MatrixShape> {
