@@ -9,9 +9,10 @@ static PASSES: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs a pass on a thread of the pool, to which its operations then hand parts without a detour, while the other
 /// threads stay awake: a pass has a hundred products with little between them, and waking a thread for each takes
-/// longer than that little. Whoever else needs the processor meanwhile gets it.
-pub(crate) fn while_awake<T: Send>(pass: impl FnOnce() -> T + Send) -> T {
-    let over = AtomicBool::new(false);
+/// longer than that little. A thread without a part calls `idle`, which does a little of other work and says whether there
+/// was any; whoever else needs the processor meanwhile gets it.
+pub(crate) fn while_awake<T: Send>(idle: impl Fn() -> bool + Sync, pass: impl FnOnce() -> T + Send) -> T {
+    let (over, idle) = (AtomicBool::new(false), &idle);
     rayon::scope(|scope| {
         let _running = Running::start(&over);
         for _ in 1..rayon::current_num_threads() {
@@ -19,7 +20,7 @@ pub(crate) fn while_awake<T: Send>(pass: impl FnOnce() -> T + Send) -> T {
                 // Below this on the thread's stack another pass may wait, which this one must not wait for in turn: with
                 // several, nobody stays awake.
                 while !over.load(Ordering::SeqCst) && PASSES.load(Ordering::SeqCst) == 1 {
-                    if rayon::yield_now() == Some(Yield::Idle) {
+                    if rayon::yield_now() == Some(Yield::Idle) && !idle() {
                         std::thread::yield_now();
                     }
                 }
@@ -56,9 +57,9 @@ mod tests {
 
     #[test]
     fn a_pass_ends_and_so_does_one_that_panics() {
-        assert_eq!(while_awake(|| rayon::join(|| 1, || 2)), (1, 2));
-        assert!(std::panic::catch_unwind(|| while_awake(|| panic!("a kernel"))).is_err());
-        assert_eq!(while_awake(|| 3), 3);
+        assert_eq!(while_awake(|| false, || rayon::join(|| 1, || 2)), (1, 2));
+        assert!(std::panic::catch_unwind(|| while_awake(|| false, || panic!("a kernel"))).is_err());
+        assert_eq!(while_awake(|| false, || 3), 3);
     }
 
     #[test]
@@ -67,7 +68,7 @@ mod tests {
             for _ in 0..6 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        let sum = while_awake(|| (0..64_u32).into_par_iter().with_max_len(1).sum::<u32>());
+                        let sum = while_awake(|| false, || (0..64_u32).into_par_iter().with_max_len(1).sum::<u32>());
                         assert_eq!(sum, 2016);
                     }
                 });

@@ -52,6 +52,8 @@ const SMALL_FILES: [&str; 6] = [CONFIG, GENERATION_CONFIG, TOKENIZER, template::
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
+/// Where AutoGPTQ said how a model is quantised before `config.json` did.
+const OLD_QUANTIZATION: &str = "quantize_config.json";
 
 /// What `config.json` says of a model, weights unseen.
 #[derive(Clone, Debug)]
@@ -64,7 +66,7 @@ impl Description {
     /// Reads the configuration of a model folder.
     ///
     /// # Errors
-    /// A missing folder or file, or all problems of `config.json`.
+    /// A missing folder or file, all problems of `config.json`, or a quantisation that it does not speak of.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         if !folder.is_dir() {
             return Err(CheckpointError::NoFolder { folder: folder.to_owned() });
@@ -74,6 +76,10 @@ impl Description {
         let generation = optional_json(&folder.join(GENERATION_CONFIG))?;
         let configuration = config::read(&config, generation.as_ref())
             .map_err(|problems| CheckpointError::Config { path: config_path, problems })?;
+        let old = folder.join(OLD_QUANTIZATION);
+        if configuration.gptq.is_none() && old.exists() {
+            return Err(CheckpointError::OldQuantization { path: old });
+        }
         Ok(Self { folder: folder.to_owned(), configuration })
     }
 

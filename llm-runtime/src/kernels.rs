@@ -28,7 +28,7 @@ pub(crate) use attention::{Attention, Span, Store};
 #[cfg(test)]
 pub(crate) use composed::tests::both;
 use linear::TASK_WORK;
-pub(crate) use linear::pages::joined;
+pub(crate) use linear::pages::{joined, zeros};
 pub(crate) use linear::{Weights, product};
 
 /// Elements that go through double precision, with the same meaning.

@@ -180,7 +180,7 @@ impl Model {
         runs: &[Run<'_>],
         recorder: Option<&Recorder<'_>>,
     ) -> candle_core::Result<Option<Tensor>> {
-        while_awake(|| self.forward_here(runs, recorder))
+        while_awake(|| recorder.is_some_and(Recorder::help), || self.forward_here(runs, recorder))
     }
 
     fn forward_here(&self, runs: &[Run<'_>], recorder: Option<&Recorder<'_>>) -> candle_core::Result<Option<Tensor>> {

@@ -162,85 +162,180 @@ const fn is_kept(tree: TreeId) -> bool {
 pub struct Trace {
     digests: TraceDigests,
     columns: Vec<Column>,
+    /// Rows that are kept, of [`BLOCK_ROWS`] positions each.
+    slabs: Vec<Slab>,
+    /// Bytes of a position's kept rows.
+    kept_bytes: usize,
+    /// Gives zeros to write over.
+    memory: fn(usize) -> Vec<u8>,
 }
 
-/// The rows of a tree: those that are kept, or those that wait to be hashed.
-#[derive(Clone, Debug, Default)]
+/// Where the rows of a tree are.
+#[derive(Clone, Debug)]
 struct Column {
-    /// All but the last are full.
-    blocks: Vec<Vec<u8>>,
-    /// Rows without a digest: the last ones of the last block.
-    waiting: usize,
+    row_bytes: usize,
+    place: Place,
+    /// Rows pushed. Those without a digest are the last ones, of the last block.
+    count: usize,
+}
+
+/// Where the last block of a column is, and those before it.
+#[derive(Clone, Debug)]
+enum Place {
+    /// In the slabs, behind so many bytes of a position's rows.
+    Kept(usize),
+    /// Here, until its rows are hashed; the others are nowhere.
+    Passing(Vec<u8>),
+}
+
+/// The kept rows of all trees at some positions: tree after tree the rows of one, side by side.
+#[derive(Clone, Debug)]
+struct Slab {
+    positions: usize,
+    bytes: Vec<u8>,
+}
+
+impl Slab {
+    /// Where a column's rows are that stand behind so many bytes of each position.
+    fn area(&self, before: usize, row_bytes: usize) -> Range<usize> {
+        before * self.positions..(before + row_bytes) * self.positions
+    }
 }
 
 impl Column {
-    fn hash_waiting(&self, row_bytes: usize, digests: &mut Vec<Hash>) {
-        let Some(block) = self.blocks.last() else { return };
+    /// The block of the last row: it has a row for each of its positions.
+    fn last_block<'a>(&'a self, slabs: &'a [Slab]) -> Option<&'a [u8]> {
+        match &self.place {
+            Place::Kept(before) => {
+                let slab = slabs.get(self.count.checked_sub(1)? / BLOCK_ROWS)?;
+                slab.bytes.get(slab.area(*before, self.row_bytes))
+            }
+            Place::Passing(block) => Some(block),
+        }
+    }
+
+    /// Hashes the rows that have no digest yet.
+    fn hash_waiting(&self, slabs: &[Slab], digests: &mut Vec<Hash>) {
         let known = digests.len();
-        digests.resize(known + self.waiting, Hash::default());
-        plain_hashes(&block[block.len() - self.waiting * row_bytes..], row_bytes, &mut digests[known..]);
+        let waiting = self.count - known;
+        let Some(block) = self.last_block(slabs).filter(|_| waiting > 0) else { return };
+        let rows = &block[known % BLOCK_ROWS * self.row_bytes..][..waiting * self.row_bytes];
+        digests.resize(self.count, Hash::default());
+        plain_hashes(rows, self.row_bytes, &mut digests[known..]);
     }
 }
 
 impl Trace {
     /// An empty trace.
     pub fn new(shape: TraceShape) -> Self {
+        Self::in_memory(shape, |bytes| vec![0; bytes])
+    }
+
+    /// An empty trace whose rows will lie in memory that `memory` gives: so many bytes at a time, all zero.
+    pub fn in_memory(shape: TraceShape, memory: fn(usize) -> Vec<u8>) -> Self {
+        let mut kept_bytes = 0;
+        let columns = shape.trees().map(|tree| {
+            let row_bytes = shape.row_bytes(tree);
+            let place = if is_kept(tree) {
+                kept_bytes += row_bytes;
+                Place::Kept(kept_bytes - row_bytes)
+            } else {
+                Place::Passing(Vec::new())
+            };
+            Column { row_bytes, place, count: 0 }
+        });
+        let columns = columns.collect();
         let digests = TraceDigests { shape, columns: vec![Vec::new(); shape.tree_count()] };
-        Self { digests, columns: vec![Column::default(); shape.tree_count()] }
+        Self { digests, columns, slabs: Vec::new(), kept_bytes, memory }
     }
 
     /// Appends the rows of the next positions of `tree`; `bytes` holds whole rows.
     ///
     /// # Panics
-    /// When the tree does not exist or the bytes are no whole rows: a bug of the runtime.
-    pub fn push(&mut self, tree: TreeId, mut bytes: &[u8]) {
-        let TraceDigests { shape, columns } = &mut self.digests;
-        let size = shape.row_bytes(tree);
+    /// As [`Self::write`], or when the bytes are no whole rows: a bug of the runtime.
+    pub fn push(&mut self, tree: TreeId, bytes: &[u8]) {
+        let size = self.digests.shape.row_bytes(tree);
         assert!(bytes.len().is_multiple_of(size), "rows of {tree:?} have {size} bytes");
-        let index = shape.tree_index(tree).expect("the runtime captures trees of its own model");
-        let (column, digests) = (&mut self.columns[index], &mut columns[index]);
-        let full = BLOCK_ROWS * size;
-        while !bytes.is_empty() {
-            if column.blocks.last().is_none_or(|block| block.len() == full) {
-                column.blocks.push(Vec::with_capacity(full));
-            }
-            let Some(block) = column.blocks.last_mut() else { return };
-            let (now, later) = bytes.split_at(bytes.len().min(full - block.len()));
-            block.extend_from_slice(now);
-            column.waiting += now.len() / size;
-            bytes = later;
-            if block.len() == full {
-                column.hash_waiting(size, digests);
-                column.waiting = 0;
-                if !is_kept(tree)
-                    && let Some(block) = column.blocks.last_mut()
-                {
-                    block.clear();
+        self.write(tree, bytes.len() / size, |number, row| {
+            row.copy_from_slice(&bytes[number * size..][..size]);
+            true
+        });
+    }
+
+    /// Appends `count` rows of the next positions of `tree`. Each is written where it stays: `write` is given the number
+    /// of a row, from 0, and its bytes, and says whether to go on. `false` when it did not: the row is then not there.
+    ///
+    /// Rows are hashed while they are in the nearest caches, as many side by side as wide instructions take.
+    ///
+    /// # Panics
+    /// When the tree does not exist, or after [`Self::seal`]: a bug of the runtime.
+    pub fn write(&mut self, tree: TreeId, count: usize, mut write: impl FnMut(usize, &mut [u8]) -> bool) -> bool {
+        let index = self.digests.shape.tree_index(tree).expect("the runtime captures trees of its own model");
+        let (column, digests) = (&mut self.columns[index], &mut self.digests.columns[index]);
+        let size = column.row_bytes;
+        for number in 0..count {
+            let (slab, at) = (column.count / BLOCK_ROWS, column.count % BLOCK_ROWS);
+            let block = match &mut column.place {
+                Place::Kept(before) => {
+                    while self.slabs.len() <= slab {
+                        let bytes = (self.memory)(BLOCK_ROWS * self.kept_bytes);
+                        self.slabs.push(Slab { positions: BLOCK_ROWS, bytes });
+                    }
+                    let slab = &mut self.slabs[slab];
+                    let area = slab.area(*before, size);
+                    &mut slab.bytes[area]
                 }
+                Place::Passing(block) => {
+                    block.resize(BLOCK_ROWS * size, 0);
+                    block
+                }
+            };
+            if !write(number, &mut block[at * size..][..size]) {
+                return false;
+            }
+            column.count += 1;
+            if column.count.is_multiple_of(BLOCK_ROWS) {
+                column.hash_waiting(&self.slabs, digests);
             }
         }
+        true
     }
 
     /// Hashes the rows that still wait for others to be hashed with, and frees spare memory: to be called
     /// when there are no more.
     pub fn seal(&mut self) {
-        let TraceDigests { shape, columns } = &mut self.digests;
-        for (tree, (column, digests)) in shape.trees().zip(self.columns.iter_mut().zip(columns)) {
-            column.hash_waiting(shape.row_bytes(tree), digests);
-            column.waiting = 0;
+        let last = self.slabs.len().saturating_sub(1);
+        let positions = self.columns.iter().map(|column| column.count).max().unwrap_or(0) - last * BLOCK_ROWS;
+        for (column, digests) in self.columns.iter_mut().zip(&mut self.digests.columns) {
+            column.hash_waiting(&self.slabs, digests);
             digests.shrink_to_fit();
-            if !is_kept(tree) {
-                column.blocks = Vec::new();
-            } else if let Some(block) = column.blocks.last_mut() {
-                block.shrink_to_fit();
+            match &mut column.place {
+                Place::Passing(block) => *block = Vec::new(),
+                // Areas move together, the first first: none is written over before it has moved.
+                Place::Kept(before) => {
+                    if let Some(slab) = self.slabs.last_mut() {
+                        let from = slab.area(*before, column.row_bytes).start;
+                        let rows = from..from + column.row_bytes * positions;
+                        slab.bytes.copy_within(rows, *before * positions);
+                    }
+                }
             }
+        }
+        if let Some(slab) = self.slabs.last_mut() {
+            slab.positions = positions;
+            slab.bytes.truncate(positions * self.kept_bytes);
+            slab.bytes.shrink_to_fit();
         }
     }
 
     /// Bytes held.
     pub fn memory(&self) -> usize {
-        let blocks = self.columns.iter().flat_map(|column| &column.blocks);
-        blocks.map(Vec::capacity).sum::<usize>() + self.digests.memory()
+        let passing = self.columns.iter().map(|column| match &column.place {
+            Place::Kept(_) => 0,
+            Place::Passing(block) => block.capacity(),
+        });
+        let kept = self.slabs.iter().map(|slab| slab.bytes.capacity());
+        kept.chain(passing).sum::<usize>() + self.digests.memory()
     }
 
     /// The most bytes that a trace of so many positions holds on its way there.
@@ -257,9 +352,17 @@ impl Trace {
 
     /// The bytes of all rows that are kept, piece by piece, in the order of [`TraceDigests::offset`].
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let shape = &self.digests.shape;
-        let kept = shape.trees().zip(&self.columns).filter(|(tree, _)| is_kept(*tree));
-        kept.flat_map(|(_, column)| column.blocks.iter().map(Vec::as_slice))
+        let kept = self.columns.iter().filter_map(|column| match column.place {
+            Place::Kept(before) => Some((column, before)),
+            Place::Passing(_) => None,
+        });
+        kept.flat_map(|(column, before)| {
+            let starts = (0..column.count).step_by(BLOCK_ROWS);
+            starts.zip(&self.slabs).map(move |(start, slab)| {
+                let rows = slab.positions.min(column.count - start);
+                &slab.bytes[slab.area(before, column.row_bytes)][..rows * column.row_bytes]
+            })
+        })
     }
 
     /// The digests of all rows: what is left in memory when the rows are kept elsewhere.
@@ -269,16 +372,35 @@ impl Trace {
 
     /// Reads with the digests of all rows, those that wait too.
     fn with_digests<T>(&self, read: impl FnOnce(&TraceDigests) -> T) -> T {
-        if self.columns.iter().all(|column| column.waiting == 0) {
+        let known = self.columns.iter().zip(&self.digests.columns);
+        if known.into_iter().all(|(column, digests)| column.count == digests.len()) {
             read(&self.digests)
         } else {
             let mut digests = self.digests.clone();
-            let columns = self.columns.iter().zip(&mut digests.columns);
-            for (tree, (column, digests)) in self.digests.shape.trees().zip(columns) {
-                column.hash_waiting(self.digests.shape.row_bytes(tree), digests);
+            for (column, digests) in self.columns.iter().zip(&mut digests.columns) {
+                column.hash_waiting(&self.slabs, digests);
             }
             read(&digests)
         }
+    }
+
+    /// Rows of a tree that are kept.
+    fn kept(&self, tree: TreeId, positions: Range<usize>) -> Result<Vec<u8>, RowsError> {
+        let absent = RowsError::Absent { tree, start: positions.start, end: positions.end };
+        let index = self.digests.shape.tree_index(tree).ok_or(absent)?;
+        let Some(&Column { row_bytes, place: Place::Kept(before), count }) = self.columns.get(index) else {
+            return Err(absent);
+        };
+        if positions.end > count {
+            return Err(absent);
+        }
+        let mut rows = Vec::with_capacity(positions.len() * row_bytes);
+        for position in positions {
+            let slab = self.slabs.get(position / BLOCK_ROWS).ok_or(absent)?;
+            let area = slab.bytes.get(slab.area(before, row_bytes)).ok_or(absent)?;
+            rows.extend_from_slice(&area[position % BLOCK_ROWS * row_bytes..][..row_bytes]);
+        }
+        Ok(rows)
     }
 }
 
@@ -288,24 +410,11 @@ impl TraceRows for Trace {
     }
 
     fn positions(&self) -> usize {
-        let columns = self.columns.iter().zip(&self.digests.columns);
-        columns.map(|(column, digests)| digests.len() + column.waiting).min().unwrap_or(0)
+        self.columns.iter().map(|column| column.count).min().unwrap_or(0)
     }
 
     fn rows(&self, tree: TreeId, positions: Range<usize>) -> Result<Vec<u8>, RowsError> {
-        let kept = |tree, positions: Range<usize>| {
-            let absent = RowsError::Absent { tree, start: positions.start, end: positions.end };
-            let size = self.digests.shape.row_bytes(tree);
-            let column = self.digests.shape.tree_index(tree).and_then(|index| self.columns.get(index)).ok_or(absent)?;
-            let mut rows = Vec::with_capacity(positions.len() * size);
-            for position in positions {
-                let start = position % BLOCK_ROWS * size;
-                let block = column.blocks.get(position / BLOCK_ROWS);
-                rows.extend_from_slice(block.and_then(|block| block.get(start..start + size)).ok_or(absent)?);
-            }
-            Ok(rows)
-        };
-        self.with_digests(|digests| digests.rows(tree, positions, kept))
+        self.with_digests(|digests| digests.rows(tree, positions, |tree, positions| self.kept(tree, positions)))
     }
 
     fn commit(&self, session: &SessionId, positions: usize) -> TraceTrees {

@@ -141,6 +141,12 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The quantisation is described where AutoGPTQ did it before `config.json` had a place for it.
+    #[error("{}: quantised in the old layout of AutoGPTQ: copy what this file says into config.json as \"quantization_config\", with \"quant_method\": \"gptq\" beside it, and name the weights model.safetensors", path.display())]
+    OldQuantization {
+        /// The file.
+        path: PathBuf,
+    },
     /// The weights are in files of a format that is not read.
     #[error("{}: weights of this format are not read: point to a folder of safetensors weights", path.display())]
     Format {

@@ -795,6 +795,31 @@ fn damaged_quantised_folders_are_refused() {
 }
 
 #[test]
+fn an_old_quantised_folder_is_told_what_to_do_and_is_read_when_that_is_done() {
+    let (folder, written) = quantised(Quantization::INT4);
+    let [config, old, weights, named] =
+        ["config.json", "quantize_config.json", "model.safetensors", "gptq_model-4bit-32g.safetensors"]
+            .map(|name| folder.path().join(name));
+    let mut quantization = json!(null);
+    change_json(&config, |config| {
+        quantization = config.as_object_mut().unwrap().remove("quantization_config").unwrap();
+        quantization.as_object_mut().unwrap().remove("quant_method");
+    });
+    fs::write(&old, quantization.to_string()).unwrap();
+    fs::rename(&weights, &named).unwrap();
+    let refusals = [Description::read(folder.path()).map(drop), load_quantised(folder.path()).map(drop)];
+    for text in refusals.map(|refusal| refusal.unwrap_err().to_string()) {
+        let parts =
+            ["quantize_config.json", "\"quantization_config\"", "\"quant_method\": \"gptq\"", "model.safetensors"];
+        assert!(!text.contains('\n') && parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+    quantization["quant_method"] = json!("gptq");
+    change_json(&config, |config| config["quantization_config"] = quantization.clone());
+    fs::rename(&named, &weights).unwrap();
+    assert_eq!(load_quantised(folder.path()).unwrap().tensors, written.tensors);
+}
+
+#[test]
 fn a_folder_has_a_natural_profile_and_others_may_be_asked_for() {
     let (plain, _) = folder();
     let (quantised, _) = quantised(Quantization::INT4);

@@ -1,4 +1,4 @@
-//! Memory that is read whole, again and again.
+//! Memory in large pages.
 
 /// What the parts hold, one after the other, in memory of large pages where the system has them: with pages of
 /// 4 KiB a decode waits for their translation, and takes a fifteenth longer.
@@ -7,6 +7,15 @@ pub(crate) fn joined<T: Copy>(parts: &[&[T]]) -> Vec<T> {
     advise(&mut values);
     parts.iter().for_each(|part| values.extend_from_slice(part));
     values
+}
+
+/// So many zeros, in memory of large pages where the system has them: with pages of 4 KiB, whoever writes to fresh memory
+/// waits for the system once a page.
+pub(crate) fn zeros(bytes: usize) -> Vec<u8> {
+    // What comes fresh from the system is zero and has not been touched.
+    let mut zeros = vec![0; bytes];
+    advise(&mut zeros);
+    zeros
 }
 
 /// Asks for large pages under memory that was not touched yet. A system that has none goes on with small ones.
@@ -38,5 +47,12 @@ mod tests {
         let (first, second): (Vec<u32>, Vec<u32>) = ((0..700_001).collect(), (700_001..900_000).collect());
         assert_eq!(joined(&[&first, &second]), (0..900_000).collect::<Vec<_>>());
         assert!(joined::<f32>(&[&[]]).is_empty());
+    }
+
+    #[test]
+    fn zeros_are_zeros() {
+        for bytes in [0, 1, 5_000_001] {
+            assert!(zeros(bytes) == vec![0; bytes]);
+        }
     }
 }
