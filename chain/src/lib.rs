@@ -18,6 +18,7 @@ mod history;
 mod metagraph;
 pub mod record;
 mod types;
+pub mod wallet;
 
 pub use api::{Chain, Hyperparameters, MANIFESTS_MAX, Placement, StoredWeights, WeightsForm};
 pub use devnet::{Devnet, EpochReport, Genesis, GenesisError, NeuronReport, Parameters};
