@@ -20,7 +20,7 @@ pub mod record;
 mod types;
 
 pub use api::{Chain, Hyperparameters, MANIFESTS_MAX, Placement, StoredWeights, WeightsForm};
-pub use devnet::{Devnet, EpochReport, Genesis, GenesisError, NeuronReport, Parameters};
+pub use devnet::{Devnet, EpochReport, FileError, Genesis, GenesisError, NeuronReport, Parameters};
 pub use error::ChainError;
 pub use history::{History, Term};
 pub use metagraph::{Metagraph, Neuron};
