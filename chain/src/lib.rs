@@ -16,6 +16,7 @@ mod devnet;
 mod error;
 mod history;
 mod metagraph;
+mod node;
 pub mod record;
 mod types;
 
@@ -24,6 +25,7 @@ pub use devnet::{Devnet, EpochReport, FileError, Genesis, GenesisError, NeuronRe
 pub use error::ChainError;
 pub use history::{History, Term};
 pub use metagraph::{Metagraph, Neuron};
+pub use node::{Fate, Node, NodeError, NodeOptions, RunningNode, Runtime};
 pub use types::{
     BlockNumber, Coldkey, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao,
     RequestsDigest, Uid,

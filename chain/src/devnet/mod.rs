@@ -15,6 +15,7 @@ mod serving;
 mod shared;
 pub(crate) mod state;
 mod text;
+pub(crate) mod view;
 mod weights;
 mod yuma;
 

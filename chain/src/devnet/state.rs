@@ -40,6 +40,8 @@ pub(crate) struct State {
     /// What accounts hold, in RAO, by account; hotkeys are accounts like coldkeys. Who never got anything
     /// has no entry.
     pub(crate) balances: BTreeMap<Coldkey, u64>,
+    /// How many extrinsics of each account a node has put into blocks.
+    pub(crate) nonces: BTreeMap<Coldkey, u32>,
     /// Stake on each hotkey, in RAO; it outlasts the hotkey's place.
     #[serde(with = "text::by_hotkey")]
     pub(crate) stakes: BTreeMap<Hotkey, u64>,
@@ -176,6 +178,7 @@ impl State {
             slots: Vec::new(),
             burn: genesis.parameters.burn.get(),
             balances: BTreeMap::new(),
+            nonces: BTreeMap::new(),
             stakes: BTreeMap::new(),
             owners: BTreeMap::new(),
             first_registered: BTreeMap::new(),

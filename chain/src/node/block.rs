@@ -6,7 +6,7 @@ use parity_scale_codec::{Compact, Encode};
 use sp_crypto_hashing::blake2_256;
 
 use super::{pool::Pending, runtime::Runtime};
-use crate::devnet::State;
+use crate::devnet::state::State;
 
 pub(super) type Hash = [u8; 32];
 

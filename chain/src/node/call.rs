@@ -9,7 +9,7 @@ use super::{
     error::{Invalid, Refusal},
     runtime::Runtime,
 };
-use crate::{devnet::COMMIT_BYTES_MAX, error::ChainError, record::FIELDS_MAX};
+use crate::{devnet::commits::COMMIT_BYTES_MAX, error::ChainError, record::FIELDS_MAX};
 
 /// A call that the devnet carries out, as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]

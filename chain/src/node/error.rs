@@ -62,7 +62,6 @@ pub(super) enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Invalid {
     Call,
-    Future,
     Stale,
     BadProof,
     AncientBirthBlock,
@@ -76,7 +75,6 @@ impl Invalid {
     pub(super) fn scale(self) -> Vec<u8> {
         match self {
             Self::Call => vec![0],
-            Self::Future => vec![2],
             Self::Stale => vec![3],
             Self::BadProof => vec![4],
             Self::AncientBirthBlock => vec![5],
@@ -89,7 +87,6 @@ impl Invalid {
     fn words(self) -> String {
         match self {
             Self::Call => "Transaction call is not expected".to_owned(),
-            Self::Future => "Transaction will be valid in the future".to_owned(),
             Self::Stale => "Transaction is outdated".to_owned(),
             Self::BadProof => "Transaction has a bad signature".to_owned(),
             Self::AncientBirthBlock => "Transaction has an ancient birth block".to_owned(),

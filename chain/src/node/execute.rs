@@ -12,7 +12,10 @@ use super::{
     runtime::Runtime,
 };
 use crate::{
-    devnet::{Axon, State},
+    devnet::{
+        commits::weights_hash,
+        state::{Axon, State},
+    },
     error::ChainError,
     types::{Coldkey, NetUid},
 };
@@ -53,7 +56,7 @@ pub(super) fn execute(state: &mut State, account: [u8; 32], call: &Call) -> Resu
         Call::RevealWeights(call) => {
             // Vectors of two lengths have another hash than anything that was committed.
             let weights = pairs(&call.uids, &call.values).ok_or(ChainError::NoSuchCommit)?;
-            let hash = state.weights_hash(signer, &weights, &call.salt, call.version_key);
+            let hash = weights_hash(signer, netuid, &weights, &call.salt, call.version_key);
             state.reveal_weights(signer, &weights, &call.salt, call.version_key)?;
             (SUBTENSOR, "WeightsRevealed", vec![who, subnet, Value::from_bytes(hash)])
         }

@@ -19,7 +19,10 @@ use super::{
     runtime::Runtime,
     storage::{self, Frame, Storage},
 };
-use crate::devnet::{Devnet, SNAPSHOTS_MAX, State};
+use crate::{
+    devnet::{Devnet, state::State, view::STATES_MAX},
+    types::BlockNumber,
+};
 
 /// Extrinsics in a block, beside the author's own.
 const INCLUDED_MAX: usize = 1_024;
@@ -68,6 +71,7 @@ struct Filling {
     events: Vec<u8>,
     included: Vec<(u32, Pending)>,
     left: VecDeque<Pending>,
+    state: Arc<State>,
 }
 
 impl Ledger {
@@ -107,7 +111,7 @@ impl Ledger {
             if number > 0 {
                 events.push(0, &success(), runtime)?;
             }
-            let state = self.devnet.at(number);
+            let state = self.devnet.at(BlockNumber::new(number));
             self.headers.push((hash, header.clone()));
             self.numbers.insert(hash, number);
             if let Some(state) = state {
@@ -121,14 +125,10 @@ impl Ledger {
     fn keep(&mut self, block: Block) -> Arc<Block> {
         let block = Arc::new(block);
         self.blocks.push_back(Arc::clone(&block));
-        while self.blocks.len() > SNAPSHOTS_MAX {
+        while self.blocks.len() > STATES_MAX {
             self.blocks.pop_front();
         }
         block
-    }
-
-    pub(super) const fn genesis(&self) -> Hash {
-        self.genesis
     }
 
     pub(super) const fn devnet(&self) -> &Devnet {
@@ -287,8 +287,8 @@ impl Ledger {
         let parent = self.head();
         let number = parent.number() + 1;
         let devnet = self.devnet.clone();
-        let (state, filling) = devnet.make_block(|state| self.fill(state, waiting, &runtime));
-        let Filling { extrinsics, events, included, left } = filling?;
+        let (_, filling) = devnet.make_block(|state| self.fill(state, waiting, &runtime));
+        let Filling { extrinsics, events, included, left, state } = filling?;
         let upgrade = self.upgrade.take();
         let slot = number + self.retractions;
         let header = Header::new(parent.hash, number, slot, &extrinsics, upgrade.is_some());
@@ -361,7 +361,8 @@ impl Ledger {
         if self.upgrade.is_some() {
             events.push_final(&("System", "CodeUpdated", Vec::new()), runtime)?;
         }
-        Ok(Filling { extrinsics, events: events.encode(), included, left: waiting })
+        let state = Arc::new(state.clone());
+        Ok(Filling { extrinsics, events: events.encode(), included, left: waiting, state })
     }
 
     /// Carries out one that waited, unless it is no longer good.

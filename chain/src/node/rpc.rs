@@ -568,12 +568,12 @@ fn devnet(module: &mut Module) -> Registered {
     method(module, "devnet_register", |params, ledger| {
         let mut params = params.sequence();
         let (Bytes32(hotkey), Bytes32(coldkey)): (Bytes32, Bytes32) = (params.next()?, params.next()?);
-        let uid = ledger.devnet().register_with(Hotkey::new(hotkey), Coldkey::new(coldkey))?;
+        let uid = ledger.devnet().register_of(Coldkey::new(coldkey), Hotkey::new(hotkey))?;
         Ok(json!(uid.get()))
     })?;
     method(module, "devnet_epochReports", |params, ledger| {
         let from: u64 = params.sequence().optional_next()?.unwrap_or(0);
-        Ok(json!(ledger.devnet().epoch_reports(Epoch::new(from))))
+        Ok(json!(ledger.devnet().reports(Epoch::new(from))))
     })?;
     method(module, "devnet_save", |params, ledger| {
         let path: PathBuf = params.sequence().next()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use frame_metadata::{
     RuntimeMetadata, RuntimeMetadataPrefixed,
-    v14::{StorageEntryModifier, StorageEntryType, StorageHasher},
+    v14::{StorageEntryType, StorageHasher},
     v16::{PalletMetadata, RuntimeMetadataV16, StorageEntryMetadata},
 };
 use parity_scale_codec::{Decode, Encode};
@@ -197,16 +197,6 @@ impl Runtime {
     /// Whether the runtime has a storage item.
     pub(super) fn has_item(&self, pallet: &str, item: &str) -> bool {
         self.entry(pallet, item).is_some()
-    }
-
-    /// Whether a storage item is there without being set, with a default.
-    pub(super) fn has_default(&self, pallet: &str, item: &str) -> bool {
-        self.entry(pallet, item).is_some_and(|(_, entry)| entry.modifier == StorageEntryModifier::Default)
-    }
-
-    /// The default of a storage item, for those who read it where nothing is stored.
-    pub(super) fn default_value(&self, pallet: &str, item: &str) -> Option<&[u8]> {
-        self.entry(pallet, item).map(|(_, entry)| entry.default.as_slice())
     }
 
     /// Where an item stands: the hashes of its names, and its keys as its hashers want them.

@@ -10,7 +10,7 @@ use super::{
     runtime::{Key, Runtime},
 };
 use crate::{
-    devnet::{Field, Payload, State, WeightCommit},
+    devnet::state::{Field, Payload, State, WeightCommit},
     types::Coldkey,
 };
 
@@ -108,7 +108,7 @@ impl Writer<'_> {
         for account in accounts {
             let free = state.balance(&account);
             let info = AccountInfo {
-                nonce: state.nonce(&account),
+                nonce: state.nonce(account.as_bytes()),
                 consumers: 0,
                 providers: u32::from(free > 0),
                 sufficients: 0,
@@ -211,7 +211,7 @@ impl Writer<'_> {
         for (hotkey, commits) in &state.weight_commits {
             let commit = |commit: &WeightCommit| {
                 let (first, last) = state.reveal_blocks(commit.epoch);
-                (commit.hash.0, commit.block, first, last)
+                (commit.hash, commit.block, first, last)
             };
             let commits: Vec<([u8; 32], u64, u64, u64)> = commits.iter().map(commit).collect();
             self.put(SUBTENSOR, "WeightCommits", &[netuid, Key::Account(*hotkey.as_bytes())], commits)?;
@@ -266,8 +266,8 @@ impl Writer<'_> {
             ("public_key", bytes(&beacon.public_key)),
             ("period", Value::u128(beacon.period_s.into())),
             ("genesis_time", Value::u128(beacon.genesis_s.into())),
-            ("hash", bytes(&beacon.hash)),
-            ("group_hash", bytes(&beacon.hash)),
+            ("hash", bytes(&beacon.chain)),
+            ("group_hash", bytes(&beacon.chain)),
             ("scheme_id", bytes(b"bls-unchained-g1-rfc9380")),
             ("metadata", Value::named_composite([("beacon_id", bytes(b"devnet"))])),
         ]);
