@@ -16,15 +16,17 @@ mod devnet;
 mod error;
 mod history;
 mod metagraph;
+mod node;
 pub mod record;
 mod types;
 pub mod wallet;
 
 pub use api::{Chain, Hyperparameters, MANIFESTS_MAX, Placement, StoredWeights, WeightsForm};
-pub use devnet::{Devnet, EpochReport, Genesis, GenesisError, NeuronReport, Parameters};
+pub use devnet::{Devnet, EpochReport, FileError, Genesis, GenesisError, NeuronReport, Parameters};
 pub use error::ChainError;
 pub use history::{History, Term};
 pub use metagraph::{Metagraph, Neuron};
+pub use node::{Fate, Node, NodeError, NodeOptions, RunningNode, Runtime};
 pub use types::{
     BlockNumber, Coldkey, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao,
     RequestsDigest, Uid,
