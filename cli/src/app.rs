@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{audit, bench, calibrate, chain, generate, model, wallet};
-use crate::roles;
 use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::roles;
 use crate::terminal::{complain, is_colour_wanted};
 
 /// Verified inference of language models: commit, serve, audit.

@@ -16,6 +16,7 @@ mod in_order;
 pub mod local;
 mod networks;
 pub mod outcome;
+mod past;
 mod roles;
 pub mod self_audit;
 mod terminal;

@@ -260,10 +260,9 @@ impl From<StorageError> for Fault {
         let outcome = match &error {
             StorageError::Damaged { .. } => Outcome::Damaged,
             StorageError::InUse(_) => Outcome::Usage,
-            StorageError::Io { .. }
-            | StorageError::Random(_)
-            | StorageError::Poisoned(_)
-            | StorageError::Worker(_) => Outcome::Inconclusive,
+            StorageError::Io { .. } | StorageError::Random(_) | StorageError::Poisoned(_) | StorageError::Worker(_) => {
+                Outcome::Inconclusive
+            }
         };
         Self::new(outcome, &error.to_string())
     }

@@ -9,7 +9,8 @@ use subxt_signer::bip39::Mnemonic;
 use subxt_signer::sr25519;
 use zeroize::Zeroizing;
 
-use super::{SigningKey, WalletError, ss58};
+use super::{SigningKey, WalletError};
+use crate::ss58;
 
 /// Bytes behind a phrase of twelve words.
 const ENTROPY_BYTES: usize = 16;
@@ -27,7 +28,7 @@ pub fn create_hotkey(path: &Path) -> Result<SigningKey, WalletError> {
     let (hotkey, words) = (key.hotkey(), Zeroizing::new(phrase.to_string()));
     let account = format!("0x{hotkey}");
     // A whole document of one line, put together by hand: a JSON value would leave the phrase in memory.
-    let public = json!({"accountId": account, "publicKey": account, "ss58Address": ss58(hotkey.as_bytes())});
+    let public = json!({"accountId": account, "publicKey": account, "ss58Address": ss58::format(&hotkey)});
     let public = public.to_string();
     let text = Zeroizing::new(format!("{{\"secretPhrase\":\"{}\",{}", *words, &public[1..]));
     if let Some(folder) = path.parent() {

@@ -13,7 +13,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::encryption::{self, Closed, MAGIC};
 use super::paths::public_half;
-use super::{Password, SigningKey, WalletError, account, ss58};
+use super::{Password, SigningKey, WalletError, account};
+use crate::ss58;
 
 /// Key files are a few hundred bytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -112,7 +113,7 @@ impl Document {
         let key = SigningKey(pair);
         match self.public() {
             Some(stated) if stated != key.hotkey() => {
-                Err(WalletError::Mismatch { path: path.to_owned(), stated: ss58(stated.as_bytes()) })
+                Err(WalletError::Mismatch { path: path.to_owned(), stated: ss58::format(&stated) })
             }
             _ => Ok(key),
         }
@@ -256,8 +257,9 @@ mod tests {
 
     fn stated(key: &Value) -> Hotkey {
         let public = account(key["public"].as_str().unwrap()).unwrap();
-        assert_eq!(ss58(&public), key["ss58"].as_str().unwrap());
-        Hotkey::new(public)
+        let public = Hotkey::new(public);
+        assert_eq!(ss58::format(&public), key["ss58"].as_str().unwrap());
+        public
     }
 
     fn refused(path: &Path, text: &[u8]) -> String {

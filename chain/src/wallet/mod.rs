@@ -22,12 +22,12 @@ mod paths;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use assay_commitments::Hotkey;
-use subxt::utils::AccountId32;
 use subxt_signer::sr25519;
 use zeroize::Zeroizing;
+
+use crate::ss58;
 
 pub use create::create_hotkey;
 pub use key_file::{KeyFile, Protection};
@@ -77,11 +77,6 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The address of an account as people write it: SS58 with the prefix 42.
-pub fn ss58(account: &[u8; 32]) -> String {
-    AccountId32(*account).to_string()
-}
-
 /// The account of an SS58 address, or of 64 digits of hexadecimal.
 pub fn account(text: &str) -> Option<[u8; 32]> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
@@ -89,7 +84,7 @@ pub fn account(text: &str) -> Option<[u8; 32]> {
     if hex::decode_to_slice(digits, &mut bytes).is_ok() {
         return Some(bytes);
     }
-    AccountId32::from_str(text).ok().map(|account| account.0)
+    ss58::parse(text).ok().map(|account| *account.as_bytes())
 }
 
 /// Why a key cannot be had from its file.
@@ -187,7 +182,7 @@ mod tests {
         let expected = account(digits).unwrap();
         assert_eq!(account(address), Some(expected));
         assert_eq!(account(&format!("0x{digits}")), Some(expected));
-        assert_eq!(ss58(&expected), address);
+        assert_eq!(ss58::format(&Hotkey::new(expected)), address);
         for other in ["", "0x", &digits[1..], &address[1..], &address.replace('5', "4")] {
             assert_eq!(account(other), None, "{other}");
         }

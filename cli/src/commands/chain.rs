@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use assay_chain::wallet::{KeyFile, account};
 use assay_chain::{
-    BlockNumber, Chain, ChainError, EpochKeyRecord, Head, Hyperparameters, Metagraph, Network, Neuron, StoredWeights, Uid,
-    WeightsForm, ss58,
+    BlockNumber, Chain, ChainError, EpochKeyRecord, Head, Hyperparameters, Metagraph, Network, Neuron, StoredWeights,
+    Uid, WeightsForm, ss58,
 };
 use assay_commitments::{Hotkey, ManifestId};
 use assay_validator::{SCORING_VERSION, stored_ledger, weight_vector};
@@ -70,7 +70,8 @@ struct Own {
 }
 
 fn status(args: &Args) -> CommandResult {
-    let (place, config) = (args.network.place(), args.config.as_deref().map(config::read::<ValidatorFile>).transpose()?);
+    let (place, config) =
+        (args.network.place(), args.config.as_deref().map(config::read::<ValidatorFile>).transpose()?);
     let hotkey = match &config {
         // The public half is enough, and needs no password.
         Some((file, base)) => {
@@ -104,13 +105,15 @@ async fn read(
         Some(hotkey) => {
             let place = match metagraph.neuron(&hotkey) {
                 None => None,
-                Some(neuron) => Some((
-                    neuron.clone(),
-                    chain.epoch_key(hotkey, head.epoch).await?,
-                    chain.weights_of(hotkey).await?,
-                )),
+                Some(neuron) => {
+                    Some((neuron.clone(), chain.epoch_key(hotkey, head.epoch).await?, chain.weights_of(hotkey).await?))
+                }
             };
-            Some(Own { hotkey, place, ledger: config.map(|config| of_ledger(config, &metagraph)).transpose()?.flatten() })
+            Some(Own {
+                hotkey,
+                place,
+                ledger: config.map(|config| of_ledger(config, &metagraph)).transpose()?.flatten(),
+            })
         }
     };
     Ok(Status { network: chain.network(), head, settings, metagraph, registry, own })
@@ -165,7 +168,10 @@ impl Status {
         listing.line("block", thousands(head.block.get()));
         listing.line(
             "epoch",
-            format!("{}, since block {}, the next in {left} blocks at {}", head.epoch, head.epoch_start, head.next_epoch),
+            format!(
+                "{}, since block {}, the next in {left} blocks at {}",
+                head.epoch, head.epoch_start, head.next_epoch
+            ),
         );
         listing.line("weights", form(&settings.weights_form));
         listing.line(
@@ -275,7 +281,8 @@ impl Status {
     }
 
     fn own_json(&self, own: &Own) -> Value {
-        let vector = |weights: &[(Uid, u16)]| weights.iter().map(|(uid, weight)| [uid.get(), *weight]).collect::<Vec<_>>();
+        let vector =
+            |weights: &[(Uid, u16)]| weights.iter().map(|(uid, weight)| [uid.get(), *weight]).collect::<Vec<_>>();
         let place = own.place.as_ref().map(|(neuron, key, stored)| {
             json!({
                 "uid": neuron.uid.get(),

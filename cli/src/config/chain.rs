@@ -37,9 +37,7 @@ impl ChainSettings {
         if let Some(text) = &self.genesis {
             let genesis = assay_chain::wallet::account(text)
                 .ok_or_else(|| base.refuse("chain.genesis", "this is no hash of 64 hexadecimal digits"))?;
-            place
-                .expect(assay_chain::GenesisHash::new(genesis))
-                .map_err(|why| base.refuse("chain.genesis", &why))?;
+            place.expect(assay_chain::GenesisHash::new(genesis)).map_err(|why| base.refuse("chain.genesis", &why))?;
         }
         Ok(place)
     }
@@ -93,7 +91,9 @@ pub(crate) fn read_password(path: &std::path::Path) -> Result<Password, Fault> {
         let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o7777;
         if mode & 0o077 != 0 {
             let path = path.display();
-            return Err(Fault::usage(format!("{path}: mode {mode:o} lets others at this password; run: chmod 600 {path}")));
+            return Err(Fault::usage(format!(
+                "{path}: mode {mode:o} lets others at this password; run: chmod 600 {path}"
+            )));
         }
     }
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);

@@ -94,6 +94,9 @@ enum Form {
 impl DevnetConfig {
     /// Checks what a genesis does not, and gives the subnet's settings.
     pub(crate) fn check(&self, base: &Base) -> Result<Parameters, Fault> {
+        if !self.listen.ip().is_loopback() {
+            return Err(base.refuse("listen", "a devnet gives coins to whoever asks: give a loopback address"));
+        }
         let is_amount = |tao: f64| tao >= 0.0 && tao <= 1e9;
         if self.validators.iter().any(|founder| !is_amount(founder.stake_tao)) {
             return Err(base.refuse("validators", "a stake is 0 to 1000000000 TAO"));

@@ -50,7 +50,8 @@ impl Base {
 
     /// A value that is out of range.
     pub(crate) fn refuse(&self, key: &str, why: &str) -> Fault {
-        Fault::usage(format!("{}: {key}: {why}", self.file.display()))
+        let place = if self.file.as_os_str().is_empty() { String::new() } else { format!("{}: ", self.file.display()) };
+        Fault::usage(format!("{place}{key}: {why}"))
     }
 }
 

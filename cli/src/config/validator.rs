@@ -179,9 +179,11 @@ impl Audits {
             return Ok(Policy::Everything);
         }
         let Self { cells, decodes, columns, least_budget_ms, .. } = *self;
-        for (name, given, most) in
-            [("audits.cells", cells, MAX_DRAWS), ("audits.decodes", decodes, MAX_DRAWS), ("audits.columns", columns, MAX_COLUMNS)]
-        {
+        for (name, given, most) in [
+            ("audits.cells", cells, MAX_DRAWS),
+            ("audits.decodes", decodes, MAX_DRAWS),
+            ("audits.columns", columns, MAX_COLUMNS),
+        ] {
             if given > most || (given == 0 && name != "audits.columns") {
                 return Err(base.refuse(name, &format!("give 1 to {most}; more is `everything`")));
             }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use assay_chain::wallet::{KeyFile, WalletError, WalletPaths, account, create_hotkey};
 use assay_chain::{
-    Chain, ChainError, Devnet, FileError, Genesis, GenesisError, GenesisHash, NetUid, Network, Node, NodeError, NodeOptions,
-    Parameters, ss58,
+    Chain, ChainError, Devnet, FileError, Genesis, GenesisError, GenesisHash, NetUid, Network, Node, NodeError,
+    NodeOptions, Parameters, ss58,
 };
 use assay_commitments::Hotkey;
-use tracing::{error, info};
+use tracing::info;
 
 use super::stop;
 use crate::config::{self, Base, DevnetConfig};
@@ -61,48 +61,25 @@ pub(super) async fn run(args: &Args) -> CommandResult {
         Some(path) if path.exists() => load(path, &config)?,
         _ => found(&config, parameters)?,
     };
+    let mut options = NodeOptions::new()?;
+    options.block_time = Some(config.block_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
+    options.state.clone_from(&config.state);
     if let Some(path) = &config.state {
         devnet.save(path)?;
     }
-    let mut options = NodeOptions::new()?;
-    options.block_time = Some(config.block_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
-    let node = Node::start(devnet.clone(), config.listen, options).await?;
+    let mut node = Node::start(devnet.clone(), config.listen, options).await?;
     print(&describe(&devnet, &config, &node.url()))?;
-    let kept = keep(&devnet, config.state.as_deref(), &stop).await;
+    let is_whole = tokio::select! {
+        () = stop.cancelled() => true,
+        () = node.broken() => false,
+    };
     node.stop().await;
     if let Some(path) = &config.state {
+        // What came in since the last block.
         devnet.save(path)?;
         info!(path = %path.display(), "saved");
     }
-    kept?;
-    Ok(Outcome::Done)
-}
-
-/// Saves the chain after each block, until it is told to stop.
-async fn keep(
-    devnet: &Devnet,
-    path: Option<&Path>,
-    stop: &tokio_util::sync::CancellationToken,
-) -> Result<(), Fault> {
-    let Some(path) = path else {
-        stop.cancelled().await;
-        return Ok(());
-    };
-    let mut head = devnet.head().await?;
-    while !stop.is_cancelled() {
-        tokio::select! {
-            next = devnet.head_after(head.block) => head = next?,
-            () = stop.cancelled() => return Ok(()),
-        }
-        let (chain, file) = (devnet.clone(), path.to_owned());
-        let saved = tokio::task::spawn_blocking(move || chain.save(&file)).await;
-        match saved {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => return Err(failure.into()),
-            Err(failure) => error!(%failure, "the chain was not saved"),
-        }
-    }
-    Ok(())
+    if is_whole { Ok(Outcome::Done) } else { Err(Fault::own("the devnet makes no more blocks: see the log")) }
 }
 
 fn load(path: &Path, config: &DevnetConfig) -> Result<Devnet, Fault> {

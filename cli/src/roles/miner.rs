@@ -50,11 +50,7 @@ pub(super) async fn run(path: &Path) -> CommandResult {
         spill_folder: settings.spill_folder.clone(),
     };
     let running = Miner::start(config, published, model.backend()).await?;
-    let announced = Announced {
-        hotkey,
-        endpoint: settings.announce.unwrap_or_else(|| running.local_addr()),
-        manifest,
-    };
+    let announced = Announced { hotkey, endpoint: settings.announce.unwrap_or_else(|| running.local_addr()), manifest };
     let followed = follow(&chain, &announced, &subnet, &stop).await;
     shut_down(running).await;
     followed?;
