@@ -103,7 +103,11 @@ fn check_stake(neuron: &Neuron, settings: &Hyperparameters, metagraph: &Metagrap
 fn check_rate(neuron: &Neuron, settings: &Hyperparameters, block: BlockNumber) -> Result<(), ChainError> {
     let last = neuron.last_update.get();
     let next = last.saturating_add(settings.weights_rate_limit);
-    if last == 0 || block.get() >= next { Ok(()) } else { Err(ChainError::WeightsTooFast { next: BlockNumber::new(next) }) }
+    if last == 0 || block.get() >= next {
+        Ok(())
+    } else {
+        Err(ChainError::WeightsTooFast { next: BlockNumber::new(next) })
+    }
 }
 
 fn check_uids(weights: &[(Uid, u16)], uids: usize) -> Result<(), ChainError> {
@@ -126,8 +130,8 @@ fn check_shares(weights: &[(Uid, u16)], most: u16) -> Result<(), ChainError> {
     })
 }
 
-/// Without zeros, by uid, the largest rescaled to 65535.
-fn rescale(weights: &[(Uid, u16)]) -> Vec<(Uid, u16)> {
+/// Without zeros, by uid, the largest rescaled to 65535: what will count.
+pub(crate) fn rescale(weights: &[(Uid, u16)]) -> Vec<(Uid, u16)> {
     let mut weights: Vec<(Uid, u16)> = upscale(weights).into_iter().filter(|(_, value)| *value > 0).collect();
     weights.sort_unstable();
     weights

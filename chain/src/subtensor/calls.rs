@@ -4,11 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use scale_value::Value;
 
-use super::{
-    items,
-    runtime::Call,
-    snapshot::number,
-};
+use super::{items, runtime::Call, snapshot::number};
 use crate::types::{NetUid, Uid};
 
 /// Version of the software that serves, as the axon tells it.
@@ -64,20 +60,9 @@ pub(super) fn commit_weights(netuid: NetUid, hash: &[u8; 32]) -> Call {
 
 pub(super) fn reveal_weights(netuid: NetUid, weights: &[(Uid, u16)], salt: &[u16], version_key: u64) -> Call {
     let (uids, values) = (weights.iter().map(|(uid, _)| uid.get()), weights.iter().map(|(_, value)| *value));
-    items::REVEAL_WEIGHTS.with([
-        id(netuid),
-        list(uids),
-        list(values),
-        list(salt.iter().copied()),
-        number(version_key),
-    ])
+    items::REVEAL_WEIGHTS.with([id(netuid), list(uids), list(values), list(salt.iter().copied()), number(version_key)])
 }
 
 pub(super) fn commit_timelocked_weights(netuid: NetUid, ciphertext: &[u8], round: u64, version: u16) -> Call {
-    items::COMMIT_TIMELOCKED_WEIGHTS.with([
-        id(netuid),
-        Value::from_bytes(ciphertext),
-        number(round),
-        number(version),
-    ])
+    items::COMMIT_TIMELOCKED_WEIGHTS.with([id(netuid), Value::from_bytes(ciphertext), number(round), number(version)])
 }

@@ -133,10 +133,8 @@ const fn form(name: &'static str, fields: &'static [&'static str]) -> CallForm {
     CallForm { pallet: "SubtensorModule", name, fields }
 }
 
-pub(super) const SERVE_AXON: CallForm = form(
-    "serve_axon",
-    &["netuid", "version", "ip", "port", "ip_type", "protocol", "placeholder1", "placeholder2"],
-);
+pub(super) const SERVE_AXON: CallForm =
+    form("serve_axon", &["netuid", "version", "ip", "port", "ip_type", "protocol", "placeholder1", "placeholder2"]);
 pub(super) const SET_WEIGHTS: CallForm = form("set_weights", &["netuid", "dests", "weights", "version_key"]);
 pub(super) const COMMIT_WEIGHTS: CallForm = form("commit_weights", &["netuid", "commit_hash"]);
 pub(super) const REVEAL_WEIGHTS: CallForm =

@@ -153,9 +153,8 @@ impl Links {
     /// # Errors
     /// [`ChainError::Incompatible`], or as [`Links::ask`].
     pub(super) async fn runtime(&self, at: H256) -> Result<Arc<Runtime>, Trouble> {
-        let version = self.ask("its runtime version", |node| async move {
-            node.state_get_runtime_version(Some(at)).await
-        });
+        let version =
+            self.ask("its runtime version", |node| async move { node.state_get_runtime_version(Some(at)).await });
         let version = version.await?;
         if let Some(known) = self.runtimes.lock().await.get(&version.spec_version) {
             return Ok(Arc::clone(known));
@@ -173,11 +172,7 @@ impl Links {
         Ok(runtime)
     }
 
-    async fn connect(
-        &self,
-        endpoint: &str,
-        expected: Option<GenesisHash>,
-    ) -> Result<(Link, GenesisHash), ChainError> {
+    async fn connect(&self, endpoint: &str, expected: Option<GenesisHash>) -> Result<(Link, GenesisHash), ChainError> {
         let lost = |why: String| unreachable(endpoint, &why);
         let within = format!("no answer within {} s", CONNECT_TIME.as_secs());
         let client = timeout(CONNECT_TIME, RpcClient::from_insecure_url(endpoint)).await;

@@ -5,8 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use crate::types::GenesisHash;
 
 /// The main network, as its nodes, its pallets' own migrations and the registry of Polkadot.js name it.
-pub const FINNEY_GENESIS: GenesisHash =
-    genesis("2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03");
+pub const FINNEY_GENESIS: GenesisHash = genesis("2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03");
 /// The public test network, as clients of its public endpoint have recorded it.
 pub const TEST_GENESIS: GenesisHash = genesis("8f9cf856bf558a14440e75569c9e58594757048d7b3a84b5d25f6bd978263105");
 
@@ -14,8 +13,7 @@ pub const TEST_GENESIS: GenesisHash = genesis("8f9cf856bf558a14440e75569c9e58594
 pub const DEVNET_ENDPOINT: &str = "ws://127.0.0.1:9955";
 const LOCAL_ENDPOINT: &str = "ws://127.0.0.1:9944";
 const TEST_ENDPOINT: &str = "wss://test.finney.opentensor.ai:443";
-const FINNEY_ENDPOINTS: [&str; 2] =
-    ["wss://entrypoint-finney.opentensor.ai:443", "wss://lite.chain.opentensor.ai:443"];
+const FINNEY_ENDPOINTS: [&str; 2] = ["wss://entrypoint-finney.opentensor.ai:443", "wss://lite.chain.opentensor.ai:443"];
 /// Ten blocks: a node further behind than this answers about another present.
 const AGE_MAX: Duration = Duration::from_secs(120);
 

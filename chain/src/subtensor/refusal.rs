@@ -30,7 +30,6 @@ pub(super) struct Facts {
     pub(super) running: Epoch,
     /// The epoch of the commit that was to be revealed, and the one of its reveal.
     pub(super) commit: Option<(Epoch, Epoch)>,
-    pub(super) commit_reveal: bool,
 }
 
 /// What the pool says to a transaction.
@@ -58,7 +57,16 @@ pub(super) fn pool_answer(error: &UserError) -> PoolAnswer {
             if let Some(code) = custom_code(&lower) {
                 return PoolAnswer::Custom(code);
             }
-            let passing = ["outdated", "stale", "bad signature", "badproof", "ancient birth block", "ancientbirth", "future", "exhaust"];
+            let passing = [
+                "outdated",
+                "stale",
+                "bad signature",
+                "badproof",
+                "ancient birth block",
+                "ancientbirth",
+                "future",
+                "exhaust",
+            ];
             if passing.iter().any(|sign| says(sign)) {
                 PoolAnswer::Again(said)
             } else if says("inability to pay") || says("payment") {
@@ -124,9 +132,7 @@ pub(super) fn of_name(name: &str, call: &'static str, facts: &Facts) -> ChainErr
         }
         "BalanceTooLow" | "NotEnoughBalanceToStake" | "InsufficientBalance" => ChainError::BalanceTooLow(hotkey),
         "SubnetNotExists" | "MechanismDoesNotExist" => ChainError::NoSubnet(facts.netuid),
-        "SettingWeightsTooFast" | "CommittingWeightsTooFast" => {
-            ChainError::WeightsTooFast { next: facts.weights_next }
-        }
+        "SettingWeightsTooFast" | "CommittingWeightsTooFast" => ChainError::WeightsTooFast { next: facts.weights_next },
         "HotKeyNotRegisteredInSubNet" | "HotKeyNotRegisteredInNetwork" | "AccountNotAllowedCommit" => {
             ChainError::NotRegistered(hotkey)
         }
@@ -197,7 +203,6 @@ mod tests {
             open_commits: 10,
             running: Epoch::new(9),
             commit: Some((Epoch::new(6), Epoch::new(8))),
-            commit_reveal: true,
         }
     }
 
@@ -217,7 +222,11 @@ mod tests {
     fn a_refusal_means_the_same_whether_the_pool_or_a_block_says_it() {
         let (facts, hotkey) = (facts(), Hotkey::new([7; 32]));
         let both = [
-            (1, "NotEnoughStakeToSetWeights", ChainError::StakeTooLow { hotkey, stake: Rao::new(4), least: Rao::new(5) }),
+            (
+                1,
+                "NotEnoughStakeToSetWeights",
+                ChainError::StakeTooLow { hotkey, stake: Rao::new(4), least: Rao::new(5) },
+            ),
             (2, "InsufficientBalance", ChainError::BalanceTooLow(hotkey)),
             (3, "SubnetNotExists", ChainError::NoSubnet(NetUid::new(3))),
             (6, "CommittingWeightsTooFast", ChainError::WeightsTooFast { next: BlockNumber::new(100) }),

@@ -347,7 +347,7 @@ impl Subnet<'_> {
 
     /// The epoch of a recent block. Where the chain keeps its epochs, it is counted back from the running
     /// one by the tempo that holds now.
-    fn epoch_of_commit(&self, clock: &Clock, block: u64) -> u64 {
+    pub(super) fn epoch_of_commit(&self, clock: &Clock, block: u64) -> u64 {
         match clock.kept {
             None => clock.epoch_of(block),
             Some(kept) => kept.epoch.saturating_sub(kept.first.saturating_sub(block).div_ceil(clock.length)),
@@ -367,15 +367,14 @@ impl Subnet<'_> {
         let running = clock.head(self.at.number).epoch.get();
         let mut batch = self.at.batch();
         let slots: Vec<_> = (running.saturating_sub(period)..=running)
-            .map(|epoch| {
-                Ok((epoch, batch.ask(items::TIMELOCKED_WEIGHT_COMMITS, vec![self.id(), number(epoch)])?))
-            })
+            .map(|epoch| Ok((epoch, batch.ask(items::TIMELOCKED_WEIGHT_COMMITS, vec![self.id(), number(epoch)])?)))
             .collect::<Result<_, ChainError>>()?;
         let answers = batch.read().await?;
         let mut found = Vec::new();
         for (epoch, slot) in slots {
             let commits = answers.get(slot)?.unwrap_or_default().into_iter();
-            found.extend(commits.filter(|commit| commit.0 == *hotkey.as_bytes()).map(|commit| (commit, epoch + period)));
+            found
+                .extend(commits.filter(|commit| commit.0 == *hotkey.as_bytes()).map(|commit| (commit, epoch + period)));
         }
         Ok(found)
     }

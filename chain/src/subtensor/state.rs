@@ -59,7 +59,8 @@ impl At {
     /// # Errors
     /// [`ChainError::Forgotten`] if its state is gone, or as the question fares.
     pub(super) async fn new(links: &Arc<Links>, number: u64, hash: H256) -> Result<Self, ChainError> {
-        let runtime = links.runtime(hash).await.map_err(|trouble| trouble.about_block("its runtime version", number))?;
+        let runtime =
+            links.runtime(hash).await.map_err(|trouble| trouble.about_block("its runtime version", number))?;
         Ok(Self { links: Arc::clone(links), runtime, number, hash })
     }
 
@@ -96,11 +97,7 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// [`ChainError::Incompatible`] if it has another form.
-    pub(super) fn ask_if_there<T>(
-        &mut self,
-        entry: Entry<T>,
-        keys: Vec<Value>,
-    ) -> Result<Option<Slot<T>>, ChainError> {
+    pub(super) fn ask_if_there<T>(&mut self, entry: Entry<T>, keys: Vec<Value>) -> Result<Option<Slot<T>>, ChainError> {
         if self.at.runtime.has(entry) { self.ask(entry, keys).map(Some) } else { Ok(None) }
     }
 

@@ -151,9 +151,8 @@ impl Desk<'_> {
         let best = best.await.map_err(|trouble| trouble.about("its newest block"))?.unwrap_or(anchor.hash);
         let runtime = self.links.runtime(best).await.map_err(|trouble| trouble.about("its runtime"))?;
         let account = AccountId32(signer.keypair.public_key().0);
-        let nonce = self.links.ask("the account's nonce", |node| async move {
-            node.system_account_next_index(&account).await
-        });
+        let nonce =
+            self.links.ask("the account's nonce", |node| async move { node.system_account_next_index(&account).await });
         let nonce = nonce.await.map_err(|trouble| trouble.about("the account's nonce"))?;
         let bytes = sign(&runtime, self.genesis, &signer.keypair, call, nonce, anchor)?;
         Ok((Signed { bytes, nonce, anchor }, runtime))
@@ -243,7 +242,8 @@ impl Desk<'_> {
         // The block may be the first one behind an upgrade.
         let at = At::new(self.links, block.number, block.hash).await?;
         let key = frame_decode::storage::encode_storage_key_prefix("System", "Events");
-        let bytes = self.links.ask("events", |node| async move { node.state_get_storage(&key, Some(block.hash)).await });
+        let bytes =
+            self.links.ask("events", |node| async move { node.state_get_storage(&key, Some(block.hash)).await });
         let bytes = bytes.await.map_err(|trouble| trouble.about_block("events", block.number))?.unwrap_or_default();
         let client = at.runtime.client(self.genesis)?;
         for event in client.events().from_bytes(bytes).iter() {
@@ -255,12 +255,16 @@ impl Desk<'_> {
                 "ExtrinsicSuccess" => return Ok(()),
                 "ExtrinsicFailed" => {
                     let error = DispatchError::decode_from(event.field_bytes(), client.metadata());
-                    return Err(Refused::Named(error.map_or_else(|error| error.to_string(), |error| error_name(&error))));
+                    return Err(Refused::Named(
+                        error.map_or_else(|error| error.to_string(), |error| error_name(&error)),
+                    ));
                 }
                 _ => {}
             }
         }
-        Err(runtime.incompatible("event System.ExtrinsicSuccess or ExtrinsicFailed for each extrinsic".to_owned()).into())
+        Err(runtime
+            .incompatible("event System.ExtrinsicSuccess or ExtrinsicFailed for each extrinsic".to_owned())
+            .into())
     }
 }
 
