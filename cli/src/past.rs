@@ -76,9 +76,10 @@ async fn ask(place: &Place, claims: &Claims) -> Result<Past, Fault> {
     let chain = place.connect(&[], None).await?;
     let network = chain.network();
     // What is of another network is told from the answer's own, and not looked up.
-    let ours = claims.claims.iter().filter(|(of, ..)| {
-        (&of.genesis, of.netuid) == (network.genesis.as_bytes(), network.netuid.get())
-    });
+    let ours = claims
+        .claims
+        .iter()
+        .filter(|(of, ..)| (&of.genesis, of.netuid) == (network.genesis.as_bytes(), network.netuid.get()));
     let mut epochs = BTreeSet::new();
     let mut hotkeys = BTreeSet::new();
     let running = chain.head().await?.epoch;

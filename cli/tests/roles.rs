@@ -261,7 +261,8 @@ async fn watch(chain: Subtensor, validator: Hotkey, seen: Seen) {
             block = head.block;
             let neuron = metagraph.neuron(&validator).unwrap();
             if neuron.last_update > neuron.registered_at {
-                let epoch = if neuron.last_update >= head.epoch_start { head.epoch } else { Epoch::new(head.epoch.get() - 1) };
+                let epoch =
+                    if neuron.last_update >= head.epoch_start { head.epoch } else { Epoch::new(head.epoch.get() - 1) };
                 seen.lock().unwrap().entry(neuron.last_update).or_insert(epoch);
             }
         } else {
@@ -350,7 +351,8 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
     let (epochs, seen) = (placed(&log), seen.lock().unwrap().clone());
     assert_eq!(epochs.len(), seen.len(), "weights of {epochs:?}, on chain in blocks {seen:?}");
     assert!(!log.contains("ERROR"), "{log}");
-    let records: Value = serde_json::from_slice(&fs::read(root.path().join("records-validator/standing.json")).unwrap()).unwrap();
+    let records: Value =
+        serde_json::from_slice(&fs::read(root.path().join("records-validator/standing.json")).unwrap()).unwrap();
     for miner in records["ledger"]["miners"].as_object().unwrap().values() {
         assert!(!miner.to_string().contains("probation"), "{miner}");
     }
@@ -437,9 +439,14 @@ fn a_wallet_that_does_not_open_and_a_hotkey_without_a_place_are_one_clear_line()
     fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).unwrap();
     fails(&["validator", "--config", &config], 2, &["wrong password"]);
 
-    let (code, stdout, _) = assay(&["wallet", "show", "--folder", wallets.to_str().unwrap(), "--wallet", "owner", "--json"]);
+    let (code, stdout, _) =
+        assay(&["wallet", "show", "--folder", wallets.to_str().unwrap(), "--wallet", "owner", "--json"]);
     let shown: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((code, shown[0]["public_key"].as_str()), (0, Some(world.hotkey("owner").to_string().as_str())), "{shown}");
+    assert_eq!(
+        (code, shown[0]["public_key"].as_str()),
+        (0, Some(world.hotkey("owner").to_string().as_str())),
+        "{shown}"
+    );
     let phrase = fs::read_to_string(wallets.join("owner/hotkeys/default")).unwrap();
     let word = phrase.split('"').nth(3).unwrap().split(' ').next().unwrap();
     assert!(!stdout.contains(word), "{stdout}");
@@ -454,7 +461,8 @@ fn weights_that_the_chain_refuses_are_one_clear_line_and_scores_are_kept() {
     ] {
         let world = World::new(100, parameters);
         let config = world.validator_config("miner-1", &world.chain());
-        let log = fails(&["validator", "--config", &config, "--epochs", "1"], 3, &["the weights are not on chain", part]);
+        let log =
+            fails(&["validator", "--config", &config, "--epochs", "1"], 3, &["the weights are not on chain", part]);
         assert!(!log.contains("panic"), "{log}");
         let records = fs::read(world.root.path().join("records-miner-1/standing.json")).unwrap();
         let records: Value = serde_json::from_slice(&records).unwrap();

@@ -136,10 +136,10 @@ impl<C: Chain + 'static> Rounds<C> {
     /// straddle epochs.
     async fn hold(&self, target: &Target) -> Result<(Ending, Option<Box<Judged>>, Option<u64>), Skip> {
         let hotkey = target.peer.hotkey;
-        self.wait_for_turn().await?;
         if self.failed().contains(&hotkey) {
             return Err(Skip::Idle);
         }
+        self.wait_for_turn().await?;
         let model = match &target.model {
             Ok(model) => model,
             Err(ending) => return Ok((*ending, None, None)),

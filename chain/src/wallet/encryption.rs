@@ -4,7 +4,7 @@
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use crypto_secretbox::aead::{Aead, KeyInit};
-use crypto_secretbox::{Key, Nonce, XSalsa20Poly1305};
+use crypto_secretbox::{Nonce, XSalsa20Poly1305};
 use zeroize::Zeroizing;
 
 use super::Password;
@@ -26,11 +26,11 @@ pub(super) enum Closed {
 
 /// Opens what follows [`MAGIC`]. Takes seconds, and 512 MiB.
 pub(super) fn open(sealed: &[u8], password: &Password) -> Result<Zeroizing<Vec<u8>>, Closed> {
-    let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES).ok_or(Closed::Wrong)?;
+    let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(Closed::Wrong)?;
     let mut key = Zeroizing::new([0; 32]);
     derive(password, &mut key)?;
-    let cipher = XSalsa20Poly1305::new(Key::from_slice(key.as_ref()));
-    cipher.decrypt(Nonce::from_slice(nonce), sealed).map(Zeroizing::new).map_err(|_| Closed::Wrong)
+    let cipher = XSalsa20Poly1305::new_from_slice(key.as_ref()).map_err(|_| Closed::Wrong)?;
+    cipher.decrypt(&Nonce::from(*nonce), sealed).map(Zeroizing::new).map_err(|_| Closed::Wrong)
 }
 
 fn derive(password: &Password, key: &mut [u8; 32]) -> Result<(), Closed> {

@@ -54,7 +54,8 @@ async fn each_epoch_is_judged_and_its_weights_are_set_once() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     clock.abort();
     assert_eq!(updates.lock().unwrap().len(), 3, "{updates:?}");
-    let revealed = seen.lock().unwrap().iter().filter(|event| matches!(event, ValidatorEvent::KeyRevealed { .. })).count();
+    let revealed =
+        seen.lock().unwrap().iter().filter(|event| matches!(event, ValidatorEvent::KeyRevealed { .. })).count();
     assert_eq!(revealed, 2, "the last epoch's key is revealed in the next one");
     assert!(waits(&seen).iter().all(|wait| !matches!(wait, Wait::Weights { .. })));
 }
@@ -81,7 +82,8 @@ async fn a_validator_that_is_dropped_anywhere_in_an_epoch_goes_on_where_it_was()
     validator.run(&CancellationToken::new(), Some(1)).await.unwrap();
     clock.abort();
     let state: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(world.directory.path().join("validator/standing.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(world.directory.path().join("validator/standing.json")).unwrap())
+            .unwrap();
     assert!(state["weights"]["stage"]["placed"].is_object(), "{state}");
     // No epoch's weights came twice: between two of them lies an epoch's end.
     let chain_epoch = |block: &BlockNumber| (block.get() + u64::from(NETWORK.netuid) + 1) / 60;
@@ -90,9 +92,11 @@ async fn a_validator_that_is_dropped_anywhere_in_an_epoch_goes_on_where_it_was()
     let late = in_epochs.windows(2).filter(|pair| pair[0] == pair[1]).count();
     assert!(!updates.is_empty() && late <= 1 + epochs.len() / 2, "{in_epochs:?}");
     // Every transcript is in the ledger, once: so many accepted audits are in its log and no more.
-    assert!(transcripts(&world).iter().all(|file| {
-        assay_audit::transcript_file::Conclusion::Accepted == file.receipt.conclusion
-    }));
+    assert!(
+        transcripts(&world)
+            .iter()
+            .all(|file| { assay_audit::transcript_file::Conclusion::Accepted == file.receipt.conclusion })
+    );
     assert_eq!(validator.ledger().standing(&keys(1).hotkey()).slug(), "good");
 }
 
@@ -124,7 +128,8 @@ async fn a_transcript_that_was_kept_and_not_counted_counts_after_a_crash() {
     assert_eq!(validator.ledger().standing(&keys(1).hotkey()).slug(), "unproven", "{explained:?}");
     assert_eq!(transcripts(&world).len(), 1);
     let state: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(world.directory.path().join("validator/standing.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(world.directory.path().join("validator/standing.json")).unwrap())
+            .unwrap();
     let counted = &state["counted"][epoch.get().to_string()][keys(1).hotkey().to_string()];
     assert_eq!(*counted, serde_json::json!([0]), "{state}");
 
@@ -140,7 +145,10 @@ async fn a_transcript_that_was_kept_and_not_counted_counts_after_a_crash() {
 async fn an_epoch_that_is_nearly_over_is_left_out_and_a_stop_is_heeded_while_waiting() {
     let world = world_of(Parameters { tempo: 19, ..parameters() }).await;
     let _miner = world.miner(1, world.honest.clone()).await;
-    while { let head = world.chain.head().await.unwrap(); head.next_epoch.get() - head.block.get() > 3 } {
+    while {
+        let head = world.chain.head().await.unwrap();
+        head.next_epoch.get() - head.block.get() > 3
+    } {
         world.chain.step_block();
     }
     let (mut validator, seen) = watched(&world).await;
@@ -185,5 +193,8 @@ async fn commits_of_weights_count_as_set() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     clock.abort();
     assert_eq!(updates.lock().unwrap().len(), 3);
-    assert!(!world.chain.weights_of(world.validator.hotkey()).await.unwrap().weights.is_empty(), "the first are revealed");
+    assert!(
+        !world.chain.weights_of(world.validator.hotkey()).await.unwrap().weights.is_empty(),
+        "the first are revealed"
+    );
 }

@@ -11,8 +11,8 @@ use assay_validator::LOG_NAME;
 use serde_json::{Value, json};
 
 use crate::files::{files_below, read, read_transcript, transcripts};
-use crate::past::{Claims, Past, PastArgs};
 use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::past::{Claims, Past, PastArgs};
 use crate::terminal::{Paint, Progress, complain, print, print_json, table};
 
 /// What to check.

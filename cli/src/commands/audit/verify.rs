@@ -18,8 +18,8 @@ use crate::assets::Assets;
 use crate::files::{Evidence, read_evidence, transcripts};
 use crate::history::contradiction;
 use crate::in_order::in_order;
-use crate::past::{Claims, Past, PastArgs};
 use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::past::{Claims, Past, PastArgs};
 use crate::terminal::{Paint, Progress, bytes, complain, print, seconds, table, thousands, write};
 
 /// What to replay.
