@@ -556,7 +556,10 @@ async fn each_refusal_says_what_it_is() {
     assert_eq!(client.set_weights(alice, &unknown, 5).await, Err(ChainError::UnknownUid(Uid::new(9))));
     let large = weights(&[(3, 3), (4, 1)]);
     let refused = client.set_weights(alice, &large, 5).await;
-    assert!(matches!(refused, Err(ChainError::WeightTooLarge { uid, most: 40_000, .. }) if uid.get() == 3), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ChainError::WeightTooLarge { uid, most: 40_000, .. }) if uid.get() == 3),
+        "{refused:?}"
+    );
     assert_eq!(net.transactions(&dev::alice()).await, 0, "all of this was known before anything was submitted");
     net.during(client.set_weights(alice, &row, 5)).await.unwrap();
     let other = weights(&[(3, 2), (4, 1), (0, 1)]);
@@ -616,7 +619,10 @@ async fn wrong_networks_are_refused_at_once() {
     let refused = connect(&|connection| connection.netuid = NetUid::new(8)).await.unwrap_err();
     assert_eq!(refused, ChainError::NoSubnet(NetUid::new(8)));
     let refused = connect(&|connection| connection.endpoints = vec!["ws://127.0.0.1:9".to_owned()]).await.unwrap_err();
-    assert!(matches!(&refused, ChainError::Unreachable { endpoint, .. } if endpoint == "ws://127.0.0.1:9"), "{refused}");
+    assert!(
+        matches!(&refused, ChainError::Unreachable { endpoint, .. } if endpoint == "ws://127.0.0.1:9"),
+        "{refused}"
+    );
     let refused = connect(&|connection| connection.endpoints = vec![]).await.unwrap_err();
     assert!(matches!(refused, ChainError::Unreachable { .. }), "{refused}");
 }

@@ -19,7 +19,7 @@ use subxt::{
     },
     error::DispatchError,
     events::Phase,
-    rpcs::{self, RpcSubscription, methods::legacy::TransactionStatus},
+    rpcs::{self, client::RpcSubscription, methods::legacy::TransactionStatus},
     utils::H256,
 };
 use subxt_signer::sr25519::Keypair;
