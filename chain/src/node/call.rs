@@ -21,7 +21,10 @@ pub(super) enum Call {
     CommitTimelockedWeights(CommitTimelockedWeights),
     BurnedRegister(BurnedRegister),
     /// The fields of the commitment, raw.
-    SetCommitment { netuid: u16, fields: Vec<Vec<u8>> },
+    SetCommitment {
+        netuid: u16,
+        fields: Vec<Vec<u8>>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, DecodeAsType)]
@@ -80,7 +83,8 @@ impl Call {
     /// [`Refusal::Unreadable`] if it is none of this runtime; [`Invalid::Call`] if it is one that the devnet does not
     /// carry out, whose arguments are then not looked at.
     pub(super) fn read(bytes: &[u8], runtime: &Runtime) -> Result<Self, Refusal> {
-        let unreadable = |why: String| Refusal::Unreadable(format!("the call of the extrinsic cannot be decoded: {why}"));
+        let unreadable =
+            |why: String| Refusal::Unreadable(format!("the call of the extrinsic cannot be decoded: {why}"));
         let [pallet, call, arguments @ ..] = bytes else { return Err(unreadable("it is too short".to_owned())) };
         let found = runtime.call(*pallet, *call);
         let (pallet, variant) = found.ok_or_else(|| unreadable(format!("there is no call {pallet}.{call}")))?;

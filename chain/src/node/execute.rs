@@ -65,7 +65,12 @@ pub(super) fn execute(state: &mut State, account: [u8; 32], call: &Call) -> Resu
                 return Err(Failure::PastRound);
             }
             let hash = Value::from_bytes(blake2_256(&call.commit));
-            state.commit_timelocked_weights(signer, call.commit.clone(), call.reveal_round, call.commit_reveal_version)?;
+            state.commit_timelocked_weights(
+                signer,
+                call.commit.clone(),
+                call.reveal_round,
+                call.commit_reveal_version,
+            )?;
             let round = Value::u128(call.reveal_round.into());
             (SUBTENSOR, "TimelockedWeightsCommitted", vec![who, subnet, hash, round])
         }
@@ -92,8 +97,7 @@ fn axon(call: &ServeAxon) -> Result<Axon, Failure> {
         _ => return Err(Failure::Named("InvalidIpType")),
     };
     // What has more than 32 bits is no address of the fourth version, and may be shown as one of the sixth.
-    let address =
-        address.map_err(|_| ChainError::UnreachableAddress(IpAddr::V6(Ipv6Addr::from_bits(call.ip))))?;
+    let address = address.map_err(|_| ChainError::UnreachableAddress(IpAddr::V6(Ipv6Addr::from_bits(call.ip))))?;
     Ok(Axon {
         block: 0,
         version: call.version,
@@ -111,10 +115,8 @@ pub(super) fn dispatch_error(failure: &Failure, call: &Call, runtime: &Runtime) 
         return Value::unnamed_variant("Other", []);
     };
     let index = [u128::from(error), 0, 0, 0].map(Value::u128);
-    let module = Value::named_composite([
-        ("index", Value::u128(pallet.into())),
-        ("error", Value::unnamed_composite(index)),
-    ]);
+    let module =
+        Value::named_composite([("index", Value::u128(pallet.into())), ("error", Value::unnamed_composite(index))]);
     Value::unnamed_variant("Module", [module])
 }
 

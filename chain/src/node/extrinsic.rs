@@ -121,10 +121,7 @@ impl<'a> Extrinsic<'a> {
                 Extension::MetadataHash => {
                     metadata_hash = bool::decode(&mut input).map_err(|_| unreadable("the mode"))?;
                 }
-                Extension::SpecVersion
-                | Extension::TransactionVersion
-                | Extension::Genesis
-                | Extension::Empty => {}
+                Extension::SpecVersion | Extension::TransactionVersion | Extension::Genesis | Extension::Empty => {}
             }
         }
         let extra = &before[..before.len() - input.len()];
@@ -164,7 +161,9 @@ impl<'a> Extrinsic<'a> {
         for extension in &ground.runtime.extensions {
             match extension {
                 Extension::SpecVersion => payload.extend(ground.runtime.version.spec_version.to_le_bytes()),
-                Extension::TransactionVersion => payload.extend(ground.runtime.version.transaction_version.to_le_bytes()),
+                Extension::TransactionVersion => {
+                    payload.extend(ground.runtime.version.transaction_version.to_le_bytes())
+                }
                 Extension::Genesis => payload.extend(ground.genesis),
                 Extension::Mortality => payload.extend(birth),
                 Extension::MetadataHash => payload.extend(None::<[u8; 32]>.encode()),

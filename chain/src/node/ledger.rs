@@ -258,12 +258,7 @@ impl Ledger {
         Ok((extrinsic.account, extrinsic.nonce, extrinsic.longevity(current)))
     }
 
-    fn check<'a>(
-        &self,
-        bytes: &'a [u8],
-        runtime: &Runtime,
-        current: u64,
-    ) -> Result<(Extrinsic<'a>, Call), Refusal> {
+    fn check<'a>(&self, bytes: &'a [u8], runtime: &Runtime, current: u64) -> Result<(Extrinsic<'a>, Call), Refusal> {
         let extrinsic = Extrinsic::read(bytes, &runtime.extensions)?;
         let call = Call::read(extrinsic.call, runtime)?;
         let ground = Ground { runtime, genesis: self.genesis, current };
@@ -314,12 +309,7 @@ impl Ledger {
     }
 
     /// Carries out what is good in this block, in the order of arrival and of nonces.
-    fn fill(
-        &self,
-        state: &mut State,
-        mut waiting: VecDeque<Pending>,
-        runtime: &Runtime,
-    ) -> Result<Filling, NodeError> {
+    fn fill(&self, state: &mut State, mut waiting: VecDeque<Pending>, runtime: &Runtime) -> Result<Filling, NodeError> {
         let mut events = Events::default();
         let mut extrinsics = vec![timestamp(runtime, state.block)?];
         events.push(0, &success(), runtime)?;

@@ -527,9 +527,10 @@ fn system(module: &mut Module) -> Registered {
     module.register_method("system_name", |_, _, _| "assay devnet")?;
     module.register_method("system_version", |_, _, _| env!("CARGO_PKG_VERSION"))?;
     module.register_method("system_chainType", |_, _, _| "Development")?;
-    module.register_method("system_properties", |_, _, _| {
-        json!({ "ss58Format": 42, "tokenDecimals": 9, "tokenSymbol": "TAO" })
-    })?;
+    module.register_method(
+        "system_properties",
+        |_, _, _| json!({ "ss58Format": 42, "tokenDecimals": 9, "tokenSymbol": "TAO" }),
+    )?;
     method(module, "system_health", |_, ledger| {
         Ok(json!({ "peers": 0, "isSyncing": ledger.is_standing_still(), "shouldHavePeers": false }))
     })?;

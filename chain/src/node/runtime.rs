@@ -83,8 +83,8 @@ impl Runtime {
     pub fn read(bytes: &[u8]) -> Result<Self, NodeError> {
         let wrong = |why: String| NodeError::Metadata { why };
         let mut rest = bytes;
-        let prefixed =
-            RuntimeMetadataPrefixed::decode(&mut rest).map_err(|error| wrong(format!("it does not decode: {error}")))?;
+        let prefixed = RuntimeMetadataPrefixed::decode(&mut rest)
+            .map_err(|error| wrong(format!("it does not decode: {error}")))?;
         if !rest.is_empty() {
             return Err(wrong(format!("{} bytes follow it", rest.len())));
         }

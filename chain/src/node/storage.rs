@@ -67,7 +67,8 @@ struct UsageTracker {
 /// # Errors
 /// [`NodeError::Item`] if the runtime has one in another form.
 pub(super) fn write(state: &State, frame: &Frame<'_>, runtime: &Runtime) -> Result<Storage, NodeError> {
-    let mut writer = Writer { runtime, storage: Storage::new(), netuid: Key::Number(state.network.netuid.get().into()) };
+    let mut writer =
+        Writer { runtime, storage: Storage::new(), netuid: Key::Number(state.network.netuid.get().into()) };
     writer.system(state, frame)?;
     writer.subnet(state)?;
     writer.settings(state)?;
@@ -237,9 +238,8 @@ impl Writer<'_> {
         let netuid = self.netuid;
         for (hotkey, commitments) in &state.commitments {
             let Some(commitment) = commitments.last() else { continue };
-            let field = |field: &Field| {
-                Value::unnamed_variant(format!("Raw{}", field.0.len()), [Value::from_bytes(&field.0)])
-            };
+            let field =
+                |field: &Field| Value::unnamed_variant(format!("Raw{}", field.0.len()), [Value::from_bytes(&field.0)]);
             let fields = Value::unnamed_composite(commitment.fields.iter().map(field));
             let registration = Value::named_composite([
                 ("deposit", Value::u128(0)),
