@@ -94,6 +94,13 @@ impl State {
                 advice: "read CommitRevealWeightsVersion and commit in the form of that version",
             });
         }
+        if commit.len() > COMMIT_BYTES_MAX {
+            return Err(ChainError::Refused {
+                call: "commit_timelocked_weights",
+                name: "a commit of more than 5000 bytes".to_owned(),
+                advice: "commit fewer weights; zeros need not be in them",
+            });
+        }
         self.commit_payload(signer, Payload::Encrypted(Field(commit)), round)
     }
 

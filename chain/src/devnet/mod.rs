@@ -137,6 +137,64 @@ impl Devnet {
         self.write(|state| state.set_stake(hotkey, stake))
     }
 
+    /// Commits a hash of weights, as the call `commit_weights` does where weights are committed. Who uses
+    /// it has to reveal them; [`Chain::set_weights`] does not ask for that.
+    ///
+    /// # Errors
+    /// [`ChainError::WrongForm`], [`ChainError::NotRegistered`], [`ChainError::WeightsTooFast`],
+    /// [`ChainError::TooManyCommits`].
+    pub fn commit_weights(&self, signer: Hotkey, hash: [u8; 32]) -> Result<(), ChainError> {
+        self.write(|state| state.commit_weights(signer, hash))
+    }
+
+    /// Reveals weights that were committed as a hash, as the call `reveal_weights` does.
+    ///
+    /// # Errors
+    /// [`ChainError::WrongForm`], [`ChainError::NoSuchCommit`], [`ChainError::NotRevealEpoch`], and what
+    /// [`Chain::set_weights`] refuses weights for.
+    pub fn reveal_committed_weights(
+        &self,
+        signer: Hotkey,
+        weights: &[(u16, u16)],
+        salt: &[u16],
+        version_key: u64,
+    ) -> Result<(), ChainError> {
+        self.write(|state| state.reveal_weights(signer, weights, salt, version_key))
+    }
+
+    /// Commits weights that are encrypted to a round of the devnet's beacon, as the call
+    /// `commit_timelocked_weights` does.
+    ///
+    /// # Errors
+    /// [`ChainError::WrongForm`], [`ChainError::Refused`] for another version than the subnet's or for too
+    /// many bytes, [`ChainError::NotRegistered`], [`ChainError::WeightsTooFast`],
+    /// [`ChainError::TooManyCommits`].
+    pub fn commit_timelocked_weights(
+        &self,
+        signer: Hotkey,
+        commit: Vec<u8>,
+        round: u64,
+        version: u16,
+    ) -> Result<(), ChainError> {
+        self.write(|state| state.commit_timelocked_weights(signer, commit, round, version))
+    }
+
+    /// The beacon's public key: 96 bytes, of the scheme of drand's quicknet.
+    pub fn beacon_key(&self) -> Vec<u8> {
+        beacon::public_key(&self.newest().network.genesis)
+    }
+
+    /// The signature of a round of the beacon, 48 bytes, once the newest block knows it.
+    pub fn beacon_signature(&self, round: u64) -> Option<Vec<u8>> {
+        let newest = self.newest();
+        (round <= beacon::round_of(newest.block)).then(|| beacon::signature(&newest.network.genesis, round))
+    }
+
+    /// Who was on the subnet at the end of a block, if that is one of the newest 4,096.
+    pub fn metagraph_at(&self, block: BlockNumber) -> Option<Metagraph> {
+        self.at(block).map(|state| state.metagraph())
+    }
+
     /// What stood on the chain from its beginning until now.
     pub fn whole_history(&self) -> History {
         self.newest().history()

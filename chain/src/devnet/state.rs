@@ -241,7 +241,8 @@ impl State {
             uid: Uid::new(uid),
             hotkey: slot.hotkey,
             coldkey: slot.coldkey,
-            endpoint: slot.axon.map(|axon| axon.endpoint),
+            // Who withdraws publishes an address of zeros.
+            endpoint: slot.axon.map(|axon| axon.endpoint).filter(|endpoint| !endpoint.ip().is_unspecified()),
             manifest: self.record(&slot.hotkey).serves,
             stake: Rao::new(self.stake(&slot.hotkey)),
             active: slot.active,
