@@ -165,3 +165,139 @@ pub(crate) fn upscale<K: Copy>(weights: &[(K, u16)]) -> Vec<(K, u16)> {
     };
     weights.iter().map(|(key, value)| (*key, scaled(*value))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::types::{Coldkey, Rao};
+
+    fn hotkey(uid: u16) -> Hotkey {
+        Hotkey::new([u8::try_from(uid).unwrap(); 32])
+    }
+
+    /// Uid 0 is the owner's, uid 1 a validator's, all others are miners'.
+    fn metagraph(uids: u16) -> Metagraph {
+        let neuron = |uid: u16| Neuron {
+            uid: Uid::new(uid),
+            hotkey: hotkey(uid),
+            coldkey: Coldkey::new([9; 32]),
+            endpoint: None,
+            manifest: None,
+            stake: Rao::new(if uid == 1 { 1_000 } else { 0 }),
+            active: true,
+            validator_permit: uid == 1,
+            last_update: BlockNumber::new(100),
+            registered_at: BlockNumber::new(1),
+        };
+        Metagraph { block: BlockNumber::new(199), owner: Uid::new(0), neurons: (0..uids).map(neuron).collect() }
+    }
+
+    fn settings() -> Hyperparameters {
+        Hyperparameters {
+            tempo: 360,
+            weights_rate_limit: 100,
+            weights_version_key: 3,
+            min_allowed_weights: 1,
+            max_weight_limit: u16::MAX,
+            weights_form: WeightsForm::Plain,
+            immunity_period: 0,
+            activity_cutoff: 5_000,
+            serving_rate_limit: 50,
+            stake_threshold: Rao::new(1_000),
+            burn: Rao::new(0),
+            max_allowed_uids: 256,
+            max_allowed_validators: 64,
+        }
+    }
+
+    fn planned(
+        settings: &Hyperparameters,
+        signer: u16,
+        weights: &[(u16, u16)],
+        key: u64,
+        block: u64,
+    ) -> Result<Plan, ChainError> {
+        let metagraph = metagraph(6);
+        let block = BlockNumber::new(block);
+        let situation = Situation { settings, metagraph: &metagraph, block, open_commits: COMMITS_MAX };
+        let weights: Vec<(Uid, u16)> = weights.iter().map(|(uid, value)| (Uid::new(*uid), *value)).collect();
+        plan(&situation, hotkey(signer), &weights, key)
+    }
+
+    #[test]
+    fn each_limit_has_its_refusal_in_the_order_of_the_chain() {
+        let settings = settings();
+        let row = [(2, 1), (3, 1)];
+        let of =
+            |signer, weights: &[(u16, u16)], key, block| planned(&settings, signer, weights, key, block).unwrap_err();
+        let many: Vec<(u16, u16)> = (0..7).map(|uid| (uid, 1)).collect();
+        assert_eq!(of(99, &many, 0, 0), ChainError::TooManyWeights { given: 7, uids: 6 });
+        assert_eq!(of(99, &row, 0, 0), ChainError::NotRegistered(hotkey(99)));
+        let (stake, least) = (Rao::new(0), Rao::new(1_000));
+        assert_eq!(of(2, &row, 0, 0), ChainError::StakeTooLow { hotkey: hotkey(2), stake, least });
+        assert_eq!(of(1, &row, 2, 0), ChainError::WrongVersionKey { given: 2, required: 3 });
+        assert_eq!(of(1, &row, 3, 199), ChainError::WeightsTooFast { next: BlockNumber::new(200) });
+        assert_eq!(of(1, &[(2, 1), (2, 1)], 3, 200), ChainError::DuplicateUid(Uid::new(2)));
+        assert_eq!(of(1, &[(2, 1), (6, 1)], 3, 200), ChainError::UnknownUid(Uid::new(6)));
+        let free = Hyperparameters { stake_threshold: Rao::new(0), ..settings };
+        assert_eq!(planned(&free, 2, &row, 3, 200), Err(ChainError::NoPermit(hotkey(2))));
+        let narrow = Hyperparameters { max_weight_limit: 40_000, ..settings };
+        let large = ChainError::WeightTooLarge { uid: Uid::new(3), share: 49_151, most: 40_000 };
+        assert_eq!(planned(&narrow, 1, &[(2, 1), (3, 3)], 3, 200), Err(large));
+        let hidden = Hyperparameters { weights_form: WeightsForm::CommitReveal { period: 1 }, ..settings };
+        assert_eq!(planned(&hidden, 1, &row, 3, 200), Err(ChainError::TooManyCommits { open: COMMITS_MAX }));
+        assert!(planned(&settings, 1, &row, 3, 200).is_ok());
+    }
+
+    #[test]
+    fn the_owner_needs_neither_stake_nor_permit_and_anybody_may_weigh_itself() {
+        let settings = settings();
+        assert!(planned(&settings, 0, &[(2, 1)], 3, 200).is_ok());
+        let free = Hyperparameters { stake_threshold: Rao::new(0), max_weight_limit: 1, ..settings };
+        assert!(planned(&free, 2, &[(2, 1)], 3, 200).is_ok());
+        // Zeros that fill the count up make it a vote about others.
+        let filled = Hyperparameters { min_allowed_weights: 2, ..free };
+        assert_eq!(planned(&filled, 2, &[(2, 1)], 3, 200), Err(ChainError::NoPermit(hotkey(2))));
+    }
+
+    #[test]
+    fn zeros_are_sent_as_far_as_the_subnet_asks_for_them() {
+        let least = |min_allowed_weights| Hyperparameters { min_allowed_weights, ..settings() };
+        let sent = |least: &Hyperparameters| {
+            let plan = planned(least, 1, &[(4, 2), (2, 1), (5, 0)], 3, 200).unwrap();
+            plan.weights.iter().map(|(uid, value)| (uid.get(), *value)).collect::<Vec<_>>()
+        };
+        assert_eq!(sent(&least(0)), [(2, 32_768), (4, 65_535)]);
+        assert_eq!(sent(&least(3)), [(0, 0), (2, 32_768), (4, 65_535)]);
+        // More than there are neurons means all of them.
+        assert_eq!(sent(&least(1_024)), [(0, 0), (1, 0), (2, 32_768), (3, 0), (4, 65_535), (5, 0)]);
+    }
+
+    proptest! {
+        #[test]
+        fn prop_a_plan_keeps_proportions_and_fits_the_chain(
+            values in vec(any::<u16>(), 1..6), least in 0_u16..10, seed in any::<u64>(),
+        ) {
+            let settings = Hyperparameters { min_allowed_weights: least, ..settings() };
+            // Uids in some order.
+            let mut row: Vec<(u16, u16)> = (0..6).zip(values.iter().copied()).collect();
+            row.rotate_left(usize::try_from(seed % 6).unwrap() % values.len());
+            let plan = planned(&settings, 1, &row, 3, 200).unwrap();
+            prop_assert!(plan.weights.len() >= usize::from(least.min(6)));
+            prop_assert!(plan.weights.windows(2).all(|pair| pair[0].0 < pair[1].0));
+            let largest = values.iter().copied().max().unwrap();
+            let effect = plan.effect();
+            prop_assert_eq!(effect.len(), values.iter().filter(|value| **value > 0).count());
+            for (uid, value) in &effect {
+                let given = f64::from(values[usize::from(uid.get())]);
+                let exact = given / f64::from(largest) * 65_535.0;
+                prop_assert!((f64::from(*value) - exact).abs() <= 0.5 + 1e-3, "{} for {}", value, exact);
+            }
+            prop_assert!(effect.is_empty() || effect.iter().any(|(_, value)| *value == u16::MAX));
+            // What the chain does to it changes nothing any more.
+            prop_assert_eq!(upscale(&plan.weights), plan.weights);
+        }
+    }
+}

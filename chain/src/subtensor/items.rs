@@ -69,6 +69,12 @@ macro_rules! entries {
             $(check!($($when)? runtime, $name);)*
             Ok(())
         }
+
+        /// All of them, without what they are read as.
+        #[cfg(test)]
+        pub(super) fn each_entry(visit: &mut impl FnMut(Entry<()>)) {
+            $(visit(Entry::new($name.pallet, $name.name, $name.keys));)*
+        }
     };
 }
 

@@ -23,6 +23,8 @@ pub mod ss58;
 mod state;
 mod submit;
 mod timelock;
+#[cfg(test)]
+mod vectors;
 mod writes;
 
 use std::{collections::HashMap, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};

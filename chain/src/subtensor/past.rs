@@ -155,6 +155,7 @@ impl Subtensor {
     /// All versions of a hotkey's commitment that stood at some block from `first` to the block `at`,
     /// oldest first.
     async fn versions(&self, at: &At, hotkey: Hotkey, first: u64) -> Result<Vec<(BlockNumber, Record)>, ChainError> {
+        let epoch = self.seen(Want::Clock).await?.clock.length;
         let mut known = self.inner.past.of(hotkey);
         let mut cursor = at.number;
         for _ in 0..VERSIONS_MAX {
@@ -172,8 +173,9 @@ impl Subtensor {
                     known.by_block.insert(block, record);
                     block
                 }
-                // Nothing stood here. A place that changed hands may have had something before.
-                None => self.before_gap(at, cursor, first).await?,
+                // Nothing stood here. Before the hotkey lost its place, and then in some epoch, there may have
+                // been something.
+                None => cursor.saturating_sub(epoch).max(first),
             };
             let begin = begin.min(cursor);
             // Final blocks alone are worth keeping: the newest ones may still be others.
@@ -197,14 +199,6 @@ impl Subtensor {
         let older = known.by_block.range(..=first).next_back();
         let newer = known.by_block.range(first.saturating_add(1)..=at.number);
         Ok(older.into_iter().chain(newer).map(|(block, record)| (BlockNumber::new(*block), record.clone())).collect())
-    }
-
-    /// Where to look on where nothing stood: the block behind which the running epoch of `cursor` began.
-    async fn before_gap(&self, at: &At, cursor: u64, first: u64) -> Result<u64, ChainError> {
-        let clock = self.seen(Want::Clock).await?.clock;
-        let _ = at;
-        let epochs_back = clock.length.max(1);
-        Ok(cursor.saturating_sub(epochs_back).max(first))
     }
 
     /// The state of a final block.

@@ -146,9 +146,4 @@ impl Answers<'_> {
     pub(super) fn optional<T: DecodeAsType>(&self, slot: Option<Slot<T>>) -> Result<Option<T>, ChainError> {
         slot.map_or(Ok(None), |slot| self.get(slot))
     }
-
-    /// Whether anything stands there at all.
-    pub(super) fn stands<T>(&self, slot: Slot<T>) -> bool {
-        self.values[slot.index].is_some()
-    }
 }

@@ -19,7 +19,7 @@ use subxt::{
     },
     error::DispatchError,
     events::Phase,
-    rpcs::{self, RpcSubscription, methods::legacy::TransactionStatus},
+    rpcs::{self, client::RpcSubscription, methods::legacy::TransactionStatus},
     utils::H256,
 };
 use subxt_signer::sr25519::Keypair;
@@ -154,7 +154,7 @@ impl Desk<'_> {
         let nonce =
             self.links.ask("the account's nonce", |node| async move { node.system_account_next_index(&account).await });
         let nonce = nonce.await.map_err(|trouble| trouble.about("the account's nonce"))?;
-        let bytes = sign(&runtime, self.genesis, &signer.keypair, call, nonce, anchor)?;
+        let bytes = sign(&runtime, self.genesis, &signer.keypair, call, nonce, (anchor, ERA_BLOCKS))?;
         Ok((Signed { bytes, nonce, anchor }, runtime))
     }
 
@@ -311,7 +311,7 @@ fn tell(status: Option<Result<TransactionStatus<H256>, rpcs::Error>>, call: &'st
     }
 }
 
-/// Encodes and signs a call: mortal, with the chain's genesis and runtime version in what is signed.
+/// Encodes and signs a call: valid for some blocks behind its anchor, with the chain's genesis and runtime version in what is signed.
 ///
 /// # Errors
 /// [`ChainError::Incompatible`] if the runtime has no such call.
@@ -321,7 +321,7 @@ pub(super) fn sign(
     keypair: &Keypair,
     call: &Call,
     nonce: u64,
-    anchor: Tip,
+    (anchor, blocks): (Tip, u64),
 ) -> Result<Vec<u8>, ChainError> {
     runtime.check_call(call.form)?;
     let wrong = |error: subxt::error::ExtrinsicError| {
@@ -329,7 +329,7 @@ pub(super) fn sign(
     };
     let params = DefaultExtrinsicParamsBuilder::<SubstrateConfig>::new()
         .nonce(nonce)
-        .mortal_from_unchecked(ERA_BLOCKS, anchor.number, anchor.hash)
+        .mortal_from_unchecked(blocks, anchor.number, anchor.hash)
         .build();
     let client = runtime.client(genesis)?;
     let transactions = client.transactions();

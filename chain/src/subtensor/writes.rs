@@ -542,7 +542,13 @@ fn salt() -> Result<Vec<u16>, ChainError> {
 
 /// The hash that commits to weights: BLAKE2b-256 of the SCALE encoding of the author, the subnet (whose
 /// first mechanism has its own number), uids, values, salt and version key.
-fn weights_hash(author: Hotkey, netuid: NetUid, weights: &[(Uid, u16)], salt: &[u16], version_key: u64) -> [u8; 32] {
+pub(super) fn weights_hash(
+    author: Hotkey,
+    netuid: NetUid,
+    weights: &[(Uid, u16)],
+    salt: &[u16],
+    version_key: u64,
+) -> [u8; 32] {
     let (uids, values): (Vec<u16>, Vec<u16>) = weights.iter().map(|(uid, value)| (uid.get(), *value)).unzip();
     blake2_256(&(author.as_bytes(), netuid.get(), uids, values, salt, version_key).encode())
 }
