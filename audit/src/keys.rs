@@ -56,6 +56,13 @@ impl Keypair {
     }
 }
 
+/// A key pair out of a wallet.
+impl From<sr25519::Keypair> for Keypair {
+    fn from(pair: sr25519::Keypair) -> Self {
+        Self(pair)
+    }
+}
+
 /// Whether `signature` is `hotkey`'s over the digest under the domain.
 pub(crate) fn is_signed(hotkey: &Hotkey, domain: &[u8], digest: &[u8; 32], signature: &Signature) -> bool {
     sr25519::verify(&sr25519::Signature(signature.0), message(domain, digest), &sr25519::PublicKey(*hotkey.as_bytes()))

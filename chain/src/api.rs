@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use assay_commitments::{Epoch, Hotkey, ManifestId};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::ChainError,
@@ -50,7 +51,8 @@ pub struct Hyperparameters {
 }
 
 /// In which form a subnet takes weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum WeightsForm {
     /// For everybody to see at once.
     Plain,

@@ -198,6 +198,14 @@ pub enum ChainError {
         /// The genesis it serves.
         found: GenesisHash,
     },
+    /// The main network is reached by its name alone.
+    #[error(
+        "{endpoint} serves the main network, which nothing reaches by accident; if that is meant, give --network finney"
+    )]
+    MainNetwork {
+        /// Which endpoint.
+        endpoint: String,
+    },
     /// The subnet is not there.
     #[error("there is no subnet {0} on this chain; check the netuid")]
     NoSubnet(NetUid),

@@ -16,14 +16,20 @@ mod devnet;
 mod error;
 mod history;
 mod metagraph;
+mod node;
 pub mod record;
+mod subtensor;
 mod types;
+pub mod wallet;
+pub mod weights;
 
 pub use api::{Chain, Hyperparameters, MANIFESTS_MAX, Placement, StoredWeights, WeightsForm};
-pub use devnet::{Devnet, EpochReport, Genesis, GenesisError, NeuronReport, Parameters};
+pub use devnet::{Devnet, EpochReport, FileError, Genesis, GenesisError, NeuronReport, Parameters};
 pub use error::ChainError;
 pub use history::{History, Term};
 pub use metagraph::{Metagraph, Neuron};
+pub use node::{Fate, Node, NodeError, NodeOptions, RunningNode, Runtime};
+pub use subtensor::{Connection, Subtensor, networks, ss58};
 pub use types::{
     BlockNumber, Coldkey, EpochKey, EpochKeyHash, EpochKeyRecord, GenesisHash, Head, NetUid, Network, Rao,
     RequestsDigest, Uid,

@@ -8,8 +8,9 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{audit, bench, calibrate, generate, model};
+use crate::commands::{audit, bench, calibrate, chain, generate, model, wallet};
 use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::roles;
 use crate::terminal::{complain, is_colour_wanted};
 
 /// Verified inference of language models: commit, serve, audit.
@@ -24,7 +25,7 @@ struct Arguments {
 enum Command {
     /// Run a whole subnet in this process: miners, cheats, a validator, an auditor
     Demo(crate::demo::DemoArgs),
-    /// Commit a model, look at one, check one
+    /// Commit a model, look at one, check one, put one in force
     #[command(subcommand)]
     Model(model::Command),
     /// Generate text with the canonical sampler
@@ -36,6 +37,18 @@ enum Command {
     Calibrate(calibrate::Args),
     /// Measure one of the hot loops on random weights
     Bench(bench::Args),
+    /// Serve a model on a subnet
+    Miner(roles::ConfigArgs),
+    /// Audit the miners of a subnet and set weights, epoch after epoch
+    Validator(roles::ValidatorArgs),
+    /// Run a chain with one subnet on this machine, behind the RPC of a real node
+    Devnet(roles::DevnetArgs),
+    /// Show key files
+    #[command(subcommand)]
+    Wallet(wallet::Command),
+    /// Show where a subnet stands
+    #[command(subcommand)]
+    Chain(chain::Command),
 }
 
 impl Command {
@@ -43,7 +56,15 @@ impl Command {
     const fn default_log(&self) -> &'static str {
         match self {
             Self::Demo(_) => "off",
-            Self::Model(_) | Self::Generate(_) | Self::Audit(_) | Self::Calibrate(_) | Self::Bench(_) => "warn",
+            // Who runs these reads along: what was done, and what is waited for.
+            Self::Miner(_) | Self::Validator(_) | Self::Devnet(_) => "info",
+            Self::Model(_)
+            | Self::Generate(_)
+            | Self::Audit(_)
+            | Self::Calibrate(_)
+            | Self::Bench(_)
+            | Self::Wallet(_)
+            | Self::Chain(_) => "warn",
         }
     }
 
@@ -55,6 +76,11 @@ impl Command {
             Self::Audit(command) => audit::run(command),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Bench(args) => bench::run(args),
+            Self::Miner(args) => roles::miner(args),
+            Self::Validator(args) => roles::validator(args),
+            Self::Devnet(args) => roles::devnet(args),
+            Self::Wallet(command) => wallet::run(command),
+            Self::Chain(command) => chain::run(command),
         }
     }
 }

@@ -3,6 +3,9 @@
 pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod calibrate;
+pub(crate) mod chain;
 pub(crate) mod generate;
 pub(crate) mod model;
 mod request;
+mod signer;
+pub(crate) mod wallet;

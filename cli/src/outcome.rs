@@ -6,9 +6,12 @@ use assay_audit::model::CommitError;
 use assay_audit::prompt::PromptError;
 use assay_audit::transcript_file::FileError;
 use assay_audit::verdict::Verdict;
+use assay_chain::ChainError;
+use assay_chain::wallet::WalletError;
 use assay_commitments::manifest::ArchitectureError;
 use assay_llm_runtime::{CheckpointError, RunError};
-use assay_miner::ServeError;
+use assay_miner::{MinerError, ServeError};
+use assay_validator::{StorageError, ValidatorError};
 use thiserror::Error;
 
 use crate::local::LocalError;
@@ -173,6 +176,117 @@ impl From<ServeError> for Fault {
         let outcome = match &error {
             ServeError::Unserved(_) => Outcome::Usage,
             ServeError::Busy | ServeError::Cancelled | ServeError::Failed(_) => Outcome::Inconclusive,
+        };
+        Self::new(outcome, &error.to_string())
+    }
+}
+
+impl From<ChainError> for Fault {
+    fn from(error: ChainError) -> Self {
+        let outcome = match &error {
+            // Another key, network, subnet or value than this can work with.
+            ChainError::NotRegistered(_)
+            | ChainError::AlreadyRegistered(_)
+            | ChainError::ZeroPort
+            | ChainError::NotOwner(_)
+            | ChainError::TooManyManifests { .. }
+            | ChainError::DuplicateManifest(_)
+            | ChainError::UnreachableAddress(_)
+            | ChainError::NotSigner(_)
+            | ChainError::WrongGenesis { .. }
+            | ChainError::MainNetwork { .. }
+            | ChainError::NoSubnet(_)
+            | ChainError::Incompatible { .. }
+            | ChainError::Journal { .. } => Outcome::Usage,
+            // What the chain would take at another time, or from somebody with more stake.
+            ChainError::SubnetFull { .. }
+            | ChainError::ServingTooFast { .. }
+            | ChainError::TooManyWeights { .. }
+            | ChainError::WrongVersionKey { .. }
+            | ChainError::WeightsTooFast { .. }
+            | ChainError::NoPermit(_)
+            | ChainError::DuplicateUid(_)
+            | ChainError::UnknownUid(_)
+            | ChainError::TooFewWeights { .. }
+            | ChainError::WrongKeyEpoch { .. }
+            | ChainError::KeyAlreadyPublished(_)
+            | ChainError::KeyNotPublished(_)
+            | ChainError::RevealTooEarly { .. }
+            | ChainError::KeyAlreadyRevealed(_)
+            | ChainError::StakeTooLow { .. }
+            | ChainError::WeightTooLarge { .. }
+            | ChainError::WrongForm { .. }
+            | ChainError::TooManyCommits { .. }
+            | ChainError::NotRevealEpoch { .. }
+            | ChainError::NoSuchCommit
+            | ChainError::CommitmentSpace { .. }
+            | ChainError::BalanceTooLow(_)
+            | ChainError::BurnTooHigh { .. }
+            | ChainError::Unreachable { .. }
+            | ChainError::Behind { .. }
+            | ChainError::Retracted { .. }
+            | ChainError::Unconfirmed { .. }
+            | ChainError::ReadBack { .. }
+            | ChainError::Refused { .. }
+            | ChainError::BadAnswer { .. }
+            | ChainError::Forgotten { .. } => Outcome::Inconclusive,
+        };
+        Self::new(outcome, &error.to_string())
+    }
+}
+
+impl From<WalletError> for Fault {
+    fn from(error: WalletError) -> Self {
+        let outcome = match &error {
+            WalletError::Missing(_)
+            | WalletError::Exposed { .. }
+            | WalletError::Name(_)
+            | WalletError::NoHome
+            | WalletError::Locked(_)
+            | WalletError::WrongPassword(_)
+            | WalletError::Legacy { .. }
+            | WalletError::PublicOnly(_)
+            | WalletError::Expanded(_)
+            | WalletError::Exists(_) => Outcome::Usage,
+            WalletError::Malformed { .. } | WalletError::Mismatch { .. } => Outcome::Damaged,
+            WalletError::Io { .. } | WalletError::Memory(_) | WalletError::Random(_) => Outcome::Inconclusive,
+        };
+        Self::new(outcome, &error.to_string())
+    }
+}
+
+impl From<StorageError> for Fault {
+    fn from(error: StorageError) -> Self {
+        let outcome = match &error {
+            StorageError::Damaged { .. } => Outcome::Damaged,
+            StorageError::InUse(_) => Outcome::Usage,
+            StorageError::Io { .. } | StorageError::Random(_) | StorageError::Poisoned(_) | StorageError::Worker(_) => {
+                Outcome::Inconclusive
+            }
+        };
+        Self::new(outcome, &error.to_string())
+    }
+}
+
+impl From<ValidatorError> for Fault {
+    fn from(error: ValidatorError) -> Self {
+        match error {
+            ValidatorError::Storage(error) => error.into(),
+            ValidatorError::Chain(error) => error.into(),
+            ValidatorError::Setting(_) => Self::usage(error.to_string()),
+            ValidatorError::Weights(_) | ValidatorError::NoOwner | ValidatorError::EpochOver(_) => {
+                Self::own(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<MinerError> for Fault {
+    fn from(error: MinerError) -> Self {
+        let outcome = match &error {
+            MinerError::Listen { .. } | MinerError::Limit(_) | MinerError::SpillFolder(_) => Outcome::Usage,
+            MinerError::Assets(_) | MinerError::Embeddings => Outcome::Damaged,
+            MinerError::Reflection(_) => Outcome::Inconclusive,
         };
         Self::new(outcome, &error.to_string())
     }

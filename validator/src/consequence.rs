@@ -1,7 +1,7 @@
 //! From how a session ended to what it means for the miner: one match, each arm with its why.
 
-use assay_audit::session::RefusalReason;
-use assay_audit::verdict::Verdict;
+use assay_audit::session::{Answer, Exchange, RefusalReason, Reply};
+use assay_audit::transcript_file::{Conclusion, Measurements, TranscriptFile};
 use assay_probation::{Outcome, ProofCost, ReasonCode, Serving};
 
 use crate::event::Ending;
@@ -19,21 +19,7 @@ pub(crate) enum Consequence {
 pub(crate) fn consequence(ending: &Ending) -> Consequence {
     Consequence::Now(match ending {
         Ending::Judged { verdict, challenged, tokens, proof_bytes, measurements } => {
-            let serving = Serving {
-                tokens: *tokens,
-                first_token_ms: measurements.first_token_ms,
-                generation_ms: measurements.generation_ms,
-            };
-            match verdict {
-                Verdict::Accepted if *challenged => Outcome::Accepted {
-                    serving,
-                    proof: ProofCost { bytes: *proof_bytes, latency_ms: measurements.proof_ms },
-                },
-                // Nothing was proven, and nothing was asked for.
-                Verdict::Accepted => Outcome::Settled { serving },
-                Verdict::Rejected(failure) => Outcome::Rejected { reason: ReasonCode::new(failure.reason.code()) },
-                Verdict::Inconclusive(_) => Outcome::Inconclusive,
-            }
+            judged((*verdict).into(), challenged.then_some(*proof_bytes), *tokens, measurements)
         }
         Ending::Refused(RefusalReason::OverBudget) => return Consequence::AtEpochEnd,
         // Silence lowers the score and proves nothing: the miner had not begun. It is silence too when
@@ -49,6 +35,34 @@ pub(crate) fn consequence(ending: &Ending) -> Consequence {
     })
 }
 
+/// What a verdict means; `proof_bytes` where a proof was asked for.
+fn judged(conclusion: Conclusion, proof_bytes: Option<u32>, tokens: u32, measured: &Measurements) -> Outcome {
+    let serving = Serving { tokens, first_token_ms: measured.first_token_ms, generation_ms: measured.generation_ms };
+    match (conclusion, proof_bytes) {
+        (Conclusion::Accepted, Some(bytes)) => {
+            Outcome::Accepted { serving, proof: ProofCost { bytes, latency_ms: measured.proof_ms } }
+        }
+        // Nothing was proven, and nothing was asked for.
+        (Conclusion::Accepted, None) => Outcome::Settled { serving },
+        (Conclusion::Rejected(reason), _) => Outcome::Rejected { reason: ReasonCode::new(reason.code()) },
+        (Conclusion::Inconclusive(_), _) => Outcome::Inconclusive,
+    }
+}
+
+/// What a transcript means that was kept and, through a crash, not counted.
+pub(crate) fn kept(file: &TranscriptFile) -> Outcome {
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let proof_bytes = match &file.record.exchange {
+        Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } => Some(match answer {
+            Answer::Proof(proof) => count(proof.bytes.len()),
+            Answer::Refusal(_) | Answer::Omitted(_) | Answer::Interrupted => 0,
+        }),
+        Exchange::Committed { reply: Reply::Settled { .. } | Reply::None, .. } | Exchange::Uncommitted(_) => None,
+    };
+    let receipt = &file.receipt;
+    judged(receipt.conclusion, proof_bytes, count(file.record.streamed.len()), &receipt.measurements)
+}
+
 /// What refusals over budget mean: below the policy's least budget they are as silence.
 pub(crate) const fn over_budget(proof_ms: u64, least_budget_ms: u64) -> Outcome {
     if proof_ms >= least_budget_ms { Outcome::Refused } else { Outcome::Unavailable }
@@ -56,8 +70,7 @@ pub(crate) const fn over_budget(proof_ms: u64, least_budget_ms: u64) -> Outcome 
 
 #[cfg(test)]
 mod tests {
-    use assay_audit::transcript_file::Measurements;
-    use assay_audit::verdict::OwnFault;
+    use assay_audit::verdict::{OwnFault, Verdict};
 
     use super::*;
     use crate::conversation::Silence;

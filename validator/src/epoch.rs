@@ -9,12 +9,13 @@ use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::request::{AuditRate, Network};
 use assay_audit::verdict::{OwnFault, Verdict};
-use assay_chain::{Chain, ChainError, EpochKey, EpochKeyHash, Metagraph, RequestsDigest};
+use assay_chain::{BlockNumber, Chain, ChainError, EpochKey, EpochKeyHash, Metagraph, RequestsDigest};
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 use assay_probation::{Ledger, Outcome};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::consequence::{Consequence, consequence, over_budget};
+use crate::consequence::{Consequence, consequence, kept, over_budget};
 use crate::conversation::Silence;
 use crate::error::{StorageError, ValidatorError};
 use crate::event::{Ending, ValidatorEvent};
@@ -24,13 +25,11 @@ use crate::nonces::{EpochNonces, Unfinished};
 use crate::probe;
 use crate::report::{EpochReport, MinerReport};
 use crate::requests::RequestSource;
-use crate::rounds::{Finished, Rounds, Target};
+use crate::rounds::{Finished, Held, Rounds, Target};
 use crate::session::{Auditor, Peer, Terms};
-use crate::state::StateFile;
+use crate::state::{Records, StateFile, WeightSet};
 use crate::store::Store;
-
-/// The version of the rules by which weights are computed here; a subnet may ask for a newer one.
-const SCORING_VERSION: u64 = 1;
+use crate::weights::Placing;
 
 /// How a validator runs.
 #[derive(Clone, Debug)]
@@ -59,15 +58,25 @@ pub struct Settings {
 
 /// A validator of one subnet.
 pub struct Validator<C> {
-    chain: Arc<C>,
+    pub(crate) chain: Arc<C>,
     settings: Settings,
-    auditor: Auditor,
+    pub(crate) auditor: Auditor,
     source: Arc<dyn RequestSource>,
     store: Store,
-    standings: StateFile,
+    file: StateFile,
     ledger: Arc<Mutex<Ledger>>,
+    /// What is kept beside the ledger; its own ledger is that of the last saving.
+    records: Mutex<Records>,
     models: BTreeMap<ManifestId, Arc<VerifierModel>>,
     events: Box<dyn Fn(ValidatorEvent) + Send + Sync>,
+}
+
+/// How an epoch went.
+pub(crate) enum Judged {
+    /// To its end.
+    Whole(Box<EpochReport>),
+    /// The validator was told to stop. What was done counts, and a restart does the rest.
+    Stopped,
 }
 
 impl<C> std::fmt::Debug for Validator<C> {
@@ -99,13 +108,15 @@ impl<C: Chain + 'static> Validator<C> {
         let epoch = chain.head().await?.epoch;
         let network = chain.network();
         let network = Network { genesis: *network.genesis.as_bytes(), netuid: network.netuid.get() };
-        let (standings, ledger) = StateFile::load(&settings.directory, settings.probation, epoch)?;
+        let (file, records) = StateFile::load(&settings.directory, epoch)?;
+        let ledger = Ledger::new(settings.probation, records.ledger.clone());
         Ok(Self {
             auditor: Auditor::new(settings.keys.clone(), network, settings.terms, settings.verifying),
             store: Store::open(&settings.transcripts)?,
             source: Arc::new(source),
-            standings,
+            file,
             ledger: Arc::new(Mutex::new(ledger)),
+            records: Mutex::new(records),
             models: BTreeMap::new(),
             events: Box::new(events),
             chain,
@@ -116,6 +127,10 @@ impl<C: Chain + 'static> Validator<C> {
     /// Makes a model known that need not be fetched.
     pub fn add_model(&mut self, model: Arc<VerifierModel>) {
         self.models.insert(model.id(), model);
+    }
+
+    pub(crate) fn tell(&self, event: ValidatorEvent) {
+        (self.events)(event);
     }
 
     /// The ledger as it stands.
@@ -131,21 +146,46 @@ impl<C: Chain + 'static> Validator<C> {
     pub async fn run_epoch(&mut self) -> Result<EpochReport, ValidatorError> {
         let epoch = self.chain.head().await?.epoch;
         self.reveal_keys().await?;
+        match self.judge_epoch(epoch, None, &CancellationToken::new()).await? {
+            Judged::Whole(report) => Ok(*report),
+            Judged::Stopped => unreachable!("nobody tells it to stop"),
+        }
+    }
+
+    /// Holds the sessions of an epoch that it still has to hold, none of them from block `until` on, and
+    /// judges the epoch. Its weights are tried once.
+    pub(crate) async fn judge_epoch(
+        &mut self,
+        epoch: Epoch,
+        until: Option<BlockNumber>,
+        stop: &CancellationToken,
+    ) -> Result<Judged, ValidatorError> {
         if self.locked().state().epoch() > epoch {
             // A crash may have come between the end of the epoch and its weights.
-            self.set_weights().await?;
+            self.place_weights().await?;
             return Err(ValidatorError::EpochOver(epoch));
         }
         let nonces = self.begin(epoch).await?;
         let metagraph = self.chain.metagraph().await?;
-        let (targets, mut miners) = self.targets(&metagraph).await?;
+        let (targets, mut miners) = self.targets(&metagraph, &nonces).await?;
         (self.events)(ValidatorEvent::EpochBegan { epoch, miners: targets.len(), requests: self.settings.requests });
-        self.hold_sessions(&nonces, targets, &mut miners).await?;
+        if !self.hold_sessions(&nonces, targets, until, stop, &mut miners).await? {
+            return Ok(Judged::Stopped);
+        }
 
         let ended = self.locked().end_epoch(epoch);
         ended.map_err(|closed| ValidatorError::EpochOver(closed.ended))?;
-        self.save_standings().await?;
-        let (weights, burned, weights_refused) = self.set_weights().await?;
+        // The end of the epoch and the weights that it owes are one step.
+        self.records().weights = Some(WeightSet::due(epoch));
+        self.save_records().await?;
+        let (weights, weights_refused) = match self.place_weights().await {
+            Ok(Placing { weights, refused, .. }) => (weights, refused),
+            // What may pass is not lost: they are still due.
+            Err(ValidatorError::Chain(refusal)) if refusal.is_passing() => (BTreeMap::new(), Some(refusal.to_string())),
+            Err(failure) => return Err(failure),
+        };
+        let burned = metagraph.burn_hotkey().and_then(|burn| weights.get(&burn).copied()).unwrap_or(0);
+        info!(%epoch, burned, refused = weights_refused, "weights");
         let ledger = self.ledger();
         for (hotkey, miner) in &mut miners {
             miner.close(&ledger, hotkey, weights.get(hotkey).copied().unwrap_or(0));
@@ -155,7 +195,7 @@ impl<C: Chain + 'static> Validator<C> {
         let key_hash = hex::encode(nonces.key_hash());
         let report = EpochReport { epoch: epoch.get(), key_hash, miners, burned, weights_refused };
         (self.events)(ValidatorEvent::EpochEnded(Box::new(report.clone())));
-        Ok(report)
+        Ok(Judged::Whole(Box::new(report)))
     }
 
     /// Reveals the keys of epochs that are over. Every session of theirs has ended: they are held to
@@ -182,9 +222,11 @@ impl<C: Chain + 'static> Validator<C> {
                 Ok(()) => {
                     (self.events)(ValidatorEvent::KeyRevealed { epoch });
                     nonces.retire().await?;
+                    self.records().forget(epoch);
                 }
                 // A crash before the hash was published, and so before any session.
                 Err(ChainError::KeyNotPublished(_)) => nonces.retire().await?,
+                Err(refusal) if refusal.is_passing() || refusal.next().is_some() => return Err(refusal.into()),
                 Err(refusal) => warn!(%epoch, %refusal, "the epoch key is not revealed; trying again next epoch"),
             }
         }
@@ -209,14 +251,25 @@ impl<C: Chain + 'static> Validator<C> {
         EpochNonces::open(&self.nonce_directory(), netuid, self.auditor.hotkey(), epoch)
     }
 
-    /// Sessions that a crash left without an end are inconclusive, and their counters dead.
+    /// Sessions that a crash left without an end: those whose transcript was kept are counted, unless they
+    /// were before; all others are inconclusive, and their counters dead.
     async fn bury(&self, nonces: &EpochNonces, unfinished: Vec<Unfinished>) -> Result<(), ValidatorError> {
+        let epoch = nonces.epoch();
         for Unfinished { miner, counter, revealed } in unfinished {
-            warn!(%miner, counter, revealed, "a session was interrupted: inconclusive");
-            self.locked().record(miner, Outcome::Inconclusive);
-            self.save_standings().await?;
-            nonces.close(miner, counter, LogEnding::Dead).await?;
-            (self.events)(ValidatorEvent::Buried { miner, counter });
+            let (store, counted) = (self.store.clone(), self.records().is_counted(epoch, &miner, counter));
+            let found = tokio::task::spawn_blocking(move || store.find(epoch, &miner, counter)).await;
+            let transcript = found.unwrap_or_default();
+            let ending = if transcript.is_some() { LogEnding::Judged } else { LogEnding::Dead };
+            if !counted {
+                let outcome = transcript.as_ref().map_or(Outcome::Inconclusive, kept);
+                warn!(%miner, counter, revealed, ?outcome, "a session was interrupted");
+                self.record(epoch, miner, Some(counter), outcome);
+                self.save_records().await?;
+            }
+            nonces.close(miner, counter, ending).await?;
+            if ending == LogEnding::Dead {
+                (self.events)(ValidatorEvent::Buried { miner, counter });
+            }
         }
         Ok(())
     }
@@ -225,6 +278,7 @@ impl<C: Chain + 'static> Validator<C> {
     async fn targets(
         &mut self,
         metagraph: &Metagraph,
+        nonces: &EpochNonces,
     ) -> Result<(Vec<Target>, BTreeMap<Hotkey, MinerReport>), ValidatorError> {
         let in_force = self.chain.manifests().await?;
         let mut serving = Vec::new();
@@ -253,12 +307,20 @@ impl<C: Chain + 'static> Validator<C> {
         let report =
             |uid: u16, hotkey: Hotkey| MinerReport { hotkey: hotkey.to_string(), uid, ..MinerReport::default() };
         let reports = serving.iter().map(|(uid, peer, _)| (peer.hotkey, report(uid.get(), peer.hotkey))).collect();
+        // After a restart, what was asked before it counts.
+        let held: BTreeMap<Hotkey, usize> = nonces
+            .requests()
+            .into_iter()
+            .map(|(miner, list)| (miner, list.iter().filter(|listed| listed.ending != LogEnding::Dead).count()))
+            .collect();
         let targets = serving
             .into_iter()
             .map(|(_, peer, manifest)| {
                 let silent = Ending::Unavailable(Silence::Disorder);
                 let missing = || missing.get(&manifest).copied().unwrap_or(silent);
-                Target { peer, model: self.models.get(&manifest).cloned().ok_or_else(missing) }
+                let held = held.get(&peer.hotkey).map_or(0, |held| u32::try_from(*held).unwrap_or(u32::MAX));
+                let requests = self.settings.requests.saturating_sub(held);
+                Target { peer, requests, model: self.models.get(&manifest).cloned().ok_or_else(missing) }
             })
             .collect();
         Ok((targets, reports))
@@ -300,13 +362,17 @@ impl<C: Chain + 'static> Validator<C> {
         Err(if works { Ending::Unavailable(Silence::Disorder) } else { fault })
     }
 
-    /// Holds the epoch's sessions and records each as it ends.
+    /// Holds the epoch's sessions and records each as it ends. False if some were left out because the
+    /// validator stops.
     async fn hold_sessions(
         &self,
         nonces: &EpochNonces,
         targets: Vec<Target>,
+        until: Option<BlockNumber>,
+        stop: &CancellationToken,
         miners: &mut BTreeMap<Hotkey, MinerReport>,
-    ) -> Result<(), ValidatorError> {
+    ) -> Result<bool, ValidatorError> {
+        let epoch = nonces.epoch();
         let mut rounds = Rounds {
             chain: Arc::clone(&self.chain),
             auditor: self.auditor.clone(),
@@ -315,13 +381,25 @@ impl<C: Chain + 'static> Validator<C> {
             store: self.store.clone(),
             audit_rate: self.settings.audit_rate,
             nonces: nonces.clone(),
+            until,
+            stop: stop.clone(),
             failed: Mutex::default(),
         }
-        .begin(targets, self.settings.requests, self.settings.sessions, self.settings.sessions_per_miner);
+        .begin(targets, self.settings.sessions, self.settings.sessions_per_miner);
         let mut proof_ms = BTreeMap::<Hotkey, u64>::new();
-        let mut over = Vec::new();
-        while let Some(finished) = rounds.next().await {
-            let Finished { miner, counter, ending, transcript } = finished;
+        let (mut over, mut late, mut is_whole) = (Vec::new(), Vec::new(), true);
+        while let Some(held) = rounds.next().await {
+            let Finished { miner, counter, ending, transcript } = match held {
+                Held::Finished(finished) => *finished,
+                Held::Late(miner) => {
+                    late.push(miner);
+                    continue;
+                }
+                Held::Stopped => {
+                    is_whole = false;
+                    continue;
+                }
+            };
             if let Ending::Judged { measurements, .. } = &ending {
                 *proof_ms.entry(miner).or_default() += u64::from(measurements.proof_ms);
             }
@@ -329,33 +407,68 @@ impl<C: Chain + 'static> Validator<C> {
                 warn!(%miner, slug = fault.slug(), "inconclusive: {fault}; {}", fault.remedy());
             }
             match consequence(&ending) {
-                Consequence::Now(outcome) => self.count(miner, &ending, &outcome, miners).await?,
-                Consequence::AtEpochEnd => over.push((miner, ending)),
+                Consequence::Now(outcome) => self.count(epoch, miner, counter, &ending, &outcome, miners).await?,
+                Consequence::AtEpochEnd => over.push((miner, counter, ending)),
             }
             if let Some(counter) = counter {
                 nonces.close(miner, counter, logged(&ending)).await?;
             }
             (self.events)(ValidatorEvent::Session { miner, counter, ending, transcript });
         }
-        for (miner, ending) in over {
+        for (miner, counter, ending) in over {
             let spent = proof_ms.get(&miner).copied().unwrap_or(0);
-            self.count(miner, &ending, &over_budget(spent, self.least_budget_ms()), miners).await?;
+            let outcome = over_budget(spent, self.least_budget_ms());
+            self.count(epoch, miner, counter, &ending, &outcome, miners).await?;
         }
-        Ok(())
+        if is_whole && !late.is_empty() {
+            self.excuse(epoch, &late, miners).await?;
+        }
+        Ok(is_whole)
+    }
+
+    /// Sessions for which the validator found no time cost nobody anything.
+    async fn excuse(
+        &self,
+        epoch: Epoch,
+        late: &[Hotkey],
+        miners: &mut BTreeMap<Hotkey, MinerReport>,
+    ) -> Result<(), StorageError> {
+        warn!(
+            sessions = late.len(),
+            "no time was left for these before the weights are due: inconclusive; ask for less in an epoch, or hold \
+             more sessions side by side"
+        );
+        for miner in late {
+            self.record(epoch, *miner, None, Outcome::Inconclusive);
+            if let Some(report) = miners.get_mut(miner) {
+                report.inconclusive += 1;
+            }
+        }
+        self.save_records().await
     }
 
     async fn count(
         &self,
+        epoch: Epoch,
         miner: Hotkey,
+        counter: Option<u64>,
         ending: &Ending,
         outcome: &Outcome,
         miners: &mut BTreeMap<Hotkey, MinerReport>,
     ) -> Result<(), StorageError> {
-        self.locked().record(miner, *outcome);
+        self.record(epoch, miner, counter, *outcome);
         if let Some(report) = miners.get_mut(&miner) {
             report.count(ending, outcome);
         }
-        self.save_standings().await
+        self.save_records().await
+    }
+
+    /// Puts an outcome into the ledger, and the session's counter beside it.
+    fn record(&self, epoch: Epoch, miner: Hotkey, counter: Option<u64>, outcome: Outcome) {
+        let mut records = self.records();
+        if counter.is_none_or(|counter| records.count(epoch, &miner, counter)) {
+            self.locked().record(miner, outcome);
+        }
     }
 
     const fn least_budget_ms(&self) -> u64 {
@@ -365,32 +478,23 @@ impl<C: Chain + 'static> Validator<C> {
         }
     }
 
-    /// Sets weights by the ledger. Says what each hotkey got, what was burned, and why the chain
-    /// would not have it, if so.
-    async fn set_weights(&self) -> Result<(BTreeMap<Hotkey, u16>, u16, Option<String>), ValidatorError> {
-        let metagraph = self.chain.metagraph().await?;
-        let burn = metagraph.burn_hotkey().ok_or(ValidatorError::NoOwner)?;
-        let weights = self.locked().weights(&metagraph.hotkeys(), burn)?;
-        let by_uid: Vec<_> =
-            metagraph.neurons.iter().zip(&weights).map(|(neuron, (_, weight))| (neuron.uid, *weight)).collect();
-        let set = self.chain.set_weights(self.auditor.hotkey(), &by_uid, SCORING_VERSION).await;
-        let refused = set.err().map(|refusal| {
-            warn!(%refusal, "the weights are not set");
-            refusal.to_string()
-        });
-        let weights: BTreeMap<Hotkey, u16> = weights.into_iter().collect();
-        let burned = weights.get(&burn).copied().unwrap_or(0);
-        info!(burned, refused, "weights");
-        Ok((weights, burned, refused))
-    }
-
-    async fn save_standings(&self) -> Result<(), StorageError> {
-        let (file, state) = (self.standings.clone(), self.locked().state().clone());
-        let saved = tokio::task::spawn_blocking(move || file.save(&state)).await;
+    pub(crate) async fn save_records(&self) -> Result<(), StorageError> {
+        let records = {
+            let mut records = self.records();
+            records.ledger = self.locked().state().clone();
+            records.clone()
+        };
+        let file = self.file.clone();
+        let saved = tokio::task::spawn_blocking(move || file.save(&records)).await;
         saved.unwrap_or_else(|_| Err(StorageError::Worker(self.settings.directory.clone())))
     }
 
-    fn locked(&self) -> MutexGuard<'_, Ledger> {
+    /// Locked before the ledger, where both are.
+    pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn locked(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

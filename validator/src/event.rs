@@ -9,6 +9,7 @@ use assay_commitments::{Epoch, Hotkey, ManifestId};
 
 use crate::conversation::Silence;
 use crate::report::EpochReport;
+use crate::schedule::Wait;
 
 /// How a session ended, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +79,8 @@ pub enum ValidatorEvent {
         /// Where its transcript lies, if it has one.
         transcript: Option<PathBuf>,
     },
+    /// Nothing is to be done until something happens on chain.
+    Waits(Wait),
     /// A key of a past epoch is on chain.
     KeyRevealed {
         /// Its epoch.

@@ -4,6 +4,7 @@
 //! chain, a tokenizer, and one digest a vocabulary entry.
 //!
 //! ```text
+//! Validator::run                  epoch after epoch, in step with the chain
 //! Validator::run_epoch            one epoch: who is asked what, what it means, which weights follow
 //!   -> Auditor::session           one session, from prompt to verdict
 //!        -> EpochNonces           nonces, and a journal of those that are out
@@ -33,10 +34,12 @@ mod probe;
 mod report;
 mod requests;
 mod rounds;
+mod schedule;
 mod session;
 mod stall;
 mod state;
 mod store;
+mod weights;
 mod wire;
 
 pub use conversation::Silence;
@@ -48,5 +51,8 @@ pub use model::{ModelError, VerifierModel};
 pub use nonces::{DrawnNonce, EpochNonces, Unfinished};
 pub use report::{EpochReport, MinerReport};
 pub use requests::{Ask, NoPrompts, PromptList, RequestSource};
+pub use schedule::{Followed, Wait};
 pub use session::{Auditor, Judged, Outcome, Peer, Terms};
+pub use state::stored_ledger;
 pub use store::{LOG_NAME, Store};
+pub use weights::{SCORING_VERSION, weight_vector};

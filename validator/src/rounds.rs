@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Exchange, Reply};
 use assay_audit::verdict::{OwnFault, Verdict};
-use assay_chain::Chain;
+use assay_chain::{BlockNumber, Chain};
 use assay_commitments::Hotkey;
 use assay_probation::Ledger;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::error;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
 
 use crate::event::Ending;
 use crate::model::VerifierModel;
@@ -21,10 +23,15 @@ use crate::requests::RequestSource;
 use crate::session::{Auditor, Ended, Judged, Outcome, Peer, fresh_seed};
 use crate::store::Store;
 
+/// Between two attempts to learn where the chain stands.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// A miner to be asked.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) peer: Peer,
+    /// Sessions to hold with it.
+    pub(crate) requests: u32,
     /// Or how every session with it ends: if no miner that declares the model would send it, that is their
     /// silence; if it could not be kept, our own fault.
     pub(crate) model: Result<Arc<VerifierModel>, Ending>,
@@ -38,6 +45,24 @@ pub(crate) struct Finished {
     pub(crate) transcript: Option<PathBuf>,
 }
 
+/// What became of a session that was to be held.
+pub(crate) enum Held {
+    /// It has ended.
+    Finished(Box<Finished>),
+    /// There was no time for it before the epoch's weights are due.
+    Late(Hotkey),
+    /// The validator stops.
+    Stopped,
+}
+
+/// Why a session does not begin.
+enum Skip {
+    /// Nothing depends on it.
+    Idle,
+    Late,
+    Stopped,
+}
+
 /// What the sessions of an epoch share.
 pub(crate) struct Rounds<C> {
     pub(crate) chain: Arc<C>,
@@ -47,20 +72,24 @@ pub(crate) struct Rounds<C> {
     pub(crate) store: Store,
     pub(crate) audit_rate: AuditRate,
     pub(crate) nonces: EpochNonces,
+    /// The block from which on no session begins.
+    pub(crate) until: Option<BlockNumber>,
+    /// Once it is set, no session begins.
+    pub(crate) stop: CancellationToken,
     /// Miners that have been proven wrong in this epoch. They are not asked again in it: nothing they
     /// could answer changes what the epoch is for them, and a silent one costs a deadline each time.
     pub(crate) failed: Mutex<BTreeSet<Hotkey>>,
 }
 
 /// Sessions under way. Dropping it ends them; their counters are then dead.
-pub(crate) struct UnderWay(JoinSet<Option<Finished>>);
+pub(crate) struct UnderWay(JoinSet<Option<Held>>);
 
 impl UnderWay {
-    /// The next session that ends; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Option<Finished> {
+    /// What becomes of the next session; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Option<Held> {
         while let Some(ended) = self.0.join_next().await {
             match ended {
-                Ok(Some(finished)) => return Some(finished),
+                Ok(Some(held)) => return Some(held),
                 Ok(None) => {}
                 // Its counter has no end in the journal and is buried at the next start.
                 Err(failure) => error!(%failure, "a session ended without a result"),
@@ -71,26 +100,32 @@ impl UnderWay {
 }
 
 impl<C: Chain + 'static> Rounds<C> {
-    /// Begins `requests` sessions with each target, `at_once` of them side by side and `per_miner`
-    /// with one.
-    pub(crate) fn begin(self, targets: Vec<Target>, requests: u32, at_once: usize, per_miner: usize) -> UnderWay {
+    /// Begins the sessions with all targets, `at_once` of them side by side and `per_miner` with one.
+    pub(crate) fn begin(self, targets: Vec<Target>, at_once: usize, per_miner: usize) -> UnderWay {
         let shared = Arc::new(self);
         let all = Arc::new(Semaphore::new(at_once));
         let targets: Vec<_> = targets.into_iter().map(|target| (target, Arc::new(Semaphore::new(per_miner)))).collect();
         let mut sessions = JoinSet::new();
-        for _ in 0..requests {
-            for (target, own) in &targets {
+        let rounds = targets.iter().map(|(target, _)| target.requests).max().unwrap_or(0);
+        for round in 0..rounds {
+            for (target, own) in targets.iter().filter(|(target, _)| round < target.requests) {
                 let (shared, target) = (Arc::clone(&shared), target.clone());
                 let (all, own) = (Arc::clone(&all), Arc::clone(own));
                 sessions.spawn(async move {
                     // The miner's own turn first: a slow one must not hold places that others could take.
                     let turns = (own.acquire_owned().await, all.acquire_owned().await);
-                    let (ending, judged, counter) = shared.hold(&target).await?;
+                    let miner = target.peer.hotkey;
+                    let (ending, judged, counter) = match shared.hold(&target).await {
+                        Ok(held) => held,
+                        Err(Skip::Idle) => return None,
+                        Err(Skip::Late) => return Some(Held::Late(miner)),
+                        Err(Skip::Stopped) => return Some(Held::Stopped),
+                    };
                     let (ending, transcript) = match judged {
                         Some(judged) => shared.keep(judged, ending, turns).await,
                         None => (ending, None),
                     };
-                    Some(Finished { miner: target.peer.hotkey, counter, ending, transcript })
+                    Some(Held::Finished(Box::new(Finished { miner, counter, ending, transcript })))
                 });
             }
         }
@@ -99,19 +134,18 @@ impl<C: Chain + 'static> Rounds<C> {
 
     /// Holds one session, unless the miner has failed in this epoch, or the epoch is over: sessions do not
     /// straddle epochs.
-    async fn hold(&self, target: &Target) -> Option<(Ending, Option<Box<Judged>>, Option<u64>)> {
+    async fn hold(&self, target: &Target) -> Result<(Ending, Option<Box<Judged>>, Option<u64>), Skip> {
         let hotkey = target.peer.hotkey;
-        if self.failed().contains(&hotkey)
-            || !self.chain.head().await.is_ok_and(|head| head.epoch == self.nonces.epoch())
-        {
-            return None;
+        if self.failed().contains(&hotkey) {
+            return Err(Skip::Idle);
         }
+        self.wait_for_turn().await?;
         let model = match &target.model {
             Ok(model) => model,
-            Err(ending) => return Some((*ending, None, None)),
+            Err(ending) => return Ok((*ending, None, None)),
         };
         let Some(random) = fresh_seed() else {
-            return Some((Ending::OwnFault(OwnFault::PromptUnusable), None, None));
+            return Ok((Ending::OwnFault(OwnFault::PromptUnusable), None, None));
         };
         let ask = self.source.draw(random);
         let Ended { counter, outcome } =
@@ -121,12 +155,34 @@ impl<C: Chain + 'static> Rounds<C> {
         {
             self.failed().insert(hotkey);
         }
-        Some(match outcome {
+        Ok(match outcome {
             Outcome::Judged(judged) => (summary(&judged), Some(judged), counter),
             Outcome::Unavailable(silence) => (Ending::Unavailable(silence), None, counter),
             Outcome::Refused(reason) => (Ending::Refused(reason), None, counter),
             Outcome::OwnFault(fault) => (Ending::OwnFault(fault), None, counter),
         })
+    }
+
+    /// Whether a session may begin now. A chain that does not answer is waited for: leaving sessions out
+    /// would cost miners an epoch for what they did not do.
+    async fn wait_for_turn(&self) -> Result<(), Skip> {
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(Skip::Stopped);
+            }
+            match self.chain.head().await {
+                Ok(head) if head.epoch != self.nonces.epoch() => return Err(Skip::Late),
+                Ok(head) if self.until.is_some_and(|until| head.block >= until) => return Err(Skip::Late),
+                Ok(_) => return Ok(()),
+                Err(refusal) => {
+                    warn!(%refusal, "a session waits for the chain");
+                    tokio::select! {
+                        () = tokio::time::sleep(PATIENCE) => {}
+                        () = self.stop.cancelled() => {}
+                    }
+                }
+            }
+        }
     }
 
     fn failed(&self) -> MutexGuard<'_, BTreeSet<Hotkey>> {

@@ -47,6 +47,18 @@ impl Store {
         Ok(path)
     }
 
+    /// The transcript of a session, if it was kept whole. Blocks on the disk.
+    pub(crate) fn find(&self, epoch: Epoch, miner: &Hotkey, counter: u64) -> Option<TranscriptFile> {
+        let verdicts = ["accepted", "rejected", "inconclusive"];
+        let paths = verdicts.map(|verdict| self.named(epoch, miner, counter, verdict));
+        let mut files = paths.iter().filter_map(|path| TranscriptFile::decode(&std::fs::read(path).ok()?).ok());
+        // The name tells a miner only in part.
+        files.find(|file| {
+            let request = &file.record.request;
+            (request.epoch, &request.miner, request.counter) == (epoch, miner, counter)
+        })
+    }
+
     /// Keeps the files that transcripts of a model may name without carrying them. Blocks on the
     /// disk.
     ///
@@ -80,12 +92,16 @@ impl Store {
     }
 
     fn path(&self, epoch: Epoch, miner: &Hotkey, counter: u64, conclusion: Conclusion) -> PathBuf {
-        let miner: String = miner.to_string().chars().take(16).collect();
         let verdict = match conclusion {
             Conclusion::Accepted => "accepted",
             Conclusion::Rejected(_) => "rejected",
             Conclusion::Inconclusive(_) => "inconclusive",
         };
+        self.named(epoch, miner, counter, verdict)
+    }
+
+    fn named(&self, epoch: Epoch, miner: &Hotkey, counter: u64, verdict: &str) -> PathBuf {
+        let miner: String = miner.to_string().chars().take(16).collect();
         self.root.join(format!("epoch-{epoch}")).join(format!("{miner}-{counter}-{verdict}.assay"))
     }
 }

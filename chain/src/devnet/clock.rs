@@ -1,98 +1,69 @@
-//! Time: blocks, and the epoch that some of them bring.
+//! Time: blocks, and the epochs that they add up to.
+//!
+//! Epochs follow the formula of Subtensor's runtimes before 425: the epoch of a block is
+//! `(block + netuid + 1) / (tempo + 1)`, so that subnets take turns and an epoch has `tempo + 1` blocks.
+//! An epoch is computed in the first block of the next one, before that block's transactions. (Those
+//! runtimes compute it one block earlier, in the epoch's own last block; runtime 425 computes it, as
+//! here, in the block in which the index advances.)
+//!
+//! Each block first lets the price of a registration fall, then opens the commits of weights that are
+//! due, then computes the epoch that has ended, and then takes transactions: the order of the chain.
 
-use super::{
-    emission::{self, Claims, Emission},
-    fraction::Fraction,
-    report::{EpochReport, NeuronReport},
-    state::{OWNER, Slot, State},
-    yuma::{self, Ranking, Row},
-};
-use crate::types::{BlockNumber, Head, Rao, Uid};
+use assay_commitments::Epoch;
+
+use super::{report::EpochReport, state::State};
+use crate::types::{BlockNumber, Head};
+
+/// How many reports of past epochs are kept.
+const REPORTS_MAX: usize = 4_096;
 
 impl State {
-    pub(super) fn head(&self) -> Head {
+    /// The running epoch.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch_of(self.block)
+    }
+
+    /// The epoch of the genesis block.
+    pub(super) fn first_epoch(&self) -> Epoch {
+        self.epoch_of(0)
+    }
+
+    pub(super) fn epoch_of(&self, block: u64) -> Epoch {
+        Epoch::new((block + u64::from(self.network.netuid.get()) + 1) / self.period())
+    }
+
+    /// The first block of an epoch, which for the first one is the genesis block.
+    pub(crate) fn first_block(&self, epoch: Epoch) -> u64 {
+        (epoch.get() * self.period()).saturating_sub(u64::from(self.network.netuid.get()) + 1)
+    }
+
+    fn period(&self) -> u64 {
+        u64::from(self.parameters.tempo) + 1
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        let epoch = self.epoch();
         Head {
             block: BlockNumber::new(self.block),
-            epoch: self.epoch,
-            epoch_start: BlockNumber::new(self.last_epoch_block),
-            next_epoch: BlockNumber::new(self.last_epoch_block + u64::from(self.parameters.tempo)),
+            epoch,
+            epoch_start: BlockNumber::new(self.first_block(epoch)),
+            next_epoch: BlockNumber::new(self.first_block(epoch.next())),
         }
     }
 
-    pub(super) fn step_block(&mut self) -> Option<EpochReport> {
+    /// Begins the next block: all that happens in it before its transactions.
+    pub(super) fn begin_block(&mut self) -> Option<EpochReport> {
         self.block += 1;
-        (self.block >= self.head().next_epoch.get()).then(|| self.end_epoch())
-    }
-
-    /// The permits of this epoch were given by the one before; those it gives itself hold from now
-    /// on.
-    fn end_epoch(&mut self) -> EpochReport {
-        let report = self.compute_epoch();
-        self.renew_permits();
-        self.last_epoch_block = self.block;
-        self.epoch = self.epoch.next();
-        self.epochs.push(BlockNumber::new(self.block));
-        report
-    }
-
-    fn compute_epoch(&self) -> EpochReport {
-        let row = |slot| Row { stake: self.active_stake(slot), weights: self.row(slot) };
-        let rows: Vec<Row> = self.slots.iter().map(row).collect();
-        let ranking = yuma::consensus(&rows, self.parameters.kappa);
-
-        let blocks = self.block - self.last_epoch_block;
-        let issued = self.parameters.emission_per_block.get().saturating_mul(blocks);
-        let rank: Vec<u64> = ranking.rank.iter().map(|rank| rank.bits()).collect();
-        let active_stake: Vec<u64> = rows.iter().map(|row| row.stake).collect();
-        let stake: Vec<u64> = self.slots.iter().map(|slot| slot.neuron.stake.get()).collect();
-        let claims =
-            Claims { owner: usize::from(OWNER.get()), rank: &rank, active_stake: &active_stake, stake: &stake };
-        self.report(issued, &ranking, &emission::split(issued, &claims))
-    }
-
-    fn report(&self, issued: u64, ranking: &Ranking, emission: &Emission) -> EpochReport {
-        let neuron = |(uid, slot): (usize, &Slot)| NeuronReport {
-            uid: slot.neuron.uid,
-            hotkey: slot.neuron.hotkey,
-            consensus: ranking.consensus[uid].to_proportion(),
-            incentive: ranking.incentive(uid).to_proportion(),
-            validator_trust: ranking.validator_trust[uid].to_proportion(),
-            mining: Rao::new(emission.mining[uid]),
-            validating: Rao::new(emission.validating[uid]),
-        };
-        EpochReport {
-            epoch: self.epoch,
-            block: BlockNumber::new(self.block),
-            issued: Rao::new(issued),
-            owner_cut: Rao::new(emission.owner_cut),
-            burnt: Rao::new(emission.burnt),
-            neurons: self.slots.iter().enumerate().map(neuron).collect(),
+        self.decay_burn();
+        self.open_timelocked();
+        if self.epoch_of(self.block - 1) == self.epoch() {
+            return None;
         }
-    }
-
-    /// Stake counts if its holder has a permit and has set weights, or was registered, not too long
-    /// ago.
-    fn active_stake(&self, slot: &Slot) -> u64 {
-        let neuron = &slot.neuron;
-        let active = neuron.last_update.get() + self.parameters.activity_cutoff() >= self.block;
-        if active && neuron.validator_permit { neuron.stake.get() } else { 0 }
-    }
-
-    /// A validator's weights by uid, adding up to one. Left out are weights on itself (the owner's
-    /// own stay: they burn) and on whoever was registered since the weights were set, for they were
-    /// meant for somebody else.
-    fn row(&self, slot: &Slot) -> Vec<Fraction> {
-        let mut kept = vec![0_u16; self.slots.len()];
-        let (own, last_update) = (slot.neuron.uid, slot.neuron.last_update);
-        let counts = |uid: Uid| {
-            let meant = self.slots[usize::from(uid.get())].neuron.registered_at < last_update;
-            meant && (uid != own || own == OWNER)
-        };
-        if slot.neuron.validator_permit {
-            let counted = slot.weights.iter().filter(|(uid, _)| counts(*uid));
-            counted.for_each(|(uid, value)| kept[usize::from(uid.get())] = *value);
+        let report = self.end_epoch();
+        self.reports.push_back(report.clone().into());
+        if self.reports.len() > REPORTS_MAX {
+            self.reports.pop_front();
         }
-        let total: u128 = kept.iter().map(|value| u128::from(*value)).sum();
-        kept.into_iter().map(|value| Fraction::ratio(value.into(), total)).collect()
+        Some(report)
     }
 }

@@ -1,51 +1,170 @@
 //! The devnet's storage, and who holds which place in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
-use assay_commitments::{Epoch, Hotkey, ManifestId};
+use assay_commitments::Hotkey;
+use serde::{Deserialize, Serialize};
 
-use super::genesis::{Genesis, GenesisError, Parameters};
+use super::{
+    genesis::{Genesis, GenesisError, Parameters},
+    report::EpochReport,
+    shared::Shared,
+    text,
+};
 use crate::{
     error::ChainError,
-    history::History,
     metagraph::{Metagraph, Neuron},
-    types::{BlockNumber, Coldkey, EpochKeyRecord, Network, Rao, Uid},
+    record::Record,
+    types::{BlockNumber, Coldkey, Network, Rao, Uid},
 };
 
 /// The owner registers first.
-pub(super) const OWNER: Uid = Uid::new(0);
+pub(crate) const OWNER: Uid = Uid::new(0);
 
-/// Everything the chain knows. The other modules of the devnet add what can be done with it.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) network: Network,
-    pub(super) parameters: Parameters,
-    pub(super) block: u64,
-    pub(super) epoch: Epoch,
-    pub(super) last_epoch_block: u64,
-    pub(super) slots: Vec<Slot>,
-    /// The manifests in force from each block on.
-    pub(super) registry: Vec<(BlockNumber, Vec<ManifestId>)>,
-    /// The first block of every epoch.
-    pub(super) epochs: Vec<BlockNumber>,
-    pub(super) epoch_keys: BTreeMap<(Hotkey, Epoch), EpochKeyRecord>,
+/// Everything the chain knows as of one block. The other modules of the devnet add what can be done
+/// with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    pub(crate) network: Network,
+    pub(crate) parameters: Parameters,
+    /// The newest block.
+    pub(crate) block: u64,
+    /// The block of the last epoch's computation; 0 before the first.
+    pub(crate) last_epoch_block: u64,
+    /// By uid.
+    pub(crate) slots: Vec<Shared<Slot>>,
+    /// What a registration costs now, in RAO.
+    pub(crate) burn: u64,
+    /// What accounts hold, in RAO, by account; hotkeys are accounts like coldkeys. Who never got anything
+    /// has no entry.
+    pub(crate) balances: BTreeMap<Coldkey, u64>,
+    /// How many extrinsics of each account a node has put into blocks.
+    pub(crate) nonces: BTreeMap<Coldkey, u32>,
+    /// Stake on each hotkey, in RAO; it outlasts the hotkey's place.
+    #[serde(with = "text::by_hotkey")]
+    pub(crate) stakes: BTreeMap<Hotkey, u64>,
+    /// The coldkey of every hotkey that ever registered.
+    #[serde(with = "text::by_hotkey")]
+    pub(crate) owners: BTreeMap<Hotkey, Coldkey>,
+    /// When every hotkey first registered.
+    #[serde(with = "text::by_hotkey")]
+    pub(crate) first_registered: BTreeMap<Hotkey, u64>,
+    /// All that hotkeys wrote into their commitments; the last one of each stands.
+    #[serde(with = "text::by_hotkey")]
+    pub(crate) commitments: BTreeMap<Hotkey, Shared<Vec<Commitment>>>,
+    /// What each hotkey stored in the last epoch in which it did.
+    #[serde(with = "text::by_hotkey")]
+    pub(crate) used_space: BTreeMap<Hotkey, UsedSpace>,
+    /// Hashes of weights that wait to be revealed, oldest first.
+    #[serde(with = "text::by_hotkey")]
+    pub(crate) weight_commits: BTreeMap<Hotkey, VecDeque<WeightCommit>>,
+    /// Weights that open by themselves, by the epoch of their commit.
+    pub(crate) timelocked: BTreeMap<u64, VecDeque<TimelockedCommit>>,
+    /// What the newest epochs came to, oldest first.
+    pub(crate) reports: VecDeque<Shared<EpochReport>>,
 }
 
-/// One place: what the metagraph shows of it, and what it does not.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) neuron: Neuron,
-    pub(super) served_at: Option<u64>,
+/// One place and who holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Slot {
+    #[serde(with = "text::hotkey")]
+    pub(crate) hotkey: Hotkey,
+    pub(crate) coldkey: Coldkey,
+    pub(crate) registered_at: u64,
+    /// The block of its newest weights or commit; until then, of its registration.
+    pub(crate) last_update: u64,
+    pub(crate) axon: Option<Axon>,
+    pub(crate) permit: bool,
+    pub(crate) active: bool,
     /// As stored by the chain: rescaled so that the largest is 65535.
-    pub(super) weights: Vec<(Uid, u16)>,
+    pub(crate) weights: Vec<(u16, u16)>,
+    /// As stored by the chain: each uid's column is rescaled so that the largest is 65535. Zeros are left
+    /// out.
+    pub(crate) bonds: Vec<(u16, u16)>,
+    /// Of the last epoch, of 65535, as are the next four.
+    pub(crate) stake_weight: u16,
+    pub(crate) consensus: u16,
+    pub(crate) incentive: u16,
+    pub(crate) dividends: u16,
+    pub(crate) trust: u16,
+    /// In RAO, of the last epoch, for mining and validating, before anything is burnt.
+    pub(crate) emission: u64,
+}
+
+/// An endpoint as it stands on chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Axon {
+    /// The block of its publication.
+    pub(crate) block: u64,
+    pub(crate) version: u32,
+    /// On the wire an address as one big-endian number, its kind (4 or 6) and a port.
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) protocol: u8,
+    pub(crate) placeholder1: u8,
+    pub(crate) placeholder2: u8,
+}
+
+/// What a hotkey wrote into its commitment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Commitment {
+    pub(crate) block: u64,
+    pub(crate) fields: Vec<Field>,
+}
+
+/// One field of a commitment, raw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Field(#[serde(with = "text::bytes")] pub(crate) Vec<u8>);
+
+/// What a hotkey stored in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsedSpace {
+    pub(crate) epoch: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A commit to weights that its author reveals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WeightCommit {
+    pub(crate) hash: [u8; 32],
+    pub(crate) epoch: u64,
+    pub(crate) block: u64,
+}
+
+/// Weights that the chain opens by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TimelockedCommit {
+    #[serde(with = "text::hotkey")]
+    pub(crate) hotkey: Hotkey,
+    pub(crate) block: u64,
+    pub(crate) payload: Payload,
+    /// The round of the beacon that opens them.
+    pub(crate) round: u64,
+}
+
+/// What a timelocked commit holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) enum Payload {
+    /// Encrypted to the round, as it came over the wire.
+    Encrypted(Field),
+    /// What a caller in this process committed: nobody else sees it before its round.
+    Sealed { weights: Vec<(u16, u16)>, version_key: u64 },
 }
 
 impl State {
-    pub(super) fn new(genesis: &Genesis) -> Result<Self, GenesisError> {
+    /// The state of the genesis block, and of block 1 after it.
+    pub(super) fn new(genesis: &Genesis) -> Result<[Self; 2], GenesisError> {
         let (validators, uids) = (genesis.validators.len(), genesis.parameters.max_allowed_uids);
-        if genesis.parameters.tempo == 0 {
-            return Err(GenesisError::NoTempo);
-        }
+        genesis.parameters.check()?;
         if validators >= usize::from(uids) {
             return Err(GenesisError::TooMany { validators, uids });
         }
@@ -55,95 +174,123 @@ impl State {
             network: genesis.network,
             parameters: genesis.parameters,
             block: 0,
-            epoch: Epoch::new(0),
             last_epoch_block: 0,
             slots: Vec::new(),
-            registry: Vec::new(),
-            epochs: vec![BlockNumber::new(0)],
-            epoch_keys: BTreeMap::new(),
+            burn: genesis.parameters.burn.get(),
+            balances: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+            stakes: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            first_registered: BTreeMap::new(),
+            commitments: BTreeMap::new(),
+            used_space: BTreeMap::new(),
+            weight_commits: BTreeMap::new(),
+            timelocked: BTreeMap::new(),
+            reports: VecDeque::new(),
         };
         for (hotkey, stake) in founders {
-            let uid = state.register(hotkey).map_err(|_| GenesisError::ListedTwice(hotkey))?;
-            state.slots[usize::from(uid.get())].neuron.stake = stake;
+            state.register(hotkey, Coldkey::new(*hotkey.as_bytes())).map_err(|_| GenesisError::ListedTwice(hotkey))?;
+            state.stakes.insert(hotkey, stake.get());
         }
         state.renew_permits();
-        state.block = 1;
-        Ok(state)
+        let genesis = state.clone();
+        state.begin_block();
+        Ok([genesis, state])
     }
 
-    pub(super) fn history(&self) -> History {
-        let keys = self.epoch_keys.iter();
-        History {
-            network: self.network,
-            epochs: (0..).map(Epoch::new).zip(self.epochs.iter().copied()).collect(),
-            manifests: self.registry.clone(),
-            hotkeys: self.slots.iter().map(|slot| (slot.neuron.hotkey, slot.neuron.registered_at)).collect(),
-            epoch_keys: keys.map(|((hotkey, epoch), record)| (*hotkey, *epoch, *record)).collect(),
-        }
+    pub(crate) fn owner(&self) -> &Slot {
+        // The owner's place is filled first and never given away.
+        &self.slots[usize::from(OWNER.get())]
     }
 
-    pub(super) fn network(&self) -> Network {
-        self.network
+    pub(crate) fn uid(&self, hotkey: Hotkey) -> Result<u16, ChainError> {
+        let uid = self.slots.iter().zip(0..).find(|(slot, _)| slot.hotkey == hotkey).map(|(_, uid)| uid);
+        uid.ok_or(ChainError::NotRegistered(hotkey))
     }
 
-    pub(super) fn metagraph(&self) -> Metagraph {
-        Metagraph {
-            block: BlockNumber::new(self.block),
-            owner: OWNER,
-            neurons: self.slots.iter().map(|slot| slot.neuron.clone()).collect(),
-        }
-    }
-
-    pub(super) fn register(&mut self, hotkey: Hotkey) -> Result<Uid, ChainError> {
-        if self.slot(hotkey).is_ok() {
-            return Err(ChainError::AlreadyRegistered(hotkey));
-        }
-        let uids = self.parameters.max_allowed_uids;
-        let next = u16::try_from(self.slots.len()).ok().filter(|next| *next < uids);
-        let uid = next.map(Uid::new).ok_or(ChainError::SubnetFull { uids })?;
-        let now = BlockNumber::new(self.block);
-        let neuron = Neuron {
-            uid,
-            hotkey,
-            coldkey: Coldkey::new(*hotkey.as_bytes()),
-            endpoint: None,
-            manifest: None,
-            stake: Rao::new(0),
-            active: false,
-            validator_permit: false,
-            last_update: now,
-            registered_at: now,
-        };
-        self.slots.push(Slot { neuron, served_at: None, weights: Vec::new() });
-        Ok(uid)
-    }
-
-    pub(super) fn set_stake(&mut self, hotkey: Hotkey, stake: Rao) -> Result<(), ChainError> {
-        self.slot_mut(hotkey)?.neuron.stake = stake;
-        Ok(())
-    }
-
-    /// Permits go to the largest stakes above zero, of equal ones to the later uid as on chain, and
-    /// to the owner.
-    pub(super) fn renew_permits(&mut self) {
-        let mut by_stake: Vec<(Rao, usize)> =
-            self.slots.iter().enumerate().map(|(uid, slot)| (slot.neuron.stake, uid)).collect();
-        by_stake.sort_unstable_by(|a, b| b.cmp(a));
-        by_stake.truncate(usize::from(self.parameters.max_allowed_validators));
-        for slot in &mut self.slots {
-            slot.neuron.validator_permit = slot.neuron.uid == OWNER;
-        }
-        for (stake, uid) in by_stake {
-            self.slots[uid].neuron.validator_permit |= stake > Rao::new(0);
-        }
-    }
-
-    pub(super) fn slot(&self, hotkey: Hotkey) -> Result<&Slot, ChainError> {
-        self.slots.iter().find(|slot| slot.neuron.hotkey == hotkey).ok_or(ChainError::NotRegistered(hotkey))
+    pub(crate) fn slot(&self, hotkey: Hotkey) -> Result<&Slot, ChainError> {
+        self.uid(hotkey).map(|uid| &*self.slots[usize::from(uid)])
     }
 
     pub(super) fn slot_mut(&mut self, hotkey: Hotkey) -> Result<&mut Slot, ChainError> {
-        let mut slots = self.slots.iter_mut();
-        slots.find(|slot| slot.neuron.hotkey == hotkey).ok_or(ChainError::NotRegistered(hotkey))
+        let uid = self.uid(hotkey)?;
+        Ok(&mut self.slots[usize::from(uid)])
+    }
+
+    pub(crate) fn stake(&self, hotkey: &Hotkey) -> u64 {
+        self.stakes.get(hotkey).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn balance(&self, account: &Coldkey) -> u64 {
+        self.balances.get(account).copied().unwrap_or(0)
+    }
+
+    pub(super) fn set_stake(&mut self, hotkey: Hotkey, stake: Rao) -> Result<(), ChainError> {
+        self.slot(hotkey)?;
+        self.stakes.insert(hotkey, stake.get());
+        Ok(())
+    }
+
+    pub(super) fn fund(&mut self, account: Coldkey, amount: Rao) {
+        let balance = self.balances.entry(account).or_default();
+        *balance = balance.saturating_add(amount.get());
+    }
+
+    pub(super) fn metagraph(&self) -> Metagraph {
+        let neuron = |(slot, uid): (&Shared<Slot>, u16)| Neuron {
+            uid: Uid::new(uid),
+            hotkey: slot.hotkey,
+            coldkey: slot.coldkey,
+            // Who withdraws publishes an address of zeros.
+            endpoint: slot.axon.map(|axon| axon.endpoint).filter(|endpoint| !endpoint.ip().is_unspecified()),
+            manifest: self.record(&slot.hotkey).serves,
+            stake: Rao::new(self.stake(&slot.hotkey)),
+            active: slot.active,
+            validator_permit: slot.permit,
+            last_update: BlockNumber::new(slot.last_update),
+            registered_at: BlockNumber::new(slot.registered_at),
+        };
+        Metagraph {
+            block: BlockNumber::new(self.block),
+            owner: OWNER,
+            neurons: self.slots.iter().zip(0..).map(neuron).collect(),
+        }
+    }
+
+    /// What stands in a hotkey's commitment.
+    pub(super) fn record(&self, hotkey: &Hotkey) -> Record {
+        self.commitments.get(hotkey).and_then(|all| all.last()).map(Commitment::record).unwrap_or_default()
+    }
+
+    /// Whether the state can be that of a chain: what a file says is not taken on trust.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.parameters.check().map_err(|error| error.to_string())?;
+        let uids = self.slots.len();
+        if uids == 0 || uids > usize::from(self.parameters.max_allowed_uids) {
+            return Err(format!("{uids} neurons for {} uids", self.parameters.max_allowed_uids));
+        }
+        let known = |row: &[(u16, u16)]| row.iter().all(|(uid, _)| usize::from(*uid) < uids);
+        if let Some(slot) = self.slots.iter().find(|slot| !known(&slot.weights) || !known(&slot.bonds)) {
+            return Err(format!("hotkey {} has weights or bonds on a uid that is not there", slot.hotkey));
+        }
+        let hotkeys: BTreeSet<Hotkey> = self.slots.iter().map(|slot| slot.hotkey).collect();
+        if hotkeys.len() < uids {
+            return Err("a hotkey has two places".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Commitment {
+    pub(super) fn record(&self) -> Record {
+        Record::read(self.fields.iter().map(|field| field.0.as_slice()))
+    }
+}
+
+impl Axon {
+    /// An endpoint with nothing else said about it; its block is set when it is published. `protocol` is
+    /// what the Python SDK sends.
+    pub(super) fn of(endpoint: SocketAddr) -> Self {
+        Self { block: 0, version: 1, endpoint, protocol: 4, placeholder1: 0, placeholder2: 0 }
     }
 }

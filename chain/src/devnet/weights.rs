@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use assay_commitments::Hotkey;
 
-use super::state::{Slot, State};
+use super::{
+    fraction::Fraction,
+    state::{OWNER, State},
+};
 use crate::{
-    api::{Hyperparameters, Placement, StoredWeights, WeightsForm},
+    api::{Hyperparameters, StoredWeights},
     error::ChainError,
     types::{BlockNumber, Rao, Uid},
 };
@@ -19,57 +22,97 @@ impl State {
             weights_rate_limit: parameters.weights_rate_limit,
             weights_version_key: parameters.weights_version_key,
             min_allowed_weights: parameters.min_allowed_weights,
-            max_weight_limit: u16::MAX,
-            weights_form: WeightsForm::Plain,
-            immunity_period: 0,
+            max_weight_limit: parameters.max_weight_limit,
+            weights_form: parameters.weights_form,
+            immunity_period: parameters.immunity_period,
             activity_cutoff: parameters.activity_cutoff(),
             serving_rate_limit: parameters.serving_rate_limit,
-            stake_threshold: Rao::new(0),
-            burn: Rao::new(0),
+            stake_threshold: parameters.stake_threshold,
+            burn: Rao::new(self.burn),
             max_allowed_uids: parameters.max_allowed_uids,
             max_allowed_validators: parameters.max_allowed_validators,
         }
     }
 
     pub(super) fn weights_of(&self, hotkey: Hotkey) -> Result<StoredWeights, ChainError> {
-        let weights = self.slot(hotkey)?.weights.iter().copied().filter(|(_, value)| *value > 0).collect();
-        Ok(StoredWeights { weights, pending: Vec::new() })
+        let row = self.slot(hotkey)?.weights.iter().filter(|(_, value)| *value > 0);
+        let weights = row.map(|(uid, value)| (Uid::new(*uid), *value)).collect();
+        Ok(StoredWeights { weights, pending: self.pending(hotkey) })
     }
 
-    pub(super) fn set_weights(
+    /// The call `set_weights`, which takes plain weights alone.
+    pub(crate) fn set_weights(
         &mut self,
         signer: Hotkey,
-        weights: &[(Uid, u16)],
+        weights: &[(u16, u16)],
         version_key: u64,
-    ) -> Result<Placement, ChainError> {
-        self.check_weights(signer, weights, version_key)?;
-        let now = BlockNumber::new(self.block);
-        let slot = self.slot_mut(signer)?;
-        slot.weights = upscale(weights);
-        slot.neuron.last_update = now;
-        Ok(Placement::Set { block: now })
+    ) -> Result<(), ChainError> {
+        if self.parameters.reveal_period().is_some() {
+            return Err(ChainError::WrongForm { commit_reveal: true });
+        }
+        self.place_weights(signer, weights, version_key)
     }
 
-    fn check_weights(&self, signer: Hotkey, weights: &[(Uid, u16)], version_key: u64) -> Result<(), ChainError> {
+    /// Sets weights that may be seen now: plain ones, or those that were revealed. Where there are
+    /// commits, they were rate-limited and dated the update already.
+    pub(super) fn place_weights(
+        &mut self,
+        signer: Hotkey,
+        weights: &[(u16, u16)],
+        version_key: u64,
+    ) -> Result<(), ChainError> {
+        let uid = self.check_weights(signer, weights, version_key)?;
+        let (now, plain) = (self.block, self.parameters.reveal_period().is_none());
+        let slot = &mut *self.slots[usize::from(uid)];
+        slot.weights = upscale(weights);
+        if plain {
+            slot.last_update = now;
+        }
+        Ok(())
+    }
+
+    fn check_weights(&self, signer: Hotkey, weights: &[(u16, u16)], version_key: u64) -> Result<u16, ChainError> {
         let (given, uids) = (weights.len(), self.slots.len());
         if given > uids {
             return Err(ChainError::TooManyWeights { given, uids });
         }
-        let slot = self.slot(signer)?;
+        let uid = self.uid(signer)?;
+        self.check_stake(signer, uid)?;
         let required = self.parameters.weights_version_key;
         if version_key < required {
             return Err(ChainError::WrongVersionKey { given: version_key, required });
         }
-        self.check_rate(slot)?;
-        check_permit(slot, weights)?;
+        if self.parameters.reveal_period().is_none() {
+            self.check_rate(uid)?;
+        }
+        // A neuron may always set a single weight, on itself.
+        let on_itself = matches!(weights, [(only, _)] if *only == uid);
+        if !self.slots[usize::from(uid)].permit && !on_itself {
+            return Err(ChainError::NoPermit(signer));
+        }
         self.check_uids(weights)?;
         let least = usize::from(self.parameters.min_allowed_weights).min(uids);
-        if given < least { Err(ChainError::TooFewWeights { given, least }) } else { Ok(()) }
+        if given < least && !on_itself {
+            return Err(ChainError::TooFewWeights { given, least });
+        }
+        if !on_itself {
+            self.check_shares(weights)?;
+        }
+        Ok(uid)
+    }
+
+    /// The owner may set weights without any stake.
+    fn check_stake(&self, signer: Hotkey, uid: u16) -> Result<(), ChainError> {
+        let (stake, least) = (Rao::new(self.stake(&signer)), self.parameters.stake_threshold);
+        if stake < least && uid != OWNER.get() {
+            return Err(ChainError::StakeTooLow { hotkey: signer, stake, least });
+        }
+        Ok(())
     }
 
     /// An update in block 0 stands for "never", so that genesis validators need not wait.
-    fn check_rate(&self, slot: &Slot) -> Result<(), ChainError> {
-        let last = slot.neuron.last_update.get();
+    pub(super) fn check_rate(&self, uid: u16) -> Result<(), ChainError> {
+        let last = self.slots[usize::from(uid)].last_update;
         let next = last.saturating_add(self.parameters.weights_rate_limit);
         if last != 0 && self.block < next {
             return Err(ChainError::WeightsTooFast { next: BlockNumber::new(next) });
@@ -77,27 +120,37 @@ impl State {
         Ok(())
     }
 
-    fn check_uids(&self, weights: &[(Uid, u16)]) -> Result<(), ChainError> {
+    fn check_uids(&self, weights: &[(u16, u16)]) -> Result<(), ChainError> {
         let mut seen = BTreeSet::new();
         if let Some((twice, _)) = weights.iter().find(|(uid, _)| !seen.insert(*uid)) {
-            return Err(ChainError::DuplicateUid(*twice));
+            return Err(ChainError::DuplicateUid(Uid::new(*twice)));
         }
-        let unknown = weights.iter().find(|(uid, _)| usize::from(uid.get()) >= self.slots.len());
-        unknown.map_or(Ok(()), |(uid, _)| Err(ChainError::UnknownUid(*uid)))
+        let unknown = weights.iter().find(|(uid, _)| usize::from(*uid) >= self.slots.len());
+        unknown.map_or(Ok(()), |(uid, _)| Err(ChainError::UnknownUid(Uid::new(*uid))))
     }
-}
 
-/// Without a permit (the owner always has one) a neuron may set a single weight, on itself.
-fn check_permit(slot: &Slot, weights: &[(Uid, u16)]) -> Result<(), ChainError> {
-    let uid = slot.neuron.uid;
-    let on_itself = matches!(weights, [(only, _)] if *only == uid);
-    if slot.neuron.validator_permit || on_itself { Ok(()) } else { Err(ChainError::NoPermit(slot.neuron.hotkey)) }
+    /// The largest share of the sum; 65535 is no limit, whatever rounding makes of it.
+    fn check_shares(&self, weights: &[(u16, u16)]) -> Result<(), ChainError> {
+        let most = self.parameters.max_weight_limit;
+        let scaled = upscale(weights);
+        let total: u128 = scaled.iter().map(|(_, value)| u128::from(*value)).sum();
+        let largest = scaled.iter().max_by_key(|(_, value)| *value).filter(|_| most < u16::MAX);
+        let share = |value: u16| Fraction::ratio(value.into(), total);
+        match largest {
+            Some((uid, value)) if share(*value) > Fraction::ratio(most.into(), u16::MAX.into()) => {
+                // Rounded up, so that a share above the limit never reads like the limit itself.
+                let share = share(*value).to_proportion().saturating_add(1);
+                Err(ChainError::WeightTooLarge { uid: Uid::new(*uid), share, most })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Rescales so that the largest value becomes 65535, with the chain's roundings: it works with 32
 /// fractional bits, half a unit rounds up, and it divides first where multiplying first would leave
 /// its number format.
-fn upscale(weights: &[(Uid, u16)]) -> Vec<(Uid, u16)> {
+fn upscale(weights: &[(u16, u16)]) -> Vec<(u16, u16)> {
     const MULTIPLIED_FIRST: u16 = 32_768;
     let largest = weights.iter().map(|(_, value)| *value).max().unwrap_or(0);
     let scaled = |value: u16| {
@@ -117,7 +170,7 @@ mod tests {
     use super::*;
 
     fn upscaled(values: &[u16]) -> Vec<u16> {
-        let weights: Vec<(Uid, u16)> = values.iter().map(|value| (Uid::new(0), *value)).collect();
+        let weights: Vec<(u16, u16)> = values.iter().map(|value| (0, *value)).collect();
         upscale(&weights).iter().map(|(_, value)| *value).collect()
     }
 

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use assay_chain::{
     BlockNumber, Chain, ChainError, Devnet, EpochKey, EpochKeyHash, Genesis, GenesisError, MANIFESTS_MAX, Parameters,
-    Rao, RequestsDigest, Uid,
+    Placement, Rao, RequestsDigest, Uid, WeightsForm,
 };
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 
-use super::{NETWORK, OWNER, hotkey, metagraph, parameters, ready, set, subnet};
+use super::{NETWORK, OWNER, hotkey, metagraph, parameters, ready, set, step, subnet};
 
 /// Any implementation will do for what a miner does at its start, and the futures may move between
 /// threads.
@@ -46,7 +46,14 @@ fn a_miner_goes_online_and_everybody_sees_where_and_what() {
 
 #[test]
 fn weights_are_refused_in_the_chains_order_with_its_reasons() {
-    let strict = Parameters { weights_version_key: 3, weights_rate_limit: 5, min_allowed_weights: 3, ..parameters() };
+    let strict = Parameters {
+        weights_version_key: 3,
+        weights_rate_limit: 5,
+        min_allowed_weights: 3,
+        max_weight_limit: 30_000,
+        stake_threshold: Rao::new(3),
+        ..parameters()
+    };
     let chain = subnet(strict, &[5], 1);
     let send = |signer: u8, uids: &[u16], version_key: u64| {
         let weights: Vec<(Uid, u16)> = uids.iter().map(|uid| (Uid::new(*uid), 1)).collect();
@@ -54,6 +61,10 @@ fn weights_are_refused_in_the_chains_order_with_its_reasons() {
     };
     assert_eq!(send(8, &[0, 1, 2, 3], 0), Err(ChainError::TooManyWeights { given: 4, uids: 3 }));
     assert_eq!(send(8, &[0, 0], 0), Err(ChainError::NotRegistered(hotkey(8))));
+    let poor = ChainError::StakeTooLow { hotkey: hotkey(2), stake: Rao::new(2), least: Rao::new(3) };
+    chain.set_stake(hotkey(2), Rao::new(2)).expect("it is registered");
+    assert_eq!(send(2, &[0, 0], 0), Err(poor));
+    chain.set_stake(hotkey(2), Rao::new(3)).expect("it is registered");
     assert_eq!(send(2, &[0, 0], 0), Err(ChainError::WrongVersionKey { given: 0, required: 3 }));
     assert_eq!(send(2, &[0, 0], 3), Err(ChainError::WeightsTooFast { next: BlockNumber::new(6) }));
     (0..4).for_each(|_| assert_eq!(chain.step_block(), None));
@@ -61,8 +72,19 @@ fn weights_are_refused_in_the_chains_order_with_its_reasons() {
     assert_eq!(send(1, &[0, 0, 9], 3), Err(ChainError::DuplicateUid(Uid::new(0))));
     assert_eq!(send(1, &[0, 9], 3), Err(ChainError::UnknownUid(Uid::new(9))));
     assert_eq!(send(1, &[0, 2], 3), Err(ChainError::TooFewWeights { given: 2, least: 3 }));
-    assert_eq!(send(1, &[0, 1, 2], 4), Ok(()));
+    let (most, uid) = (30_000, Uid::new(2));
+    let heavy = [(0, 1), (1, 1), (2, 3)].map(|(uid, value)| (Uid::new(uid), value));
+    let heavy = ready(chain.set_weights(hotkey(1), &heavy, 3));
+    assert_eq!(heavy, Err(ChainError::WeightTooLarge { uid, share: 39_321, most }), "three fifths of 65535");
+    let block = BlockNumber::new(6);
+    assert_eq!(send(1, &[0, 1, 2], 4), Ok(Placement::Set { block }));
     assert_eq!(send(1, &[0, 1, 2], 4), Err(ChainError::WeightsTooFast { next: BlockNumber::new(11) }));
+}
+
+#[test]
+fn the_owner_sets_weights_without_stake() {
+    let chain = subnet(Parameters { stake_threshold: Rao::new(3), ..parameters() }, &[5], 1);
+    assert_eq!(set(&chain, OWNER, &[(1, 1)]), Ok(()));
 }
 
 #[test]
@@ -81,7 +103,7 @@ fn the_hyperparameters_are_the_subnets() {
 #[test]
 fn an_epoch_key_is_published_first_and_revealed_after_its_epoch() {
     let chain = subnet(parameters(), &[5], 0);
-    let (me, epoch) = (hotkey(1), Epoch::new(0));
+    let (me, epoch) = (hotkey(1), Epoch::new(1));
     let (hash, key) = (EpochKeyHash::new([1; 32]), EpochKey::new([2; 32]));
     let requests = RequestsDigest::new([4; 32]);
     let reveal = |key| ready(chain.reveal_epoch_key(me, epoch, key, requests));
@@ -109,12 +131,12 @@ fn an_epoch_key_is_published_once_and_in_time() {
     let wrong =
         |epoch, running| Err(ChainError::WrongKeyEpoch { epoch: Epoch::new(epoch), running: Epoch::new(running) });
     assert_eq!(publish(hotkey(8), 0, 1), Err(ChainError::NotRegistered(hotkey(8))));
-    assert_eq!(publish(hotkey(1), 1, 1), Ok(()), "for the next epoch");
-    assert_eq!(publish(hotkey(1), 1, 1), Ok(()), "the same again");
-    assert_eq!(publish(hotkey(1), 1, 2), Err(ChainError::KeyAlreadyPublished(Epoch::new(1))));
-    assert_eq!(publish(hotkey(1), 2, 1), wrong(2, 0));
+    assert_eq!(publish(hotkey(1), 2, 1), Ok(()), "for the next epoch");
+    assert_eq!(publish(hotkey(1), 2, 1), Ok(()), "the same again");
+    assert_eq!(publish(hotkey(1), 2, 2), Err(ChainError::KeyAlreadyPublished(Epoch::new(2))));
+    assert_eq!(publish(hotkey(1), 3, 1), wrong(3, 1));
     chain.run_epoch();
-    assert_eq!(publish(hotkey(1), 0, 1), wrong(0, 1));
+    assert_eq!(publish(hotkey(1), 1, 1), wrong(1, 2));
 }
 
 #[test]
@@ -133,6 +155,47 @@ fn only_the_owner_puts_manifests_in_force_and_only_so_many() {
 }
 
 #[test]
+fn the_registry_is_the_owners_commitment_and_its_past_stays() {
+    let chain = subnet(parameters(), &[5], 0);
+    let id = |byte| ManifestId::new([byte; 32]);
+    ready(chain.publish_manifests(OWNER, &[id(1)])).expect("the owner may");
+    chain.step_block();
+    ready(chain.declare_manifest(OWNER, id(2))).expect("the owner may serve, too");
+    ready(chain.publish_manifests(OWNER, &[id(2)])).expect("the owner may");
+    let history = chain.whole_history();
+    let at = BlockNumber::new;
+    assert_eq!(history.manifests, [(at(2), vec![id(1)]), (at(3), vec![id(2)])]);
+    let epochs: Vec<(u64, u64)> = history.epochs.iter().map(|(epoch, block)| (epoch.get(), block.get())).collect();
+    assert_eq!(epochs, [(1, 0)], "the first epoch begins with the genesis block");
+}
+
+#[test]
+fn a_hotkey_that_writes_without_end_waits_for_the_next_epoch() {
+    let chain = subnet(Parameters { max_space: 250, ..parameters() }, &[5], 1);
+    let declare = |byte| ready(chain.declare_manifest(hotkey(2), ManifestId::new([byte; 32])));
+    assert_eq!(declare(1), Ok(()));
+    assert_eq!(declare(1), Ok(()), "nothing new is written");
+    assert_eq!(declare(2), Ok(()), "and counts as 100 bytes, though it has fewer");
+    let full = ChainError::CommitmentSpace { hotkey: hotkey(2), next: BlockNumber::new(10) };
+    assert_eq!(declare(3), Err(full.clone()));
+    step(&chain, 7);
+    assert_eq!(declare(3), Err(full));
+    step(&chain, 1);
+    assert_eq!(declare(3), Ok(()));
+    assert_eq!(metagraph(&chain).neuron(&hotkey(2)).expect("it is there").manifest, Some(ManifestId::new([3; 32])));
+}
+
+#[test]
+fn an_endpoint_can_be_withdrawn_and_nobody_is_at_the_broadcast_address() {
+    let chain = subnet(Parameters { serving_rate_limit: 0, ..parameters() }, &[5], 1);
+    let serve = |address: [u8; 4], port| ready(chain.serve_endpoint(hotkey(2), SocketAddr::from((address, port))));
+    let seen = || metagraph(&chain).neuron(&hotkey(2)).expect("it is there").endpoint;
+    assert_eq!(serve([255; 4], 1), Err(ChainError::UnreachableAddress([255; 4].into())));
+    assert_eq!((serve([127, 0, 0, 1], 9), seen()), (Ok(()), Some(SocketAddr::from(([127, 0, 0, 1], 9)))));
+    assert_eq!((serve([0; 4], 1), seen()), (Ok(()), None));
+}
+
+#[test]
 fn endpoints_need_a_port_a_registration_and_patience() {
     let chain = subnet(parameters(), &[5], 1);
     let serve = |signer, port| ready(chain.serve_endpoint(signer, SocketAddr::from(([10, 0, 0, 1], port))));
@@ -147,13 +210,6 @@ fn endpoints_need_a_port_a_registration_and_patience() {
 }
 
 #[test]
-fn a_hotkey_registers_once_and_a_full_subnet_takes_nobody() {
-    let chain = subnet(Parameters { max_allowed_uids: 3, ..parameters() }, &[5], 1);
-    assert_eq!(chain.register(hotkey(2)), Err(ChainError::AlreadyRegistered(hotkey(2))));
-    assert_eq!(chain.register(hotkey(3)), Err(ChainError::SubnetFull { uids: 3 }));
-}
-
-#[test]
 fn a_genesis_that_contradicts_itself_is_refused() {
     let with = |parameters: Parameters, validators: &[u8]| {
         let validators = validators.iter().map(|number| (hotkey(*number), Rao::new(1))).collect();
@@ -163,6 +219,28 @@ fn a_genesis_that_contradicts_itself_is_refused() {
     assert_eq!(with(parameters(), &[1, 0]), Err(GenesisError::ListedTwice(OWNER)));
     let small = Parameters { max_allowed_uids: 2, ..parameters() };
     assert_eq!(with(small, &[1, 2]), Err(GenesisError::TooMany { validators: 2, uids: 2 }));
+    let weights_form = WeightsForm::CommitReveal { period: 101 };
+    assert_eq!(with(Parameters { weights_form, ..parameters() }, &[]), Err(GenesisError::RevealPeriod(101)));
+    let forgetful = Parameters { bonds_moving_average: 1_000_001, ..parameters() };
+    assert_eq!(with(forgetful, &[]), Err(GenesisError::BondsMovingAverage(1_000_001)));
+    let (burn, least, most) = (Rao::new(1), Rao::new(2), Rao::new(3));
+    let cheap = Parameters { burn, min_burn: least, max_burn: most, ..parameters() };
+    assert_eq!(with(cheap, &[]), Err(GenesisError::Burn { burn, least, most }));
+}
+
+#[test]
+fn a_block_that_is_over_keeps_its_state() {
+    let chain = subnet(parameters(), &[5], 1);
+    chain.set_stake(hotkey(2), Rao::new(7)).expect("it is registered");
+    chain.step_block();
+    chain.set_stake(hotkey(2), Rao::new(8)).expect("it is registered");
+    let stake = |block| {
+        let then = chain.metagraph_at(BlockNumber::new(block))?;
+        assert_eq!(then.block, BlockNumber::new(block));
+        then.neuron(&hotkey(2)).map(|neuron| neuron.stake.get())
+    };
+    assert_eq!([0, 1, 2, 3].map(stake), [None, Some(0), Some(7), Some(8)]);
+    assert!(chain.metagraph_at(BlockNumber::new(4)).is_none());
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! From weights to emission.
 
-use assay_chain::{BlockNumber, Chain, ChainError, EpochReport, Parameters, Rao};
+use assay_chain::{BlockNumber, Chain, ChainError, EpochReport, Genesis, NetUid, Network, Parameters, Rao};
 use assay_commitments::Epoch;
 use proptest::{collection::vec, prelude::*};
 
-use super::{Devnet, OWNER, hotkey, metagraph, parameters, ready, set, subnet};
+use super::{Devnet, NETWORK, OWNER, hotkey, metagraph, parameters, ready, set, subnet};
 
 fn mining(report: &EpochReport) -> Vec<u64> {
     report.neurons.iter().map(|neuron| neuron.mining.get()).collect()
@@ -22,7 +22,7 @@ fn kat_one_honest_validator_one_epoch() {
     let report = chain.run_epoch();
     // Ten blocks: 655350 issued, 117960 to the owner, 268695 to each side; miners get a quarter and
     // three.
-    assert_eq!((report.epoch, report.block), (Epoch::new(0), BlockNumber::new(10)));
+    assert_eq!((report.epoch, report.block), (Epoch::new(1), BlockNumber::new(10)));
     assert_eq!((report.issued, report.owner_cut), (Rao::new(655_350), Rao::new(117_960)));
     assert_eq!(mining(&report), [0, 0, 67_174, 201_521]);
     assert_eq!(report.neurons[1].validating, Rao::new(268_695));
@@ -110,18 +110,51 @@ fn permits_go_to_the_largest_stakes_and_the_owner() {
 }
 
 #[test]
-fn epochs_follow_each_other_a_tempo_apart() {
+fn epochs_follow_the_chains_formula() {
+    // With netuid 9 and a tempo of 9 the epoch is (block + 10) / 10.
     let chain = subnet(parameters(), &[5], 0);
-    let head = ready(chain.head()).expect("the devnet can be read");
-    assert_eq!(
-        (head.epoch, head.epoch_start, head.next_epoch),
-        (Epoch::new(0), BlockNumber::new(0), BlockNumber::new(10))
-    );
+    let at = BlockNumber::new;
+    let head = || ready(chain.head()).expect("the devnet can be read");
+    assert_eq!((head().epoch, head().epoch_start, head().next_epoch), (Epoch::new(1), at(0), at(10)));
     let ends: Vec<u64> = (0..3).map(|_| chain.run_epoch().block.get()).collect();
     assert_eq!(ends, [10, 20, 30]);
-    let head = ready(chain.head()).expect("the devnet can be read");
-    assert_eq!((head.block, head.epoch), (BlockNumber::new(30), Epoch::new(3)));
-    assert_eq!((head.epoch_start, head.next_epoch), (BlockNumber::new(30), BlockNumber::new(40)));
+    assert_eq!(
+        (head().block, head().epoch, head().epoch_start, head().next_epoch),
+        (at(30), Epoch::new(4), at(30), at(40))
+    );
+    let reports: Vec<u64> = chain.reports(Epoch::new(2)).iter().map(|report| report.epoch.get()).collect();
+    assert_eq!(reports, [2, 3]);
+}
+
+#[test]
+fn subnets_take_turns_and_a_first_epoch_may_be_short() {
+    let network = Network { netuid: NetUid::new(7), ..NETWORK };
+    let chain = Devnet::new(&Genesis { network, owner: OWNER, validators: vec![], parameters: parameters() })
+        .expect("a proper genesis");
+    assert_eq!(ready(chain.head()).expect("the devnet can be read").epoch, Epoch::new(0));
+    let report = chain.run_epoch();
+    assert_eq!((report.epoch, report.block, report.issued), (Epoch::new(0), BlockNumber::new(2), Rao::new(131_070)));
+    let report = chain.run_epoch();
+    assert_eq!((report.epoch, report.block, report.issued), (Epoch::new(1), BlockNumber::new(12), Rao::new(655_350)));
+}
+
+#[test]
+fn whoever_waits_for_a_block_is_told_when_it_is_there() {
+    let chain = subnet(parameters(), &[5], 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let waiting = tokio::spawn({
+            let chain = chain.clone();
+            async move { chain.head_after(BlockNumber::new(3)).await }
+        });
+        tokio::task::yield_now().await;
+        chain.step_block();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "block 3 is not behind itself");
+        chain.step_block();
+        let head = waiting.await.expect("it ends").expect("the devnet can be read");
+        assert_eq!(head.block, BlockNumber::new(4));
+    });
 }
 
 #[test]
@@ -183,7 +216,7 @@ proptest! {
     fn prop_every_epoch_pays_or_burns_what_it_issued_and_replays_to_the_last_rao(
         calls in vec(arb_call(), 0..200),
     ) {
-        let quick = Parameters { tempo: 5, ..parameters() };
+        let quick = Parameters { tempo: 4, ..parameters() };
         let (one, other) = (subnet(quick, &[700, 300], 4), subnet(quick, &[700, 300], 4));
         for call in &calls {
             let report = make(&one, call);

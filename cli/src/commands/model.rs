@@ -1,4 +1,4 @@
-//! `assay model`: commit a model, look at one, check one.
+//! `assay model`: commit a model, look at one, check one, put one in force.
 
 use assay_commitments::manifest::{Architecture, Matrix, Small};
 use clap::Subcommand;
@@ -8,6 +8,7 @@ use crate::outcome::CommandResult;
 mod commit;
 mod inspect;
 mod memory;
+mod publish;
 mod streaming;
 mod verify;
 
@@ -20,6 +21,8 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     /// Check that weights are those of a manifest
     Verify(verify::Args),
+    /// Put a manifest in force on a subnet, as its owner
+    Publish(publish::Args),
 }
 
 pub(crate) fn run(command: &Command) -> CommandResult {
@@ -27,6 +30,7 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         Command::Commit(args) => commit::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Publish(args) => publish::run(args),
     }
 }
 

@@ -86,7 +86,7 @@ impl Narrator {
             ValidatorEvent::Buried { miner, .. } => {
                 self.say(&format!("  {:<10} an interrupted session is inconclusive", name(miner)));
             }
-            ValidatorEvent::KeyRevealed { .. } | ValidatorEvent::EpochEnded(_) => {}
+            ValidatorEvent::Waits(_) | ValidatorEvent::KeyRevealed { .. } | ValidatorEvent::EpochEnded(_) => {}
         }
     }
 

@@ -10,7 +10,7 @@ use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::prompt::{Message, Prompt};
 use assay_audit::request::{AuditRate, Deadlines, Network};
-use assay_chain::{Chain, ChainError, Devnet, Genesis, GenesisHash, NetUid, Rao};
+use assay_chain::{Chain, ChainError, Devnet, Genesis, GenesisHash, NetUid, Rao, WeightsForm};
 use assay_commitments::{Epoch, Hotkey};
 use assay_llm_runtime::Checkpoint;
 use assay_miner::{KnownSubnet, Limits, Miner, MinerConfig, Published, RunningMiner, SubnetView};
@@ -101,6 +101,8 @@ impl Stage {
             validators: vec![(validator.hotkey(), Rao::new(STAKE))],
             parameters: assay_chain::Parameters {
                 tempo: TEMPO,
+                // What a validator thinks shows at once.
+                weights_form: WeightsForm::Plain,
                 weights_rate_limit: 1,
                 serving_rate_limit: 1,
                 min_allowed_weights: 1,

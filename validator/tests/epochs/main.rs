@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
 mod faults;
+mod schedule;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -19,7 +20,7 @@ use assay_audit::prompt::Prompt;
 use assay_audit::request::{AuditRate, Deadlines, Network, Request};
 use assay_audit::transcript_file::TranscriptFile;
 use assay_audit::verdict::Verdict;
-use assay_chain::{Chain, Devnet, Genesis, GenesisHash, NetUid, Parameters, Rao};
+use assay_chain::{Chain, Devnet, Genesis, GenesisHash, NetUid, Parameters, Rao, WeightsForm};
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::{TraceCommitment, TraceRows};
 use assay_commitments::{Epoch, ManifestId, TokenId};
@@ -58,6 +59,20 @@ struct World {
 }
 
 async fn world() -> World {
+    world_of(parameters()).await
+}
+
+fn parameters() -> Parameters {
+    Parameters {
+        tempo: 10,
+        weights_form: WeightsForm::Plain,
+        weights_rate_limit: 0,
+        serving_rate_limit: 0,
+        ..Parameters::default()
+    }
+}
+
+async fn world_of(parameters: Parameters) -> World {
     let checkpoint = synthetic::checkpoint(&NUMBERS, 11);
     let template = checkpoint.chat_template.as_ref().map(String::as_bytes);
     let surroundings =
@@ -78,7 +93,7 @@ async fn world() -> World {
         },
         owner,
         validators: vec![(validator.hotkey(), Rao::new(1_000_000))],
-        parameters: Parameters { tempo: 10, weights_rate_limit: 0, serving_rate_limit: 0, ..Parameters::default() },
+        parameters,
     })
     .unwrap();
     chain.publish_manifests(owner, &[published.id()]).await.unwrap();

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use assay_audit::epoch_log::{Account, EpochLog, Tally};
 use assay_audit::transcript_file::TranscriptFile;
 use assay_audit::verdict::{OwnFault, Verdict};
-use assay_chain::History;
 use assay_commitments::{Epoch, Hotkey};
 use assay_validator::LOG_NAME;
 use serde_json::{Value, json};
 
 use crate::assets::Assets;
 use crate::files::{files_below, read, read_transcript, transcripts};
-use crate::history::read_history;
 use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::past::{Claims, Past, PastArgs};
 use crate::terminal::{Paint, Progress, complain, print, print_json, table};
 
 /// What to check.
@@ -24,14 +23,12 @@ pub(crate) struct Args {
     /// Folder of a validator's transcripts, with the logs of its epochs
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// What stood on chain, as `assay demo --keep` writes it: then keys and logs are compared with what was
-    /// published
-    #[arg(long, value_name = "FILE")]
-    network: Option<PathBuf>,
     /// Folder of tokenizers and chat templates that transcripts name by digest: each under its BLAKE3
     /// digest in hexadecimal
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
+    #[command(flatten)]
+    past: PastArgs,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -54,9 +51,9 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     if !args.folder.is_dir() {
         return Err(Fault::damaged(format!("{}: no such folder: name one of transcripts", args.folder.display())));
     }
-    let history = args.network.as_deref().map(read_history).transpose()?;
     let assets = Assets::new(args.assets.as_deref())?;
     let logs = read_logs(&args.folder)?;
+    let past = args.past.look_up(|| claims(&logs))?;
     let mut accounts: BTreeMap<_, _> = logs.iter().map(|(of, log)| (*of, Account::new(log))).collect();
     let files = transcripts(&args.folder)?;
     let progress = Progress::new("reading");
@@ -77,11 +74,11 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         .into_iter()
         .zip(tallies.into_values())
         .map(|((_, log), tallies)| {
-            let (contradicted, unchecked) = on_chain(&log, history.as_ref());
+            let (contradicted, unchecked) = on_chain(&log, past.as_ref());
             Checked { log, tallies, contradicted, unchecked }
         })
         .collect();
-    let outcome = outcome(&checked, damaged, without_log, history.is_some());
+    let outcome = outcome(&checked, damaged, without_log, past.is_some());
     if args.json {
         print_json(&json!({
             "epochs": checked.iter().map(Checked::json).collect::<Vec<_>>(),
@@ -95,6 +92,14 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         print(&text.join("\n"))?;
     }
     Ok(outcome)
+}
+
+fn claims(logs: &Logs) -> Claims {
+    let mut claims = Claims::default();
+    for log in logs.values() {
+        claims.add(log.network, log.epoch, [log.validator, log.validator]);
+    }
+    claims
 }
 
 fn read_logs(folder: &Path) -> Result<Logs, Fault> {
@@ -136,8 +141,8 @@ fn account(
 }
 
 /// What the chain says otherwise of a log, and what it does not say.
-fn on_chain(log: &EpochLog, history: Option<&History>) -> (Option<&'static str>, Option<&'static str>) {
-    let Some(history) = history else {
+fn on_chain(log: &EpochLog, past: Option<&Past>) -> (Option<&'static str>, Option<&'static str>) {
+    let Some(history) = past.map(|past| past.of(log.epoch)) else {
         return (None, Some("not compared with a chain: whether key and log stand there is open (--network)"));
     };
     let network = (history.network.genesis.as_bytes(), history.network.netuid.get());

@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use assay_audit::judge::Judgement;
+use assay_audit::request::Request;
+use assay_audit::session::SessionRecord;
 use assay_audit::verdict::{OwnFault, Relation, Verdict, Where};
-use assay_chain::History;
 use assay_commitments::{KvGroup, LayerIndex, ManifestId, Position};
 use serde_json::{Value, json};
 
 use super::{disagreement, painted, reason};
 use crate::assets::Assets;
 use crate::files::{Evidence, read_evidence, transcripts};
-use crate::history::{contradiction, read_history};
+use crate::history::contradiction;
 use crate::in_order::in_order;
 use crate::outcome::{CommandResult, Fault, Outcome};
+use crate::past::{Claims, Past, PastArgs};
 use crate::terminal::{Paint, Progress, bytes, complain, print, seconds, table, thousands, write};
 
 /// What to replay.
@@ -31,10 +33,8 @@ pub(crate) struct Args {
     /// digest in hexadecimal
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
-    /// What stood on chain, as `assay demo --keep` writes it: then manifests, hotkeys and epoch keys are
-    /// checked too
-    #[arg(long, value_name = "FILE")]
-    network: Option<PathBuf>,
+    #[command(flatten)]
+    past: PastArgs,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -62,8 +62,8 @@ struct Told {
 
 pub(crate) fn run(args: &Args) -> CommandResult {
     let assets = Assets::new(args.assets.as_deref())?;
-    let history = args.network.as_deref().map(read_history).transpose()?;
     let files = listed(&args.files)?;
+    let past = args.past.look_up(|| claims(&files))?;
     let begin = Instant::now();
     let (paint, progress) = (Paint::stdout(), Progress::new("replaying"));
     let mut summary = Summary::default();
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     in_order(
         &files,
         |path| {
-            let replay = replay(path, &assets, history.as_ref());
+            let replay = replay(path, &assets, past.as_ref());
             let text = if args.json { entry(path, &replay).to_string() } else { line(path, &replay, paint) };
             told(path, replay, text)
         },
@@ -121,7 +121,26 @@ fn listed(named: &[PathBuf]) -> Result<Vec<PathBuf>, Fault> {
     Ok(files)
 }
 
-fn replay(path: &Path, assets: &Assets, history: Option<&History>) -> Result<Replay, Fault> {
+/// What the files claim of the chain. One that cannot be read claims nothing, and is told of when it is
+/// judged.
+fn claims(files: &[PathBuf]) -> Claims {
+    let mut claims = Claims::default();
+    for file in files {
+        let request = match read_evidence(file) {
+            Ok(Evidence::Transcript(file)) => file.record.request,
+            Ok(Evidence::Exhibit(exhibit)) => exhibit.request().clone(),
+            Err(_) => continue,
+        };
+        claims.add(request.network, request.epoch, [request.validator, request.miner]);
+    }
+    claims
+}
+
+fn contradicted(past: &Past, request: &Request, record: Option<&SessionRecord>) -> Option<(OwnFault, String)> {
+    contradiction(past.of(request.epoch), request, record)
+}
+
+fn replay(path: &Path, assets: &Assets, past: Option<&Past>) -> Result<Replay, Fault> {
     let begin = Instant::now();
     let (manifest, mut judgement, mut note, against) = match read_evidence(path)? {
         Evidence::Transcript(file) => {
@@ -130,12 +149,12 @@ fn replay(path: &Path, assets: &Assets, history: Option<&History>) -> Result<Rep
                 Err(fault) => file.judge_with(Err(&fault)),
             };
             let note = disagreement(&file, judgement.verdict);
-            let against = history.and_then(|history| contradiction(history, &file.record.request, Some(&file.record)));
+            let against = past.and_then(|past| contradicted(past, &file.record.request, Some(&file.record)));
             (file.manifest.id(), judgement, note, against)
         }
         Evidence::Exhibit(exhibit) => {
             let judgement = exhibit.judge().map_err(|error| Fault::of_transcript(path, error))?;
-            let against = history.and_then(|history| contradiction(history, exhibit.request(), None));
+            let against = past.and_then(|past| contradicted(past, exhibit.request(), None));
             (exhibit.manifest().id(), judgement, None, against)
         }
     };

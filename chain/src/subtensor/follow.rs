@@ -1,0 +1,154 @@
+//! The newest final block, followed by subscription.
+
+use std::{sync::Arc, time::Duration};
+
+use subxt::{rpcs, utils::H256};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::link::{Link, Links, unreachable};
+use crate::{error::ChainError, types::BlockNumber};
+
+/// Silence after which a node is asked whether it is still there. Blocks come every 12 s, or when somebody
+/// makes one.
+const SILENCE: Duration = Duration::from_secs(40);
+const PAUSE: Duration = Duration::from_secs(1);
+/// Seconds from block to block, to say how far behind a node is.
+const BLOCK_S: u64 = 12;
+
+/// A final block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tip {
+    pub(super) number: u64,
+    pub(super) hash: H256,
+}
+
+#[derive(Debug, Default)]
+struct Followed {
+    tip: Option<Tip>,
+    /// How often following failed, and why it did last.
+    troubles: u64,
+    trouble: Option<ChainError>,
+}
+
+/// The newest final block as far as it is known here. Ends with its last owner.
+#[derive(Debug)]
+pub(super) struct Follower {
+    followed: watch::Receiver<Followed>,
+}
+
+impl Follower {
+    /// Begins to follow, on the runtime that this is called in.
+    pub(super) fn start(links: Arc<Links>) -> Self {
+        let (sender, followed) = watch::channel(Followed::default());
+        tokio::spawn(async move {
+            loop {
+                let trouble = tokio::select! {
+                    () = sender.closed() => return,
+                    trouble = follow(&links, &sender) => trouble,
+                };
+                tracing::info!(%trouble, "finalised heads are not followed for the moment");
+                sender.send_modify(|followed| {
+                    followed.troubles += 1;
+                    followed.trouble = Some(trouble);
+                });
+                tokio::select! {
+                    () = sender.closed() => return,
+                    () = sleep(PAUSE) => {}
+                }
+            }
+        });
+        Self { followed }
+    }
+
+    /// The newest final block; the first time, once there is one.
+    ///
+    /// # Errors
+    /// Why heads cannot be followed.
+    pub(super) async fn tip(&self) -> Result<Tip, ChainError> {
+        let known = self.followed.borrow().tip;
+        match known {
+            Some(tip) => Ok(tip),
+            None => self.wait_for(|_| true).await,
+        }
+    }
+
+    /// A final block that is wanted, once there is one.
+    ///
+    /// # Errors
+    /// Why heads cannot be followed, if that happens while it is waited for.
+    pub(super) async fn wait_for(&self, wanted: impl Fn(Tip) -> bool) -> Result<Tip, ChainError> {
+        let mut followed = self.followed.clone();
+        let before = followed.borrow().troubles;
+        let done = |followed: &Followed| followed.tip.is_some_and(&wanted) || followed.troubles > before;
+        let followed = followed.wait_for(done).await;
+        let followed = followed.map_err(|_| unreachable("the chain", "nothing follows its heads any more"))?;
+        match (followed.tip.filter(|tip| wanted(*tip)), &followed.trouble) {
+            (Some(tip), _) => Ok(tip),
+            (None, Some(trouble)) => Err(trouble.clone()),
+            (None, None) => Err(unreachable("the chain", "it has no final block")),
+        }
+    }
+}
+
+/// Follows on one connection until it breaks.
+async fn follow(links: &Links, sender: &watch::Sender<Followed>) -> ChainError {
+    let link = match links.link().await {
+        Ok(link) => link,
+        Err(error) => return error,
+    };
+    let trouble = match follow_on(&link, sender).await {
+        Ok(never) => match never {},
+        Err(trouble) => trouble,
+    };
+    links.give_up(&link).await;
+    trouble
+}
+
+async fn follow_on(link: &Link, sender: &watch::Sender<Followed>) -> Result<std::convert::Infallible, ChainError> {
+    let lost = |error: rpcs::Error| unreachable(&link.endpoint, &error.to_string());
+    let mut heads = link.methods.chain_subscribe_finalized_heads().await.map_err(lost)?;
+    report(link, sender, newest(link).await?)?;
+    loop {
+        let number = match timeout(SILENCE, heads.next()).await {
+            Ok(Some(head)) => head.map_err(lost)?.number,
+            Ok(None) => return Err(unreachable(&link.endpoint, "it ended the subscription to finalised heads")),
+            Err(_) => {
+                report(link, sender, newest(link).await?)?;
+                continue;
+            }
+        };
+        let hash = link.methods.chain_get_block_hash(Some(number.into())).await.map_err(lost)?;
+        // The node may say that a block is final before it finds it by number; the next head will do.
+        if let Some(hash) = hash {
+            report(link, sender, Tip { number, hash })?;
+        }
+    }
+}
+
+/// What a node answers when it is asked.
+async fn newest(link: &Link) -> Result<Tip, ChainError> {
+    let lost = |error: rpcs::Error| unreachable(&link.endpoint, &error.to_string());
+    let hash = link.methods.chain_get_finalized_head().await.map_err(lost)?;
+    let header = link.methods.chain_get_header(Some(hash)).await.map_err(lost)?;
+    let header = header.ok_or_else(|| unreachable(&link.endpoint, "it has no header of its final block"))?;
+    Ok(Tip { number: header.number, hash })
+}
+
+fn report(link: &Link, sender: &watch::Sender<Followed>, tip: Tip) -> Result<(), ChainError> {
+    let known = sender.borrow().tip;
+    match known {
+        Some(known) if tip.number < known.number => Err(ChainError::Behind {
+            endpoint: link.endpoint.clone(),
+            block: BlockNumber::new(tip.number),
+            age_s: (known.number - tip.number) * BLOCK_S,
+        }),
+        Some(known) if tip.number == known.number => Ok(()),
+        _ => {
+            sender.send_modify(|followed| followed.tip = Some(tip));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What stood on chain, read from the state of old blocks.
+//!
+//! A commitment names the block it was written in, so its older versions are found by going back: what
+//! stood in the block before it, and so on. What is final does not change, so versions once found are
+//! kept. Nodes that are no archives forget the state of old blocks, and then say so.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
+    sync::{Mutex, PoisonError},
+};
+
+use assay_commitments::{Epoch, Hotkey, ManifestId};
+use subxt::utils::H256;
+
+use super::{
+    Subtensor, Want,
+    link::{self, Trouble},
+    snapshot::Clock,
+    state::At,
+};
+use crate::{
+    error::ChainError,
+    history::History,
+    record::{self, Record},
+    types::{BlockNumber, EpochKeyRecord},
+};
+
+/// Versions of one hotkey's commitment that are gone through for one answer.
+const VERSIONS_MAX: usize = 10_000;
+/// Epochs of one answer.
+const EPOCHS_MAX: u64 = 10_000;
+/// Steps of the search for an epoch's first block.
+const STEPS_MAX: usize = 64;
+
+/// Versions of commitments by hotkey and block, as far as they are known to be all there are between the
+/// blocks of `known`.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    versions: Mutex<HashMap<Hotkey, Versions>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Versions {
+    /// The blocks between which all versions are known.
+    known: Option<RangeInclusive<u64>>,
+    by_block: BTreeMap<u64, Record>,
+}
+
+impl Subtensor {
+    pub(super) async fn read_epoch_key(
+        &self,
+        validator: Hotkey,
+        epoch: Epoch,
+    ) -> Result<Option<EpochKeyRecord>, ChainError> {
+        let at = self.newest_final().await?;
+        self.epoch_key_at(&at, validator, epoch).await
+    }
+
+    /// What was published about an epoch's key, as of a block.
+    pub(super) async fn epoch_key_at(
+        &self,
+        at: &At,
+        validator: Hotkey,
+        epoch: Epoch,
+    ) -> Result<Option<EpochKeyRecord>, ChainError> {
+        // A hash is published in its epoch or in the one before; a version from before that says nothing.
+        let first = self.first_block(at, epoch.get().saturating_sub(1)).await?;
+        let Some(first) = first else { return Ok(None) };
+        let records = self.versions(at, validator, first).await?;
+        Ok(record::epoch_key(&records, epoch))
+    }
+
+    pub(super) async fn read_history(
+        &self,
+        epochs: RangeInclusive<Epoch>,
+        hotkeys: &[Hotkey],
+    ) -> Result<History, ChainError> {
+        let seen = self.seen(Want::Clock).await?;
+        let (at, running) = (&seen.at, seen.clock.head(seen.tip.number).epoch);
+        let last = (*epochs.end()).min(running);
+        let from = epochs.start().get();
+        let mut first_blocks = BTreeMap::new();
+        if last.get().saturating_sub(from) > EPOCHS_MAX {
+            let error = format!("{} epochs were asked for, and {EPOCHS_MAX} are answered at a time", last.get() - from);
+            return Err(link::bad_answer(&*self.inner.links.link().await?, "the past", error));
+        }
+        for epoch in from..=last.get().saturating_add(1).min(running.get()) {
+            if let Some(block) = self.first_block(at, epoch).await? {
+                first_blocks.insert(Epoch::new(epoch), BlockNumber::new(block));
+            }
+        }
+        let Some(first) = first_blocks.values().next().map(|block| block.get()) else {
+            return Ok(History {
+                network: self.inner.network,
+                epochs: first_blocks,
+                manifests: Vec::new(),
+                hotkeys: Vec::new(),
+                epoch_keys: Vec::new(),
+            });
+        };
+        // The last block of each epoch, where registrations are looked up.
+        let ends: Vec<u64> = (from..=last.get())
+            .filter(|epoch| first_blocks.contains_key(&Epoch::new(*epoch)))
+            .map(|epoch| {
+                let next = first_blocks.get(&Epoch::new(epoch + 1));
+                next.map_or(seen.tip.number, |next| next.get().saturating_sub(1))
+            })
+            .collect();
+        let manifests = self.manifests_since(at, first).await?;
+        let mut registered = Vec::new();
+        let mut epoch_keys = Vec::new();
+        for hotkey in hotkeys {
+            if let Some(since) = self.registered_since(at, *hotkey, &ends).await? {
+                registered.push((*hotkey, BlockNumber::new(since)));
+            }
+            for epoch in from..=last.get() {
+                let epoch = Epoch::new(epoch);
+                if let Some(record) = self.epoch_key_at(at, *hotkey, epoch).await? {
+                    epoch_keys.push((*hotkey, epoch, record));
+                }
+            }
+        }
+        Ok(History { network: self.inner.network, epochs: first_blocks, manifests, hotkeys: registered, epoch_keys })
+    }
+
+    /// The manifests in force from a block on, each list from when it came.
+    async fn manifests_since(&self, at: &At, first: u64) -> Result<Vec<(BlockNumber, Vec<ManifestId>)>, ChainError> {
+        let Some(owner) = self.subnet(at).registry().await?.0 else { return Ok(Vec::new()) };
+        let versions = self.versions(at, owner, first).await?;
+        let mut manifests: Vec<(BlockNumber, Vec<ManifestId>)> = Vec::new();
+        for (block, record) in versions {
+            if manifests.last().is_none_or(|(_, last)| *last != record.registry) {
+                manifests.push((block, record.registry));
+            }
+        }
+        Ok(manifests)
+    }
+
+    /// When a hotkey was registered, as far as it was in some epoch; of several times, the first.
+    async fn registered_since(&self, at: &At, hotkey: Hotkey, ends: &[u64]) -> Result<Option<u64>, ChainError> {
+        let mut first = None;
+        for end in ends.iter().rev() {
+            let then = self.state_at(at, *end).await?;
+            let Some(since) = self.subnet(&then).registered_at(hotkey).await? else { continue };
+            first = Some(since);
+            // What lies before is the same place.
+            if ends.first().is_some_and(|begin| since <= *begin) {
+                break;
+            }
+        }
+        Ok(first)
+    }
+
+    /// All versions of a hotkey's commitment that stood at some block from `first` to the block `at`,
+    /// oldest first.
+    async fn versions(&self, at: &At, hotkey: Hotkey, first: u64) -> Result<Vec<(BlockNumber, Record)>, ChainError> {
+        let epoch = self.seen(Want::Clock).await?.clock.length;
+        let mut known = self.inner.past.of(hotkey);
+        let mut cursor = at.number;
+        for _ in 0..VERSIONS_MAX {
+            // From here back to its begin, everything is known.
+            if let Some(range) = known.known.clone().filter(|range| range.contains(&cursor)) {
+                if *range.start() <= first {
+                    break;
+                }
+                cursor = range.start() - 1;
+                continue;
+            }
+            let then = if cursor == at.number { at.clone() } else { self.state_at(at, cursor).await? };
+            let begin = match self.subnet(&then).commitment(hotkey).await? {
+                Some((block, record)) => {
+                    known.by_block.insert(block, record);
+                    block
+                }
+                // Nothing stood here. Before the hotkey lost its place, and then in some epoch, there may have
+                // been something.
+                None => cursor.saturating_sub(epoch).max(first),
+            };
+            let begin = begin.min(cursor);
+            // Final blocks alone are worth keeping: the newest ones may still be others.
+            known.known = Some(match known.known {
+                Some(range)
+                    if *range.start() <= cursor.saturating_add(1) && *range.end() >= begin.saturating_sub(1) =>
+                {
+                    begin.min(*range.start())..=cursor.max(*range.end())
+                }
+                _ => begin..=cursor,
+            });
+            if begin <= first || begin == 0 {
+                break;
+            }
+            cursor = begin - 1;
+        }
+        let tip = self.inner.follower.tip().await?;
+        if at.number <= tip.number {
+            self.inner.past.keep(hotkey, &known);
+        }
+        let older = known.by_block.range(..=first).next_back();
+        let newer = known.by_block.range(first.saturating_add(1)..=at.number);
+        Ok(older.into_iter().chain(newer).map(|(block, record)| (BlockNumber::new(*block), record.clone())).collect())
+    }
+
+    /// The state of a final block.
+    async fn state_at(&self, at: &At, number: u64) -> Result<At, ChainError> {
+        if number == at.number {
+            return Ok(at.clone());
+        }
+        At::new(&self.inner.links, number, self.hash_of(number).await?).await
+    }
+
+    async fn hash_of(&self, number: u64) -> Result<H256, ChainError> {
+        let what = "the hash of a block";
+        let answer =
+            self.inner.links.ask(what, |node| async move { node.chain_get_block_hash(Some(number.into())).await });
+        let found = answer.await.map_err(|trouble: Trouble| trouble.about_block(what, number))?;
+        match found {
+            Some(hash) => Ok(hash),
+            None => Err(ChainError::Forgotten {
+                endpoint: self.inner.links.link().await?.endpoint.clone(),
+                block: BlockNumber::new(number),
+            }),
+        }
+    }
+
+    /// The first block of an epoch, if it has begun. Epochs are as long as the tempo says, and it may have
+    /// been another in the past: what is computed from the present is checked against the state of that
+    /// block, and the search goes on from there.
+    async fn first_block(&self, at: &At, epoch: u64) -> Result<Option<u64>, ChainError> {
+        let (clock, _) = self.subnet(at).clock().await?;
+        let head = clock.head(at.number);
+        if epoch > head.epoch.get() {
+            return Ok(None);
+        }
+        let mut begin = (head.epoch.get(), head.epoch_start.get(), clock);
+        for _ in 0..STEPS_MAX {
+            let (known, start, clock) = begin;
+            if known == epoch {
+                return Ok(Some(start));
+            }
+            // Into the middle of the epoch that is looked for, if all were as long as this one.
+            let back = (known.abs_diff(epoch)).saturating_mul(clock.length);
+            let middle = clock.length / 2;
+            let guess = if epoch < known {
+                (start + middle).saturating_sub(back)
+            } else {
+                start.saturating_add(back).saturating_add(middle).min(at.number)
+            };
+            match self.clock_at(at, guess).await {
+                Ok(then) => {
+                    let head = then.head(guess);
+                    let step = (head.epoch.get(), head.epoch_start.get(), then);
+                    if step == begin {
+                        break;
+                    }
+                    begin = step;
+                }
+                // Where the chain counts by blocks alone, that the tempo was the same is all that had to be
+                // asked; the state that is read next decides whether the node remembers enough.
+                Err(ChainError::Forgotten { .. }) if clock.kept.is_none() => {
+                    tracing::warn!(
+                        epoch,
+                        "the tempo of that time is forgotten; it is taken to have been the present one"
+                    );
+                    return Ok(Some(clock.first_block(epoch)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let why = format!("epoch {epoch} is not found; the tempo was changed, and that epoch never was");
+        Err(link::bad_answer(&*self.inner.links.link().await?, "the past", why))
+    }
+
+    async fn clock_at(&self, at: &At, number: u64) -> Result<Clock, ChainError> {
+        let then = self.state_at(at, number).await?;
+        Ok(self.subnet(&then).clock().await?.0)
+    }
+}
+
+impl Past {
+    fn of(&self, hotkey: Hotkey) -> Versions {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).get(&hotkey).cloned().unwrap_or_default()
+    }
+
+    fn keep(&self, hotkey: Hotkey, versions: &Versions) {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).insert(hotkey, versions.clone());
+    }
+}

@@ -1,0 +1,554 @@
+//! What is written, each checked before it is submitted and read back when it is final.
+
+use std::{net::SocketAddr, time::Duration};
+
+use assay_commitments::{Epoch, Hotkey, ManifestId};
+use parity_scale_codec::Encode;
+use sp_crypto_hashing::blake2_256;
+
+use super::{
+    Subtensor, calls,
+    follow::Tip,
+    items,
+    journal::Commit,
+    refusal::{self, Facts},
+    runtime::Call,
+    snapshot,
+    state::At,
+    submit::{self, Desk, End, Refused, Signer, TRIES},
+    timelock,
+};
+use crate::{
+    api::{Hyperparameters, Placement, WeightsForm},
+    error::ChainError,
+    record::{self, Record},
+    types::{BlockNumber, EpochKey, EpochKeyHash, EpochKeyRecord, NetUid, Rao, RequestsDigest, Uid},
+    weights::{self, Plan, Situation},
+};
+
+/// Between two tries of one call; the pool may need a moment, and a nonce a block.
+const PAUSE: Duration = Duration::from_secs(2);
+/// What a commitment counts for at least, in bytes.
+const COMMITMENT_BYTES_MIN: u64 = 100;
+/// Numbers that a hash commit is salted with: 128 bits.
+const SALT: usize = 8;
+/// Between two blocks, where the runtime does not say.
+const BLOCK_MS: u64 = 12_000;
+
+/// What a call brings about, to be looked for on chain.
+#[derive(Clone, Debug)]
+enum Effect<'a> {
+    Endpoint(SocketAddr),
+    Record(&'a Record),
+    /// Weights that count, set in a block behind this one.
+    Weights(&'a [(Uid, u16)], u64),
+    HashCommit([u8; 32]),
+    /// By the hash of the ciphertext.
+    TimelockedCommit([u8; 32]),
+    /// The commit of this hash is gone, and its weights count.
+    Revealed([u8; 32], &'a [(Uid, u16)]),
+}
+
+/// What explains a refusal beside what stands on chain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Attempt {
+    endpoint: Option<SocketAddr>,
+    version_key: u64,
+    /// The epoch of the commit that is revealed, and of its reveal.
+    commit: Option<(u64, u64)>,
+}
+
+impl Subtensor {
+    pub(super) async fn write_endpoint(&self, hotkey: Hotkey, endpoint: SocketAddr) -> Result<(), ChainError> {
+        let signer = self.signer(hotkey)?;
+        let _turn = signer.turn.lock().await;
+        if endpoint.port() == 0 {
+            return Err(ChainError::ZeroPort);
+        }
+        let at = self.newest().await?;
+        let subnet = self.subnet(&at);
+        let effect = Effect::Endpoint(endpoint);
+        if self.stands(&effect, &at, hotkey).await? {
+            return Ok(());
+        }
+        subnet.uid(hotkey).await?.ok_or(ChainError::NotRegistered(hotkey))?;
+        if let Some(axon) = subnet.axon(hotkey).await? {
+            let next = axon.block + subnet.hyperparameters().await?.serving_rate_limit;
+            if axon.block > 0 && at.number + 1 < next {
+                return Err(ChainError::ServingTooFast { next: BlockNumber::new(next) });
+            }
+        }
+        let call = calls::serve_axon(self.inner.network.netuid, endpoint);
+        let attempt = Attempt { endpoint: Some(endpoint), ..Attempt::default() };
+        self.perform(signer, &call, &effect, attempt).await.map(drop)
+    }
+
+    pub(super) async fn write_manifests(&self, hotkey: Hotkey, manifests: &[ManifestId]) -> Result<(), ChainError> {
+        let signer = self.signer(hotkey)?;
+        let _turn = signer.turn.lock().await;
+        let at = self.newest().await?;
+        let (owner, _) = self.subnet(&at).registry().await?;
+        record::check_owner(hotkey, owner)?;
+        self.edit(signer, &at, |record| record.put_in_force(manifests)).await
+    }
+
+    pub(super) async fn write_manifest(&self, hotkey: Hotkey, manifest: ManifestId) -> Result<(), ChainError> {
+        let signer = self.signer(hotkey)?;
+        let _turn = signer.turn.lock().await;
+        let at = self.newest().await?;
+        self.edit(signer, &at, |record| {
+            record.serves = Some(manifest);
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn write_key_hash(
+        &self,
+        hotkey: Hotkey,
+        epoch: Epoch,
+        hash: EpochKeyHash,
+    ) -> Result<(), ChainError> {
+        let signer = self.signer(hotkey)?;
+        let _turn = signer.turn.lock().await;
+        let at = self.newest().await?;
+        let running = self.subnet(&at).clock().await?.0.head(at.number + 1).epoch;
+        // The record holds the newest hash alone; the first one of an epoch stands, whatever came behind it.
+        let published = self.subnet(&at).commitment(hotkey).await?.and_then(|(_, record)| record.published);
+        if published.is_some_and(|(of, _)| of > epoch) {
+            let known = self.epoch_key_at(&at, hotkey, epoch).await?;
+            match known {
+                Some(known) if known.hash == hash => return Ok(()),
+                Some(_) => return Err(ChainError::KeyAlreadyPublished(epoch)),
+                None => {}
+            }
+        }
+        self.edit(signer, &at, |record| record.publish_key(running, epoch, hash)).await
+    }
+
+    pub(super) async fn write_key(
+        &self,
+        hotkey: Hotkey,
+        revealed: (Epoch, EpochKey, RequestsDigest),
+    ) -> Result<(), ChainError> {
+        let signer = self.signer(hotkey)?;
+        let _turn = signer.turn.lock().await;
+        let at = self.newest().await?;
+        let running = self.subnet(&at).clock().await?.0.head(at.number).epoch;
+        let known = match self.epoch_key_at(&at, hotkey, revealed.0).await {
+            // What was published lies further back than this node remembers. A key that comes with no hash
+            // convinces nobody, so it does no harm to reveal it, and not to reveal it would.
+            Err(ChainError::Forgotten { .. }) => self.published_last(&at, hotkey, revealed.0).await?,
+            known => known?,
+        };
+        self.edit(signer, &at, |record| record.reveal_key(running, known, revealed)).await
+    }
+
+    /// What the newest record says of an epoch's key, for nodes that remember no older one.
+    async fn published_last(
+        &self,
+        at: &At,
+        hotkey: Hotkey,
+        epoch: Epoch,
+    ) -> Result<Option<EpochKeyRecord>, ChainError> {
+        let Some((block, record)) = self.subnet(at).commitment(hotkey).await? else { return Ok(None) };
+        let published_at = BlockNumber::new(block);
+        let revealed = record.revealed.filter(|(of, ..)| *of == epoch);
+        let hash = record.published.map_or(EpochKeyHash::new([0; 32]), |(_, hash)| hash);
+        let (key, requests) = (revealed.map(|(_, key, _)| key), revealed.map(|(.., requests)| requests));
+        Ok(Some(EpochKeyRecord { hash, published_at, key, requests }))
+    }
+
+    /// Changes a hotkey's record. The signer's turn is held, so that two changes leave each other's parts
+    /// alone.
+    async fn edit(
+        &self,
+        signer: &Signer,
+        at: &At,
+        change: impl FnOnce(&mut Record) -> Result<(), ChainError>,
+    ) -> Result<(), ChainError> {
+        let (hotkey, netuid) = (signer.hotkey(), self.inner.network.netuid);
+        let subnet = self.subnet(at);
+        let standing = subnet.commitment(hotkey).await?.map(|(_, record)| record).unwrap_or_default();
+        subnet.uid(hotkey).await?.ok_or(ChainError::NotRegistered(hotkey))?;
+        let mut record = standing.clone();
+        change(&mut record)?;
+        if record == standing {
+            return Ok(());
+        }
+        let fields = record.fields()?;
+        self.check_space(at, hotkey, &fields).await?;
+        let call = calls::set_commitment(netuid, &fields);
+        self.perform(signer, &call, &Effect::Record(&record), Attempt::default()).await.map(drop)
+    }
+
+    /// Whether a commitment fits into what the hotkey may still write in this epoch.
+    async fn check_space(&self, at: &At, hotkey: Hotkey, fields: &[Vec<u8>]) -> Result<(), ChainError> {
+        let subnet = self.subnet(at);
+        let head = subnet.clock().await?.0.head(at.number + 1);
+        let mut batch = at.batch();
+        let most = batch.ask(items::MAX_SPACE, vec![])?;
+        let key = vec![snapshot::number(self.inner.network.netuid.get()), snapshot::account(hotkey.as_bytes())];
+        let used = batch.ask(items::USED_SPACE_OF, key)?;
+        let answers = batch.read().await?;
+        let used = answers.get(used)?.filter(|used| used.last_epoch == head.epoch.get());
+        let bytes: u64 = fields.iter().map(|field| field.len() as u64).sum();
+        let wanted = used.map_or(0, |used| used.used_space) + bytes.max(COMMITMENT_BYTES_MIN);
+        if wanted <= answers.value(most)?.into() {
+            return Ok(());
+        }
+        Err(ChainError::CommitmentSpace { hotkey, next: head.next_epoch })
+    }
+
+    pub(super) async fn write_weights(
+        &self,
+        hotkey: Hotkey,
+        given: &[(Uid, u16)],
+        version_key: u64,
+    ) -> Result<Placement, ChainError> {
+        let signer = self.signer(hotkey)?;
+        let _turn = signer.turn.lock().await;
+        let at = self.newest().await?;
+        if let Some(block) = self.standing(&at, hotkey, given, version_key).await? {
+            return Ok(Placement::Standing { block });
+        }
+        let plan = self.plan(&at, hotkey, given, version_key).await?;
+        let placed = match plan.form {
+            WeightsForm::Plain => self.set_plain(signer, &at, &plan).await,
+            WeightsForm::CommitReveal { period } => self.commit_hash(signer, &at, &plan, period).await,
+            WeightsForm::Timelocked { period, version } => {
+                self.commit_timelocked(signer, &at, &plan, period, version).await
+            }
+        };
+        match placed {
+            // The chain knows better than what was read a moment ago; say what it would say now.
+            Err(error @ ChainError::Refused { .. }) => {
+                let at = self.newest().await?;
+                self.plan(&at, hotkey, given, version_key).await.and(Err(error))
+            }
+            placed => placed,
+        }
+    }
+
+    async fn plan(&self, at: &At, hotkey: Hotkey, given: &[(Uid, u16)], version_key: u64) -> Result<Plan, ChainError> {
+        let subnet = self.subnet(at);
+        let (settings, metagraph) = (subnet.hyperparameters().await?, subnet.metagraph().await?);
+        let open_commits = match settings.weights_form {
+            WeightsForm::Plain => 0,
+            _ if metagraph.neuron(&hotkey).is_none() => 0,
+            _ => subnet.weights_of(hotkey).await?.pending.len(),
+        };
+        let block = BlockNumber::new(at.number + 1);
+        let situation = Situation { settings: &settings, metagraph: &metagraph, block, open_commits };
+        weights::plan(&situation, hotkey, given, version_key)
+    }
+
+    /// The block in which these weights were set, or committed, in this epoch already.
+    async fn standing(
+        &self,
+        at: &At,
+        hotkey: Hotkey,
+        given: &[(Uid, u16)],
+        version_key: u64,
+    ) -> Result<Option<BlockNumber>, ChainError> {
+        let subnet = self.subnet(at);
+        let Some(uid) = subnet.uid(hotkey).await? else { return Ok(None) };
+        let head = subnet.clock().await?.0.head(at.number);
+        let wanted = weights::rescale(given);
+        match subnet.hyperparameters().await?.weights_form {
+            WeightsForm::Plain => {
+                let id = snapshot::number(self.inner.network.netuid.get());
+                let updates = at.read(items::LAST_UPDATE, vec![id]).await?.unwrap_or_default();
+                let last = updates.get(usize::from(uid)).copied().unwrap_or(0);
+                let stored = subnet.weights_of(hotkey).await?.weights;
+                let stands = last > 0 && last >= head.epoch_start.get() && stored == wanted;
+                Ok(stands.then_some(BlockNumber::new(last)))
+            }
+            WeightsForm::CommitReveal { .. } | WeightsForm::Timelocked { .. } => {
+                let noted = self.inner.journal.of(self.inner.network, hotkey);
+                let same = |commit: &&Commit| {
+                    let weights: Vec<_> = commit.weights().into_iter().filter(|(_, value)| *value > 0).collect();
+                    commit.version_key == version_key && weights == wanted
+                };
+                let since = head.epoch_start.get();
+                for commit in noted.iter().filter(same) {
+                    if let Some(block) = self.committed_at(at, hotkey, commit).await?.filter(|block| *block >= since) {
+                        return Ok(Some(BlockNumber::new(block)));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The block that holds a commit which was written down.
+    async fn committed_at(&self, at: &At, hotkey: Hotkey, commit: &Commit) -> Result<Option<u64>, ChainError> {
+        let subnet = self.subnet(at);
+        if commit.salt.is_some() {
+            let open = subnet.hash_commits(hotkey).await?;
+            return Ok(open.iter().find(|((hash, ..), _)| commit.is_of(hash)).map(|((_, block, ..), _)| *block));
+        }
+        let open = subnet.timelocked_commits(hotkey).await?;
+        let found = open.iter().find(|((_, _, bytes, _), _)| commit.is_of(&blake2_256(bytes)));
+        Ok(found.map(|((_, block, ..), _)| *block))
+    }
+
+    async fn set_plain(&self, signer: &Signer, at: &At, plan: &Plan) -> Result<Placement, ChainError> {
+        let call = calls::set_weights(self.inner.network.netuid, &plan.weights, plan.version_key);
+        let wanted = plan.effect();
+        let attempt = Attempt { version_key: plan.version_key, ..Attempt::default() };
+        let block = self.perform(signer, &call, &Effect::Weights(&wanted, at.number), attempt).await?;
+        Ok(Placement::Set { block })
+    }
+
+    async fn commit_hash(&self, signer: &Signer, at: &At, plan: &Plan, period: u64) -> Result<Placement, ChainError> {
+        let (hotkey, network) = (signer.hotkey(), self.inner.network);
+        let epoch = self.subnet(at).clock().await?.0.head(at.number + 1).epoch.get();
+        let noted = self.inner.journal.of(network, hotkey).into_iter().rev();
+        let mut same = noted.filter(|commit| {
+            (commit.epoch, commit.version_key) == (epoch, plan.version_key) && commit.weights() == plan.weights
+        });
+        // One whose answer was lost is made again as it was, so that there is one hash to reveal.
+        let salt = match same.find_map(|commit| commit.salt) {
+            Some(salt) => salt,
+            None => salt()?,
+        };
+        let hash = weights_hash(hotkey, network.netuid, &plan.weights, &salt, plan.version_key);
+        if !self.inner.journal.of(network, hotkey).iter().any(|commit| commit.is_of(&hash)) {
+            let epochs = (epoch, epoch + period);
+            let commit = Commit::new(network, hotkey, epochs, &plan.weights, plan.version_key, Some(salt), hash);
+            self.inner.journal.add(commit)?;
+        }
+        let call = calls::commit_weights(network.netuid, &hash);
+        let attempt = Attempt { version_key: plan.version_key, ..Attempt::default() };
+        let block = self.perform(signer, &call, &Effect::HashCommit(hash), attempt).await?;
+        self.committed(block, period).await
+    }
+
+    async fn commit_timelocked(
+        &self,
+        signer: &Signer,
+        at: &At,
+        plan: &Plan,
+        period: u64,
+        version: u16,
+    ) -> Result<Placement, ChainError> {
+        let (hotkey, network) = (signer.hotkey(), self.inner.network);
+        let (clock, now_ms) = self.subnet(at).clock().await?;
+        let beacon = at.read(items::BEACON_CONFIG, vec![]).await?;
+        let beacon = beacon.ok_or_else(|| at.runtime.incompatible("Drand.BeaconConfig".to_owned()))?;
+        // A slot is twice the least time between two blocks.
+        let block_ms = at.runtime.constant("Timestamp", "MinimumPeriod").map_or(BLOCK_MS, |half| 2 * half);
+        let round = timelock::round(&beacon, &clock, at.number, period, now_ms, block_ms);
+        let sealed = timelock::encrypt(hotkey, &plan.weights, plan.version_key, round, &beacon.public_key);
+        let sealed = sealed.map_err(|why| at.runtime.incompatible(format!("Drand.BeaconConfig ({why})")))?;
+        if sealed.len() > timelock::COMMIT_BYTES_MAX {
+            let given = plan.weights.len();
+            return Err(ChainError::TooManyWeights { given, uids: given - 1 });
+        }
+        let digest = blake2_256(&sealed);
+        let epoch = clock.head(at.number + 1).epoch.get();
+        let epochs = (epoch, epoch + period);
+        self.forget(at, hotkey).await?;
+        let commit = Commit::new(network, hotkey, epochs, &plan.weights, plan.version_key, None, digest);
+        self.inner.journal.add(commit)?;
+        let call = calls::commit_timelocked_weights(network.netuid, &sealed, round, version);
+        let attempt = Attempt { version_key: plan.version_key, ..Attempt::default() };
+        let block = self.perform(signer, &call, &Effect::TimelockedCommit(digest), attempt).await?;
+        self.committed(block, period).await
+    }
+
+    async fn committed(&self, block: BlockNumber, period: u64) -> Result<Placement, ChainError> {
+        let at = self.newest_final().await?;
+        let (clock, _) = self.subnet(&at).clock().await?;
+        let epoch = self.subnet(&at).epoch_of_commit(&clock, block.get());
+        Ok(Placement::Committed { block, reveals: Epoch::new(epoch + period) })
+    }
+
+    pub(super) async fn write_reveals(&self, hotkey: Hotkey) -> Result<usize, ChainError> {
+        let signer = self.signer(hotkey)?;
+        let _turn = signer.turn.lock().await;
+        let network = self.inner.network;
+        let at = self.newest().await?;
+        let (clock, _) = self.subnet(&at).clock().await?;
+        let running = clock.head(at.number + 1).epoch.get();
+        let open = self.subnet(&at).hash_commits(hotkey).await?;
+        let mut due: Vec<_> = open.into_iter().filter(|(_, reveals)| *reveals == running).collect();
+        due.sort_unstable_by_key(|((_, block, ..), _)| *block);
+        let mut revealed = 0;
+        for ((hash, block, ..), reveals) in due {
+            let noted = self.inner.journal.of(network, hotkey).into_iter().find(|commit| commit.is_of(&hash));
+            let Some((commit, salt)) = noted.and_then(|commit| commit.salt.clone().map(|salt| (commit, salt))) else {
+                tracing::error!(%hotkey, block, "weights were committed elsewhere, or their journal is lost; they cannot be revealed here");
+                continue;
+            };
+            let weights = commit.weights();
+            let call = calls::reveal_weights(network.netuid, &weights, &salt, commit.version_key);
+            let counts: Vec<_> = weights.into_iter().filter(|(_, value)| *value > 0).collect();
+            let epoch = self.subnet(&at).epoch_of_commit(&clock, block);
+            let attempt =
+                Attempt { version_key: commit.version_key, commit: Some((epoch, reveals)), ..Attempt::default() };
+            self.perform(signer, &call, &Effect::Revealed(hash, &counts), attempt).await?;
+            revealed += 1;
+        }
+        self.forget(&at, hotkey).await?;
+        Ok(revealed)
+    }
+
+    /// Strikes commits out of the journal whose reveal is over.
+    async fn forget(&self, at: &At, hotkey: Hotkey) -> Result<(), ChainError> {
+        let running = self.subnet(at).clock().await?.0.head(at.number).epoch.get();
+        // A commit may have come an epoch later than it was meant for.
+        self.inner.journal.retain(self.inner.network, hotkey, |commit| commit.reveals + 1 >= running)
+    }
+
+    /// Makes a call until it has its effect, and reads that back. The block that it stands in.
+    async fn perform(
+        &self,
+        signer: &Signer,
+        call: &Call,
+        effect: &Effect<'_>,
+        attempt: Attempt,
+    ) -> Result<BlockNumber, ChainError> {
+        let (hotkey, name) = (signer.hotkey(), call.form.name);
+        let desk =
+            Desk { links: &self.inner.links, follower: &self.inner.follower, genesis: self.inner.network.genesis };
+        let mut why = String::new();
+        for turn in 0..TRIES {
+            if turn > 0 {
+                tokio::time::sleep(PAUSE).await;
+                // An earlier try may have come through after all.
+                let at = self.newest_final().await?;
+                if self.stands(effect, &at, hotkey).await? {
+                    return Ok(BlockNumber::new(at.number));
+                }
+            }
+            match desk.submit(signer, call).await {
+                Ok(End::Included(block, _)) => return self.read_back(call, effect, hotkey, block).await,
+                Ok(End::Never(reason)) => {
+                    tracing::info!(call = name, %hotkey, reason, "not on chain and not coming any more; made again");
+                    why = reason;
+                }
+                Err(Refused::Chain(error)) => return Err(error),
+                Err(refused) => return Err(self.explain(&refused, name, hotkey, attempt).await),
+            }
+        }
+        Err(ChainError::Refused { call: name, name: why, advice: "try again later" })
+    }
+
+    async fn read_back(
+        &self,
+        call: &Call,
+        effect: &Effect<'_>,
+        hotkey: Hotkey,
+        block: Tip,
+    ) -> Result<BlockNumber, ChainError> {
+        submit::catch_up(&self.inner.follower, block.number).await?;
+        let at = At::new(&self.inner.links, block.number, block.hash).await?;
+        if self.stands(effect, &at, hotkey).await? {
+            return Ok(BlockNumber::new(block.number));
+        }
+        let what = match effect {
+            Effect::Endpoint(_) => format!("the axon {:?}", self.subnet(&at).axon(hotkey).await?),
+            Effect::Record(_) => format!("the commitment {:?}", self.subnet(&at).commitment(hotkey).await?),
+            Effect::Weights(..) | Effect::Revealed(..) => {
+                format!("the weights {:?}", self.subnet(&at).weights_of(hotkey).await?.weights)
+            }
+            Effect::HashCommit(_) | Effect::TimelockedCommit(_) => "no such commit".to_owned(),
+        };
+        Err(ChainError::ReadBack { call: call.form.name, what })
+    }
+
+    /// Whether a call has had its effect.
+    async fn stands(&self, effect: &Effect<'_>, at: &At, hotkey: Hotkey) -> Result<bool, ChainError> {
+        let subnet = self.subnet(at);
+        match effect {
+            Effect::Endpoint(endpoint) => {
+                let (ip, ip_type) = calls::address(endpoint.ip());
+                let axon = subnet.axon(hotkey).await?;
+                Ok(axon.is_some_and(|axon| (axon.ip, axon.ip_type, axon.port) == (ip, ip_type, endpoint.port())))
+            }
+            Effect::Record(record) => Ok(subnet.commitment(hotkey).await?.is_some_and(|(_, found)| found == **record)),
+            Effect::Weights(wanted, since) => {
+                let Some(uid) = subnet.uid(hotkey).await? else { return Ok(false) };
+                let id = snapshot::number(self.inner.network.netuid.get());
+                let updates = at.read(items::LAST_UPDATE, vec![id]).await?.unwrap_or_default();
+                let last = updates.get(usize::from(uid)).copied().unwrap_or(0);
+                Ok(last >= *since && subnet.weights_of(hotkey).await?.weights == *wanted)
+            }
+            Effect::HashCommit(hash) => {
+                Ok(subnet.hash_commits(hotkey).await?.iter().any(|((found, ..), _)| found == hash))
+            }
+            Effect::TimelockedCommit(digest) => {
+                let commits = subnet.timelocked_commits(hotkey).await?;
+                Ok(commits.iter().any(|((_, _, bytes, _), _)| blake2_256(bytes) == *digest))
+            }
+            Effect::Revealed(hash, wanted) => {
+                let waits = subnet.hash_commits(hotkey).await?.iter().any(|((found, ..), _)| found == hash);
+                Ok(!waits && subnet.weights_of(hotkey).await?.weights == *wanted)
+            }
+        }
+    }
+
+    /// A refusal in our words, with the figures that the chain has now.
+    async fn explain(&self, refused: &Refused, call: &'static str, hotkey: Hotkey, attempt: Attempt) -> ChainError {
+        let facts = match self.facts(hotkey, attempt).await {
+            Ok(facts) => facts,
+            Err(error) => return error,
+        };
+        match refused {
+            Refused::Custom(code) => refusal::of_custom(*code, call, &facts),
+            Refused::Named(name) => refusal::of_name(name, call, &facts),
+            Refused::NoFees => ChainError::BalanceTooLow(hotkey),
+            Refused::Chain(error) => error.clone(),
+        }
+    }
+
+    async fn facts(&self, hotkey: Hotkey, attempt: Attempt) -> Result<Facts, ChainError> {
+        let at = self.newest().await?;
+        let subnet = self.subnet(&at);
+        let head = subnet.clock().await?.0.head(at.number);
+        let settings: Hyperparameters = subnet.hyperparameters().await?;
+        let neuron = subnet.metagraph().await?.neuron(&hotkey).cloned();
+        let axon = subnet.axon(hotkey).await?;
+        let open_commits = if neuron.is_some() { subnet.weights_of(hotkey).await?.pending.len() } else { 0 };
+        let last = neuron.as_ref().map_or(0, |neuron| neuron.last_update.get());
+        Ok(Facts {
+            hotkey,
+            netuid: self.inner.network.netuid,
+            ip: attempt.endpoint.map(|endpoint| endpoint.ip()),
+            weights_next: BlockNumber::new(last + settings.weights_rate_limit),
+            serving_next: BlockNumber::new(axon.map_or(0, |axon| axon.block) + settings.serving_rate_limit),
+            epoch_next: head.next_epoch,
+            stake: neuron.map_or(Rao::new(0), |neuron| neuron.stake),
+            stake_least: settings.stake_threshold,
+            version_key: (attempt.version_key, settings.weights_version_key),
+            open_commits,
+            running: head.epoch,
+            commit: attempt.commit.map(|(epoch, reveals)| (Epoch::new(epoch), Epoch::new(reveals))),
+        })
+    }
+}
+
+/// Random numbers that hide weights until they are revealed.
+fn salt() -> Result<Vec<u16>, ChainError> {
+    let mut bytes = [0; 2 * SALT];
+    getrandom::fill(&mut bytes).map_err(|error| ChainError::Journal {
+        path: "the salt of a commit".to_owned(),
+        why: format!("this machine has no randomness: {error}"),
+    })?;
+    Ok(bytes.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect())
+}
+
+/// The hash that commits to weights: BLAKE2b-256 of the SCALE encoding of the author, the subnet (whose
+/// first mechanism has its own number), uids, values, salt and version key.
+pub(super) fn weights_hash(
+    author: Hotkey,
+    netuid: NetUid,
+    weights: &[(Uid, u16)],
+    salt: &[u16],
+    version_key: u64,
+) -> [u8; 32] {
+    let (uids, values): (Vec<u16>, Vec<u16>) = weights.iter().map(|(uid, value)| (uid.get(), *value)).unzip();
+    blake2_256(&(author.as_bytes(), netuid.get(), uids, values, salt, version_key).encode())
+}

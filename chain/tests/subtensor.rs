@@ -1,0 +1,744 @@
+//! The client of Subtensor against a node that speaks the real chain's JSON-RPC over a devnet: the same
+//! bytes, refusals and faults as there.
+
+use std::{future::Future, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use assay_chain::{
+    BlockNumber, Chain, ChainError, Connection, Devnet, EpochKey, EpochKeyHash, Fate, Genesis, GenesisHash, NetUid,
+    Network, Node, NodeOptions, Parameters, Placement, Rao, RequestsDigest, RunningNode, Runtime, Subtensor, Uid,
+    WeightsForm, networks::NetworkName,
+};
+use assay_commitments::{Epoch, Hotkey, ManifestId};
+use serde_json::json;
+use subxt::rpcs::{RpcClient, client::RpcParams};
+use subxt_signer::sr25519::{Keypair, dev};
+
+const NETUID: u16 = 7;
+const GENESIS: GenesisHash = GenesisHash::new([0xa5; 32]);
+const STAKE: Rao = Rao::new(1_000_000_000_000);
+
+/// A node over a devnet of an owner, ferdie, two validators, alice and eve, and two miners, bob and
+/// charlie, in this order of uids.
+struct Net {
+    devnet: Devnet,
+    node: RunningNode,
+}
+
+fn parameters() -> Parameters {
+    Parameters {
+        tempo: 19,
+        weights_form: WeightsForm::Plain,
+        weights_rate_limit: 10,
+        min_allowed_weights: 1,
+        serving_rate_limit: 5,
+        ..Parameters::default()
+    }
+}
+
+fn key(pair: &Keypair) -> Hotkey {
+    Hotkey::new(pair.public_key().0)
+}
+
+fn devnet(parameters: Parameters) -> Devnet {
+    let genesis = Genesis {
+        network: Network { genesis: GENESIS, netuid: NetUid::new(NETUID) },
+        owner: key(&dev::ferdie()),
+        validators: vec![(key(&dev::alice()), STAKE), (key(&dev::eve()), STAKE)],
+        parameters,
+    };
+    let devnet = Devnet::new(&genesis).unwrap();
+    devnet.register(key(&dev::bob())).unwrap();
+    devnet.register(key(&dev::charlie())).unwrap();
+    devnet
+}
+
+fn id(byte: u8) -> ManifestId {
+    ManifestId::new([byte; 32])
+}
+
+impl Net {
+    async fn start(parameters: Parameters) -> Self {
+        Self::with(parameters, 0).await
+    }
+
+    async fn with(parameters: Parameters, finality_lag: u64) -> Self {
+        let devnet = devnet(parameters);
+        let options = NodeOptions { finality_lag, ..NodeOptions::new().unwrap() };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let node = Node::start(devnet.clone(), listen, options).await.unwrap();
+        let net = Self { devnet, node };
+        net.step(1 + finality_lag);
+        net
+    }
+
+    fn connection(&self, signers: Vec<Keypair>) -> Connection {
+        Connection {
+            endpoints: vec![self.node.url()],
+            genesis: Some(GENESIS),
+            signers,
+            ..Connection::to(&NetworkName::Url(self.node.url()), NetUid::new(NETUID))
+        }
+    }
+
+    async fn client(&self, signers: Vec<Keypair>) -> Subtensor {
+        Subtensor::connect(self.connection(signers)).await.unwrap()
+    }
+
+    async fn client_with_journal(&self, signers: Vec<Keypair>, journal: PathBuf) -> Subtensor {
+        let connection = Connection { journal: Some(journal), ..self.connection(signers) };
+        Subtensor::connect(connection).await.unwrap()
+    }
+
+    fn step(&self, blocks: u64) -> u64 {
+        self.node.step(blocks).unwrap().get()
+    }
+
+    /// Makes blocks as long as something is waited for.
+    async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        let clock = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.step(1);
+            }
+        };
+        tokio::select! {
+            done = tokio::time::timeout(Duration::from_secs(120), work) => done.expect("it ends within two minutes"),
+            () = clock => unreachable!("the clock never stops"),
+        }
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, method: &str, params: serde_json::Value) -> T {
+        let rpc = RpcClient::from_insecure_url(self.node.url()).await.unwrap();
+        let mut list = RpcParams::new();
+        params.as_array().unwrap().iter().for_each(|param| list.push(param).unwrap());
+        rpc.request(method, list).await.unwrap()
+    }
+
+    /// How many transactions of an account stand on chain or wait.
+    async fn transactions(&self, pair: &Keypair) -> u64 {
+        let account = subxt::utils::AccountId32(pair.public_key().0);
+        self.ask("system_accountNextIndex", json!([account])).await
+    }
+
+    async fn waits_in_pool(&self) {
+        for _ in 0..500 {
+            let pending: Vec<String> = self.ask("author_pendingExtrinsics", json!([])).await;
+            if !pending.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nothing was submitted");
+    }
+
+    /// Waits until the client has seen the newest block.
+    async fn seen_by(&self, client: &Subtensor) {
+        let newest = self.devnet.head().await.unwrap().block;
+        client.head_after(BlockNumber::new(newest.get() - 1)).await.unwrap();
+    }
+}
+
+fn weights(of: &[(u16, u16)]) -> Vec<(Uid, u16)> {
+    of.iter().map(|(uid, value)| (Uid::new(*uid), *value)).collect()
+}
+
+/// Brings a devnet that stands alone to the block of another.
+async fn level(alone: &Devnet, net: &Net) {
+    let newest = net.devnet.head().await.unwrap().block;
+    while alone.head().await.unwrap().block < newest {
+        alone.step_block();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_scenario_gives_one_metagraph_on_a_devnet_and_through_a_node() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::ferdie(), dev::alice(), dev::eve(), dev::bob(), dev::charlie()]).await;
+    let alone = devnet(parameters());
+    let [ferdie, alice, eve, bob, charlie] =
+        [dev::ferdie(), dev::alice(), dev::eve(), dev::bob(), dev::charlie()].map(|pair| key(&pair));
+    let (v4, v6): (SocketAddr, SocketAddr) =
+        ("198.51.100.7:8091".parse().unwrap(), "[2001:db8::7]:8092".parse().unwrap());
+    let rows = [weights(&[(3, 60_002), (4, 30_001)]), weights(&[(4, 5), (3, 1), (0, 0)])];
+
+    // Each write stands in the newest block of the node when it returns; the devnet alone does the same there.
+    macro_rules! both {
+        ($method:ident($($argument:expr),*)) => {{
+            let through = client.$method($($argument),*);
+            let clock = async {
+                net.waits_in_pool().await;
+                net.step(1);
+                std::future::pending::<()>().await;
+            };
+            let through = tokio::select! { done = through => done, () = clock => unreachable!() };
+            level(&alone, &net).await;
+            let directly = alone.$method($($argument),*).await;
+            assert_eq!(through, directly, stringify!($method));
+            through.unwrap()
+        }};
+    }
+    assert_eq!(client.network(), alone.network());
+    both!(publish_manifests(ferdie, &[id(1), id(2)]));
+    both!(serve_endpoint(bob, v4));
+    both!(serve_endpoint(charlie, v6));
+    both!(declare_manifest(bob, id(1)));
+    let running = client.head().await.unwrap().epoch;
+    both!(publish_epoch_key(alice, running, EpochKeyHash::new([1; 32])));
+    both!(publish_epoch_key(alice, running.next(), EpochKeyHash::new([2; 32])));
+    let placed = both!(set_weights(alice, &rows[0], 0));
+    assert!(matches!(placed, Placement::Set { .. }), "{placed:?}");
+    both!(set_weights(eve, &rows[1], 0));
+    net.step(25);
+    level(&alone, &net).await;
+    net.seen_by(&client).await;
+    let revealed = (EpochKey::new([3; 32]), RequestsDigest::new([4; 32]));
+    both!(reveal_epoch_key(alice, running, revealed.0, revealed.1));
+
+    net.seen_by(&client).await;
+    assert_eq!(client.head().await.unwrap(), alone.head().await.unwrap());
+    assert_eq!(client.metagraph().await.unwrap(), alone.metagraph().await.unwrap());
+    assert_eq!(client.metagraph().await.unwrap().burn_hotkey(), Some(ferdie));
+    assert_eq!(client.hyperparameters().await.unwrap(), alone.hyperparameters().await.unwrap());
+    assert_eq!(client.manifests().await.unwrap(), [id(1), id(2)]);
+    for hotkey in [alice, eve] {
+        assert_eq!(client.weights_of(hotkey).await.unwrap(), alone.weights_of(hotkey).await.unwrap());
+    }
+    for epoch in [running, running.next(), Epoch::new(running.get() + 5)] {
+        let (through, directly) = (client.epoch_key(alice, epoch).await, alone.epoch_key(alice, epoch).await);
+        assert_eq!(through.unwrap(), directly.unwrap(), "epoch {epoch}");
+    }
+    let epochs: RangeInclusive<Epoch> = running..=running.next();
+    let hotkeys = [alice, eve, bob];
+    let through = client.history(epochs.clone(), &hotkeys).await.unwrap();
+    let directly = alone.history(epochs.clone(), &hotkeys).await.unwrap();
+    for id in [id(1), id(2), id(3)] {
+        for epoch in [running, running.next()] {
+            assert_eq!(through.was_in_force(&id, epoch), directly.was_in_force(&id, epoch));
+        }
+    }
+    assert_eq!(through.epochs, directly.epochs);
+    assert_eq!(through.hotkeys, directly.hotkeys);
+    assert_eq!(through.epoch_keys, directly.epoch_keys);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writing_what_stands_already_submits_nothing() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::ferdie(), dev::alice(), dev::bob()]).await;
+    let (ferdie, alice, bob) = (key(&dev::ferdie()), key(&dev::alice()), key(&dev::bob()));
+    let endpoint: SocketAddr = "198.51.100.7:8091".parse().unwrap();
+    net.during(async {
+        client.publish_manifests(ferdie, &[id(1)]).await.unwrap();
+        client.serve_endpoint(bob, endpoint).await.unwrap();
+        client.declare_manifest(bob, id(1)).await.unwrap();
+    })
+    .await;
+    // A whole epoch is ahead, so that the weights are set twice in one.
+    while client.head().await.unwrap().epoch_start != client.head().await.unwrap().block {
+        net.step(1);
+        net.seen_by(&client).await;
+    }
+    let row = weights(&[(3, 7), (4, 7)]);
+    let placed = net.during(client.set_weights(alice, &row, 0)).await.unwrap();
+    let Placement::Set { block } = placed else { panic!("{placed:?}") };
+
+    client.publish_manifests(ferdie, &[id(1)]).await.unwrap();
+    client.serve_endpoint(bob, endpoint).await.unwrap();
+    client.declare_manifest(bob, id(1)).await.unwrap();
+    let again = client.set_weights(alice, &weights(&[(4, 65_535), (3, 65_535), (0, 0)]), 0).await.unwrap();
+    assert_eq!(again, Placement::Standing { block });
+    assert_eq!(net.transactions(&dev::ferdie()).await, 1);
+    assert_eq!(net.transactions(&dev::bob()).await, 2);
+    assert_eq!(net.transactions(&dev::alice()).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_of_one_hotkey_at_the_same_time_all_arrive() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::ferdie(), dev::alice(), dev::bob()]).await;
+    let (ferdie, alice, bob) = (key(&dev::ferdie()), key(&dev::alice()), key(&dev::bob()));
+    let running = client.head().await.unwrap().epoch;
+    let endpoint: SocketAddr = "198.51.100.7:8091".parse().unwrap();
+    let (row, clone, ids) = (weights(&[(3, 1)]), client.clone(), [id(5)]);
+    let done = net
+        .during(async {
+            tokio::join!(
+                client.publish_manifests(ferdie, &ids),
+                clone.declare_manifest(ferdie, id(6)),
+                client.publish_epoch_key(ferdie, running.next(), EpochKeyHash::new([8; 32])),
+                client.set_weights(alice, &row, 0),
+                clone.publish_epoch_key(alice, running.next(), EpochKeyHash::new([9; 32])),
+                clone.serve_endpoint(bob, endpoint),
+                client.declare_manifest(bob, id(5)),
+            )
+        })
+        .await;
+    assert!(matches!(done, (Ok(()), Ok(()), Ok(()), Ok(_), Ok(()), Ok(()), Ok(()))), "{done:?}");
+    // Parts of one commitment that were written at once have left each other alone.
+    assert_eq!(client.manifests().await.unwrap(), [id(5)]);
+    let metagraph = client.metagraph().await.unwrap();
+    assert_eq!(metagraph.neuron(&ferdie).unwrap().manifest, Some(id(6)));
+    assert!(client.epoch_key(ferdie, running.next()).await.unwrap().is_some());
+    assert_eq!(metagraph.neuron(&bob).unwrap().endpoint, Some(endpoint));
+    assert_eq!(net.transactions(&dev::ferdie()).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hash_commits_are_revealed_in_their_epoch_after_a_restart() {
+    let form = WeightsForm::CommitReveal { period: 2 };
+    let net = Net::start(Parameters { weights_form: form, ..parameters() }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("commits.json");
+    let client = net.client_with_journal(vec![dev::alice()], journal.clone()).await;
+    let alice = key(&dev::alice());
+    let row = weights(&[(3, 2), (4, 1)]);
+    let placed = net.during(client.set_weights(alice, &row, 3)).await.unwrap();
+    let Placement::Committed { block, reveals } = placed else { panic!("{placed:?}") };
+    let again = client.set_weights(alice, &row, 3).await.unwrap();
+    assert_eq!(again, Placement::Standing { block });
+    assert_eq!(client.weights_of(alice).await.unwrap().pending, [(block, reveals)]);
+    assert_eq!(net.transactions(&dev::alice()).await, 1);
+    drop(client);
+
+    let client = net.client_with_journal(vec![dev::alice()], journal.clone()).await;
+    assert_eq!(client.reveal_weights(alice).await.unwrap(), 0, "too early");
+    while client.head().await.unwrap().epoch < reveals {
+        net.step(1);
+        net.seen_by(&client).await;
+        assert!(client.weights_of(alice).await.unwrap().weights.is_empty(), "not seen before");
+    }
+    assert_eq!(net.during(client.reveal_weights(alice)).await.unwrap(), 1);
+    assert_eq!(client.weights_of(alice).await.unwrap().weights, weights(&[(3, 65_535), (4, 32_768)]));
+    assert_eq!(client.reveal_weights(alice).await.unwrap(), 0, "once");
+    assert!(client.weights_of(alice).await.unwrap().pending.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hash_commit_without_its_salt_reveals_nothing_and_stops_nothing() {
+    let form = WeightsForm::CommitReveal { period: 1 };
+    let net = Net::start(Parameters { weights_form: form, weights_rate_limit: 1, ..parameters() }).await;
+    let alice = key(&dev::alice());
+    let lost = net.client(vec![dev::alice()]).await;
+    net.during(lost.set_weights(alice, &weights(&[(3, 1)]), 0)).await.unwrap();
+    drop(lost);
+    let client = net.client(vec![dev::alice()]).await;
+    let reveals = client.weights_of(alice).await.unwrap().pending[0].1;
+    while client.head().await.unwrap().epoch < reveals {
+        net.step(1);
+        net.seen_by(&client).await;
+    }
+    assert_eq!(client.reveal_weights(alice).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timelocked_weights_are_opened_by_the_chain_in_their_epoch() {
+    for period in [1, 2] {
+        let form = WeightsForm::Timelocked { period, version: 4 };
+        let net = Net::start(Parameters { weights_form: form, ..parameters() }).await;
+        let client = net.client(vec![dev::alice()]).await;
+        let alice = key(&dev::alice());
+        let row = weights(&[(3, 2), (4, 1)]);
+        let placed = net.during(client.set_weights(alice, &row, 3)).await.unwrap();
+        let Placement::Committed { block, reveals } = placed else { panic!("{placed:?}") };
+        assert_eq!(client.set_weights(alice, &row, 3).await.unwrap(), Placement::Standing { block });
+        assert_eq!(client.weights_of(alice).await.unwrap().pending, [(block, reveals)]);
+        while client.head().await.unwrap().epoch < reveals {
+            assert!(client.weights_of(alice).await.unwrap().weights.is_empty());
+            net.step(1);
+            net.seen_by(&client).await;
+        }
+        net.step(5);
+        net.seen_by(&client).await;
+        let head = client.head().await.unwrap();
+        assert_eq!(head.epoch, reveals, "it is open long before the epoch is over");
+        assert_eq!(client.weights_of(alice).await.unwrap().weights, weights(&[(3, 65_535), (4, 32_768)]));
+        assert_eq!(client.reveal_weights(alice).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_connections_are_made_again() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::bob()]).await;
+    let before = client.head().await.unwrap().block;
+    for round in 1..=3 {
+        net.node.disconnect().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        net.node.reconnect().await.unwrap();
+        net.step(1);
+        let head = head_in_time(&client, BlockNumber::new(before.get() + round - 1)).await;
+        assert_eq!(head.block.get(), before.get() + round);
+        client.metagraph().await.unwrap();
+    }
+    net.during(client.declare_manifest(key(&dev::bob()), id(1))).await.unwrap();
+}
+
+/// A head behind a block, past the errors that a broken connection brings.
+async fn head_in_time(client: &Subtensor, block: BlockNumber) -> assay_chain::Head {
+    for _ in 0..50 {
+        match tokio::time::timeout(Duration::from_secs(20), client.head_after(block)).await {
+            Ok(Ok(head)) => return head,
+            Ok(Err(error)) => assert!(error.is_passing(), "{error}"),
+            Err(_) => break,
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("no head behind block {block}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_endpoint_is_asked_when_one_is_gone() {
+    let net = Net::start(parameters()).await;
+    let mut connection = net.connection(vec![]);
+    connection.endpoints = vec!["ws://127.0.0.1:9".to_owned(), net.node.url()];
+    let client = Subtensor::connect(connection).await.unwrap();
+    assert_eq!(client.metagraph().await.unwrap(), net.devnet.metagraph().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_answer_was_lost_is_made_once() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::alice()]).await;
+    let alice = key(&dev::alice());
+    let row = weights(&[(3, 1)]);
+    let setting = client.set_weights(alice, &row, 0);
+    let faults = async {
+        net.waits_in_pool().await;
+        net.node.disconnect().await;
+        net.step(3);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        net.node.reconnect().await.unwrap();
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            net.step(1);
+        }
+    };
+    let placed = tokio::select! { placed = setting => placed, () = faults => unreachable!() };
+    let Placement::Set { block } = placed.unwrap() else { panic!("not set") };
+    assert_eq!(net.transactions(&dev::alice()).await, 1);
+    let neuron = net.devnet.metagraph().await.unwrap().neuron(&alice).cloned().unwrap();
+    assert_eq!(neuron.last_update, block);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_in_a_block_that_is_taken_back_comes_into_another_one() {
+    let net = Net::with(parameters(), 3).await;
+    let client = net.client(vec![dev::alice()]).await;
+    let alice = key(&dev::alice());
+    let row = weights(&[(3, 1)]);
+    let setting = client.set_weights(alice, &row, 0);
+    let faults = async {
+        net.waits_in_pool().await;
+        net.step(1);
+        net.node.retract(Fate::Return).unwrap();
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            net.step(1);
+        }
+    };
+    let placed = tokio::select! { placed = setting => placed, () = faults => unreachable!() };
+    assert!(matches!(placed, Ok(Placement::Set { .. })), "{placed:?}");
+    assert_eq!(net.transactions(&dev::alice()).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_vanished_with_its_block_is_made_again_once_its_time_is_over() {
+    let net = Net::with(parameters(), 3).await;
+    let client = net.client(vec![dev::bob()]).await;
+    let bob = key(&dev::bob());
+    let declaring = client.declare_manifest(bob, id(1));
+    let faults = async {
+        net.waits_in_pool().await;
+        net.step(1);
+        net.node.retract(Fate::Vanish).unwrap();
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            net.step(1);
+        }
+    };
+    let declared = tokio::select! { declared = declaring => declared, () = faults => unreachable!() };
+    declared.unwrap();
+    assert_eq!(client.metagraph().await.unwrap().neuron(&bob).unwrap().manifest, Some(id(1)));
+    assert_eq!(net.transactions(&dev::bob()).await, 1, "the first one never counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_upgrade_in_mid_run_passes_unnoticed() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::alice(), dev::bob()]).await;
+    let (alice, bob) = (key(&dev::alice()), key(&dev::bob()));
+    net.during(client.declare_manifest(bob, id(1))).await.unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/chain/finney-393.scale");
+    net.node.upgrade(Runtime::read(&std::fs::read(path).unwrap()).unwrap()).unwrap();
+    net.step(1);
+    net.seen_by(&client).await;
+    assert_eq!(client.metagraph().await.unwrap(), net.devnet.metagraph().await.unwrap());
+    net.during(client.declare_manifest(bob, id(2))).await.unwrap();
+    net.during(client.set_weights(alice, &weights(&[(3, 1)]), 0)).await.unwrap();
+    // The past before the upgrade is read by the old runtime's tables.
+    let running = client.head().await.unwrap().epoch;
+    client.history(Epoch::new(0)..=running, &[alice]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_between_two_writes_costs_one_more_try() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::bob()]).await;
+    let bob = key(&dev::bob());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/chain/finney-393.scale");
+    let declaring = client.declare_manifest(bob, id(1));
+    let upgrade = async {
+        net.waits_in_pool().await;
+        // What waits was signed for the old runtime.
+        net.node.upgrade(Runtime::read(&std::fs::read(path).unwrap()).unwrap()).unwrap();
+        loop {
+            net.step(1);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let declared = tokio::select! { declared = declaring => declared, () = upgrade => unreachable!() };
+    declared.unwrap();
+    assert_eq!(client.metagraph().await.unwrap().neuron(&bob).unwrap().manifest, Some(id(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_says_what_it_is() {
+    let least = Rao::new(STAKE.get() / 2);
+    let strict = Parameters {
+        weights_version_key: 5,
+        stake_threshold: least,
+        max_weight_limit: 40_000,
+        max_space: 250,
+        ..parameters()
+    };
+    let net = Net::start(strict).await;
+    let client = net.client(vec![dev::ferdie(), dev::alice(), dev::bob(), dev::dave()]).await;
+    let (ferdie, alice, bob, dave) = (key(&dev::ferdie()), key(&dev::alice()), key(&dev::bob()), key(&dev::dave()));
+    let endpoint = |port| SocketAddr::from(([198, 51, 100, 7], port));
+    let running = client.head().await.unwrap().epoch;
+
+    // Endpoints.
+    assert_eq!(client.serve_endpoint(dave, endpoint(1)).await, Err(ChainError::NotRegistered(dave)));
+    assert_eq!(client.serve_endpoint(bob, endpoint(0)).await, Err(ChainError::ZeroPort));
+    let nobody = key(&dev::one());
+    assert_eq!(client.serve_endpoint(nobody, endpoint(1)).await, Err(ChainError::NotSigner(nobody)));
+    net.during(client.serve_endpoint(bob, endpoint(1))).await.unwrap();
+    let published = net.devnet.head().await.unwrap();
+    let refused = client.serve_endpoint(bob, endpoint(2)).await.unwrap_err();
+    let ChainError::ServingTooFast { next } = refused else { panic!("{refused:?}") };
+    assert!(next <= BlockNumber::new(published.block.get() + 5));
+
+    // The registry and keys.
+    assert_eq!(client.publish_manifests(bob, &[id(1)]).await, Err(ChainError::NotOwner(bob)));
+    assert_eq!(client.publish_manifests(ferdie, &[id(1), id(1)]).await, Err(ChainError::DuplicateManifest(id(1))));
+    let seven: Vec<ManifestId> = (0..7).map(id).collect();
+    let refused = client.publish_manifests(ferdie, &seven).await;
+    assert!(matches!(refused, Err(ChainError::TooManyManifests { given: 7, .. })), "{refused:?}");
+    assert_eq!(client.declare_manifest(dave, id(1)).await, Err(ChainError::NotRegistered(dave)));
+    let far = Epoch::new(running.get() + 7);
+    let refused = client.publish_epoch_key(alice, far, EpochKeyHash::new([1; 32])).await;
+    assert!(matches!(refused, Err(ChainError::WrongKeyEpoch { epoch, .. }) if epoch == far), "{refused:?}");
+    let reveal = |epoch| client.reveal_epoch_key(alice, epoch, EpochKey::new([1; 32]), RequestsDigest::new([1; 32]));
+    assert_eq!(reveal(Epoch::new(0)).await, Err(ChainError::KeyNotPublished(Epoch::new(0))));
+
+    // Weights, in the chain's order.
+    let row = weights(&[(3, 1), (4, 1)]);
+    let many = weights(&[(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
+    assert_eq!(client.set_weights(alice, &many, 5).await, Err(ChainError::TooManyWeights { given: 6, uids: 5 }));
+    assert_eq!(client.set_weights(dave, &row, 5).await, Err(ChainError::NotRegistered(dave)));
+    let poor = ChainError::StakeTooLow { hotkey: bob, stake: Rao::new(0), least };
+    assert_eq!(client.set_weights(bob, &row, 5).await, Err(poor));
+    let old = ChainError::WrongVersionKey { given: 4, required: 5 };
+    assert_eq!(client.set_weights(alice, &row, 4).await, Err(old));
+    let twice = weights(&[(3, 1), (3, 1)]);
+    assert_eq!(client.set_weights(alice, &twice, 5).await, Err(ChainError::DuplicateUid(Uid::new(3))));
+    let unknown = weights(&[(3, 1), (9, 1)]);
+    assert_eq!(client.set_weights(alice, &unknown, 5).await, Err(ChainError::UnknownUid(Uid::new(9))));
+    let large = weights(&[(3, 3), (4, 1)]);
+    let refused = client.set_weights(alice, &large, 5).await;
+    assert!(
+        matches!(refused, Err(ChainError::WeightTooLarge { uid, most: 40_000, .. }) if uid.get() == 3),
+        "{refused:?}"
+    );
+    assert_eq!(net.transactions(&dev::alice()).await, 0, "all of this was known before anything was submitted");
+    net.during(client.set_weights(alice, &row, 5)).await.unwrap();
+    let other = weights(&[(3, 2), (4, 1), (0, 1)]);
+    let refused = client.set_weights(alice, &other, 5).await.unwrap_err();
+    assert!(matches!(refused, ChainError::WeightsTooFast { .. }), "{refused:?}");
+    assert!(refused.next().is_some());
+
+    // What a hotkey may store in an epoch: two writings of 100 bytes at least.
+    while client.head().await.unwrap().epoch_start != client.head().await.unwrap().block {
+        net.step(1);
+        net.seen_by(&client).await;
+    }
+    net.during(client.declare_manifest(bob, id(1))).await.unwrap();
+    net.during(client.declare_manifest(bob, id(2))).await.unwrap();
+    let refused = client.declare_manifest(bob, id(3)).await.unwrap_err();
+    let next = client.head().await.unwrap().next_epoch;
+    assert_eq!(refused, ChainError::CommitmentSpace { hotkey: bob, next });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_epochs_are_published_once_and_revealed_when_their_epoch_is_over() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::alice()]).await;
+    let alice = key(&dev::alice());
+    let running = client.head().await.unwrap().epoch;
+    let (hash, other) = (EpochKeyHash::new([1; 32]), EpochKeyHash::new([2; 32]));
+    let next = running.next();
+    net.during(client.publish_epoch_key(alice, next, hash)).await.unwrap();
+    client.publish_epoch_key(alice, next, hash).await.unwrap();
+    let refused = client.publish_epoch_key(alice, next, other).await;
+    assert_eq!(refused, Err(ChainError::KeyAlreadyPublished(next)));
+    let (epoch_key, requests) = (EpochKey::new([3; 32]), RequestsDigest::new([4; 32]));
+    let early = client.reveal_epoch_key(alice, next, epoch_key, requests).await;
+    assert!(matches!(early, Err(ChainError::RevealTooEarly { epoch, .. }) if epoch == next), "{early:?}");
+    net.step(45);
+    net.seen_by(&client).await;
+    net.during(client.reveal_epoch_key(alice, next, epoch_key, requests)).await.unwrap();
+    client.reveal_epoch_key(alice, next, epoch_key, requests).await.unwrap();
+    let refused = client.reveal_epoch_key(alice, next, EpochKey::new([5; 32]), requests).await;
+    assert_eq!(refused, Err(ChainError::KeyAlreadyRevealed(next)));
+    let found = client.epoch_key(alice, next).await.unwrap().unwrap();
+    assert_eq!((found.hash, found.key, found.requests), (hash, Some(epoch_key), Some(requests)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_networks_are_refused_at_once() {
+    let net = Net::start(parameters()).await;
+    let connect = |change: &dyn Fn(&mut Connection)| {
+        let mut connection = net.connection(vec![]);
+        change(&mut connection);
+        Subtensor::connect(connection)
+    };
+    let other = GenesisHash::new([1; 32]);
+    let refused = connect(&|connection| connection.genesis = Some(other)).await.unwrap_err();
+    let endpoint = net.node.url();
+    assert_eq!(refused, ChainError::WrongGenesis { endpoint, expected: other, found: GENESIS });
+    let refused = connect(&|connection| connection.netuid = NetUid::new(8)).await.unwrap_err();
+    assert_eq!(refused, ChainError::NoSubnet(NetUid::new(8)));
+    let refused = connect(&|connection| connection.endpoints = vec!["ws://127.0.0.1:9".to_owned()]).await.unwrap_err();
+    assert!(
+        matches!(&refused, ChainError::Unreachable { endpoint, .. } if endpoint == "ws://127.0.0.1:9"),
+        "{refused}"
+    );
+    let refused = connect(&|connection| connection.endpoints = vec![]).await.unwrap_err();
+    assert!(matches!(refused, ChainError::Unreachable { .. }), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_network_is_reached_by_its_name_alone() {
+    let main = Genesis {
+        network: Network { genesis: assay_chain::networks::FINNEY_GENESIS, netuid: NetUid::new(NETUID) },
+        owner: key(&dev::ferdie()),
+        validators: vec![(key(&dev::alice()), STAKE)],
+        parameters: parameters(),
+    };
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let node = Node::start(Devnet::new(&main).unwrap(), listen, NodeOptions::new().unwrap()).await.unwrap();
+    let by_url = Connection::to(&NetworkName::Url(node.url()), NetUid::new(NETUID));
+    let refused = Subtensor::connect(by_url.clone()).await.unwrap_err();
+    assert_eq!(refused, ChainError::MainNetwork { endpoint: node.url() });
+    assert!(refused.to_string().contains("--network finney"));
+    let by_name = Connection { endpoints: vec![node.url()], ..Connection::to(&NetworkName::Finney, by_url.netuid) };
+    Subtensor::connect(by_name).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_past_is_found_by_going_back_through_old_blocks() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::ferdie(), dev::alice()]).await;
+    let (ferdie, alice) = (key(&dev::ferdie()), key(&dev::alice()));
+    let first = client.head().await.unwrap().epoch;
+    for round in 0..6_u8 {
+        net.during(client.publish_manifests(ferdie, &[id(round), id(round + 1)])).await.unwrap();
+        let running = client.head().await.unwrap().epoch;
+        net.during(client.publish_epoch_key(alice, running, EpochKeyHash::new([round; 32]))).await.unwrap();
+        if round > 0 {
+            let before = Epoch::new(running.get() - 1);
+            let (epoch_key, requests) = (EpochKey::new([round; 32]), RequestsDigest::new([round; 32]));
+            net.during(client.reveal_epoch_key(alice, before, epoch_key, requests)).await.unwrap();
+        }
+        if round == 2 {
+            net.devnet.register(key(&dev::dave())).unwrap();
+        }
+        let ends = client.head().await.unwrap().next_epoch;
+        while client.head().await.unwrap().block < ends {
+            net.step(1);
+            net.seen_by(&client).await;
+        }
+    }
+    // A client that has seen nothing of it finds all of it.
+    let fresh = net.client(vec![]).await;
+    let last = fresh.head().await.unwrap().epoch;
+    let hotkeys = [ferdie, alice, key(&dev::dave()), key(&dev::one())];
+    for from in first.get()..=last.get() {
+        for to in from..=last.get() {
+            let epochs = Epoch::new(from)..=Epoch::new(to);
+            let found = fresh.history(epochs.clone(), &hotkeys).await.unwrap();
+            let known = net.devnet.history(epochs, &hotkeys).await.unwrap();
+            assert_eq!(found.epochs, known.epochs);
+            assert_eq!(found.epoch_keys, known.epoch_keys);
+            for epoch in (from..=to).map(Epoch::new) {
+                for hotkey in &hotkeys {
+                    assert_eq!(found.was_registered(hotkey, epoch), known.was_registered(hotkey, epoch));
+                }
+                for byte in 0..9 {
+                    let (found, known) = (found.was_in_force(&id(byte), epoch), known.was_in_force(&id(byte), epoch));
+                    assert_eq!(found, known, "manifest {byte} in epoch {epoch}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_forgotten_the_past_says_so() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![dev::ferdie()]).await;
+    let ferdie = key(&dev::ferdie());
+    let first = client.head().await.unwrap().epoch;
+    net.during(client.publish_manifests(ferdie, &[id(1)])).await.unwrap();
+    // The devnet keeps the state of 4,096 blocks.
+    net.step(4_200);
+    net.seen_by(&client).await;
+    net.during(client.publish_manifests(ferdie, &[id(2)])).await.unwrap();
+    let past = client.history(first..=first, &[ferdie]).await;
+    assert!(matches!(past, Err(ChainError::Forgotten { .. })), "{past:?}");
+    assert_eq!(client.manifests().await.unwrap(), [id(2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stands_still_leaves_heads_to_wait_for() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![]).await;
+    let head = client.head().await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(500), client.head_after(head.block)).await;
+    assert!(waited.is_err(), "{waited:?}");
+    net.step(1);
+    assert_eq!(client.head_after(head.block).await.unwrap().block.get(), head.block.get() + 1);
+}
+
+/// Reads of a real network: `ASSAY_CHAIN_URL=wss://… ASSAY_CHAIN_NETUID=… cargo test -p assay-chain --test
+/// subtensor -- --nocapture any_network`. `ASSAY_CHAIN_URL` may also be `local`, `test` or `finney`.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_network_can_be_read() {
+    let (url, netuid) = (std::env::var("ASSAY_CHAIN_URL"), std::env::var("ASSAY_CHAIN_NETUID"));
+    let (Ok(url), Ok(netuid)) = (url, netuid) else {
+        println!("SKIPPED: any_network_can_be_read needs ASSAY_CHAIN_URL and ASSAY_CHAIN_NETUID");
+        return;
+    };
+    let network: NetworkName = url.parse().unwrap();
+    let netuid = NetUid::new(netuid.parse().unwrap());
+    let client = Subtensor::connect(Connection::to(&network, netuid)).await.unwrap();
+    let head = client.head().await.unwrap();
+    let (metagraph, settings) = (client.metagraph().await.unwrap(), client.hyperparameters().await.unwrap());
+    println!("{head:?}\n{settings:?}\n{} neurons at block {}", metagraph.neurons.len(), metagraph.block);
+    assert!(metagraph.neurons.len() <= usize::from(settings.max_allowed_uids));
+    assert!(head.epoch_start <= head.block && head.block < head.next_epoch);
+    let manifests = client.manifests().await.unwrap();
+    println!("manifests in force: {manifests:?}");
+    let next = client.head_after(head.block).await.unwrap();
+    assert!(next.block > head.block);
+}

@@ -1,0 +1,101 @@
+//! What every role says of its chain and its hotkey.
+
+use std::path::PathBuf;
+
+use assay_chain::NetUid;
+use assay_chain::wallet::{KeyFile, Password, SigningKey, WalletPaths};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::Base;
+use crate::networks::Place;
+use crate::outcome::Fault;
+
+/// `[chain]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChainSettings {
+    network: String,
+    netuid: u16,
+    /// In place of the network's own, in the order in which they are tried.
+    #[serde(default)]
+    endpoints: Vec<String>,
+    /// Which chain has to answer there, for networks that have no name.
+    genesis: Option<String>,
+}
+
+impl ChainSettings {
+    pub(crate) fn check(&self, base: &Base) -> Result<Place, Fault> {
+        let network = self.network.parse().map_err(|error| base.refuse("chain.network", &format!("{error}")))?;
+        let mut place = Place::new(network, NetUid::new(self.netuid));
+        if let Some(endpoint) = self.endpoints.iter().find(|endpoint| !is_url(endpoint)) {
+            return Err(base.refuse("chain.endpoints", &format!("{endpoint:?} is no ws:// or wss:// address")));
+        }
+        if !self.endpoints.is_empty() {
+            place.endpoints.clone_from(&self.endpoints);
+        }
+        if let Some(text) = &self.genesis {
+            let genesis = assay_chain::wallet::account(text)
+                .ok_or_else(|| base.refuse("chain.genesis", "this is no hash of 64 hexadecimal digits"))?;
+            place.expect(assay_chain::GenesisHash::new(genesis)).map_err(|why| base.refuse("chain.genesis", &why))?;
+        }
+        Ok(place)
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("ws://") || text.starts_with("wss://")
+}
+
+/// `[wallet]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WalletSettings {
+    name: String,
+    #[serde(default = "default_hotkey")]
+    hotkey: String,
+    /// The folder of wallets, `~/.bittensor/wallets` if it is not given.
+    folder: Option<PathBuf>,
+    /// A file that holds the password of an encrypted hotkey.
+    password_file: Option<PathBuf>,
+}
+
+pub(crate) fn default_hotkey() -> String {
+    "default".to_owned()
+}
+
+impl WalletSettings {
+    /// Where the hotkey lies.
+    pub(crate) fn path(&self, base: &Base) -> Result<PathBuf, Fault> {
+        let folder = match &self.folder {
+            Some(folder) => base.path(folder),
+            None => WalletPaths::default_folder()?,
+        };
+        Ok(WalletPaths::new(&folder, &self.name)?.hotkey(&self.hotkey)?)
+    }
+
+    /// Reads the hotkey. Of an encrypted one it takes seconds.
+    pub(crate) fn unlock(&self, base: &Base) -> Result<SigningKey, Fault> {
+        let file = KeyFile::read(&self.path(base)?)?;
+        let password = self.password_file.as_ref().map(|path| read_password(&base.path(path))).transpose()?;
+        Ok(file.unlock(password.as_ref())?)
+    }
+}
+
+/// The first line of a file that is its owner's alone.
+pub(crate) fn read_password(path: &std::path::Path) -> Result<Password, Fault> {
+    let unreadable = |error: std::io::Error| Fault::usage(format!("{}: cannot be read: {error}", path.display()));
+    #[cfg(unix)]
+    {
+        let mode = std::fs::metadata(path).map_err(unreadable)?;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o7777;
+        if mode & 0o077 != 0 {
+            let path = path.display();
+            return Err(Fault::usage(format!(
+                "{path}: mode {mode:o} lets others at this password; run: chmod 600 {path}"
+            )));
+        }
+    }
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
+    Ok(Password::new(text.lines().next().unwrap_or_default().to_owned()))
+}

@@ -1,0 +1,507 @@
+//! The roles as processes: a devnet, miners and a validator that are started from configurations, speak to each
+//! other over loopback, and are killed.
+#![cfg(unix)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use assay_chain::wallet::{KeyFile, WalletPaths, create_hotkey};
+use assay_chain::{BlockNumber, Chain, Connection, NetUid, Subtensor, networks::NetworkName};
+use assay_commitments::{Epoch, Hotkey};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/model");
+const WALLETS: &[u8] = include_bytes!("../../fixtures/vectors/chain/wallets_v1.json");
+/// Nothing here takes so long.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A folder of configurations, with a devnet that makes a block every so many milliseconds.
+struct World {
+    root: TempDir,
+    url: String,
+    devnet: Role,
+}
+
+/// A process that is started again and again.
+struct Role {
+    name: &'static str,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Role {
+    fn new(root: &Path, name: &'static str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self { name, arguments, log: root.join(format!("{name}.log")), child: None }
+    }
+
+    fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+        command.args(&self.arguments).env_remove("RUST_LOG").stdout(File::create(self.stdout()).unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    fn stdout(&self) -> PathBuf {
+        self.log.with_extension("out")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        // Whoever ended by itself did so against the plan.
+        assert_eq!(child.try_wait().unwrap(), None, "{} ended by itself: {}", self.name, tail(&self.log()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    fn terminate(&mut self) -> ExitStatus {
+        let child = self.child.as_ref().unwrap();
+        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.wait()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if begin.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                panic!("{} does not end: {}", self.name, tail(&self.log()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until its log, from `from` on, holds some text.
+    fn tells(&self, from: usize, text: &str) {
+        let begin = Instant::now();
+        while !self.log()[from..].contains(text) {
+            assert!(begin.elapsed() < PATIENCE, "{} does not say {text:?}: {}", self.name, tail(&self.log()));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Runs a command to its end.
+fn assay(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_assay")).args(arguments).env_remove("RUST_LOG").output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().expect("it ends by itself"), text(output.stdout), text(output.stderr))
+}
+
+/// Runs what must fail with an exit code and one last line on standard error that holds all of `parts`.
+fn fails(arguments: &[&str], code: i32, parts: &[&str]) -> String {
+    let (found, stdout, stderr) = assay(arguments);
+    assert_eq!((found, stdout.as_str()), (code, ""), "{arguments:?}: {stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{arguments:?}: {stderr}");
+    assert!(stderr.trim_end().ends_with(errors[0]), "{arguments:?}: {stderr}");
+    for part in parts {
+        assert!(errors[0].contains(part), "{arguments:?}: {part:?} is not in {}", errors[0]);
+    }
+    stderr
+}
+
+impl World {
+    /// A devnet with a validator and two miners, and this in its configuration.
+    fn new(block_ms: u64, parameters: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config = format!(
+            "listen = \"127.0.0.1:{port}\"\nnetuid = 3\nblock_ms = {block_ms}\nstate = \"devnet.json\"\n\
+             wallets = \"wallets\"\nowner = \"owner\"\nvalidators = [{{ hotkey = \"validator\", stake_tao = 1000.0 }}]\n\
+             miners = [\"miner-1\", \"miner-2\"]\n\n[parameters]\n{parameters}\n"
+        );
+        let path = root.path().join("devnet.toml");
+        fs::write(&path, config).unwrap();
+        let devnet = Role::new(root.path(), "devnet", &["devnet", "--config", path.to_str().unwrap()]);
+        let mut world = Self { url: format!("ws://127.0.0.1:{port}"), root, devnet };
+        world.devnet.start();
+        let begin = Instant::now();
+        while !fs::read_to_string(world.devnet.stdout()).unwrap_or_default().contains(&world.url) {
+            assert!(begin.elapsed() < PATIENCE, "{}", tail(&world.devnet.log()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.root.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn hotkey(&self, wallet: &str) -> Hotkey {
+        let paths = WalletPaths::new(&self.root.path().join("wallets"), wallet).unwrap();
+        KeyFile::read(&paths.hotkey("default").unwrap()).unwrap().public().unwrap()
+    }
+
+    fn chain(&self) -> String {
+        format!("[chain]\nnetwork = \"{}\"\nnetuid = 3\n", self.url)
+    }
+
+    /// Commits the fixture model and puts it in force.
+    fn publish(&self) {
+        let model = self.path("model");
+        fs::create_dir(&model).unwrap();
+        for file in fs::read_dir(MODEL).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), Path::new(&model).join(file.file_name())).unwrap();
+        }
+        let (code, _, stderr) = assay(&["model", "commit", &model]);
+        assert_eq!(code, 0, "{stderr}");
+        let (manifest, wallets) = (format!("{model}/manifest.assay"), self.path("wallets"));
+        let publish = ["model", "publish", &manifest, "--network", &self.url, "--netuid", "3", "--folder", &wallets];
+        for expected in [true, false] {
+            let (code, stdout, stderr) = assay(&[&publish[..], &["--wallet", "owner", "--json"]].concat());
+            assert_eq!(code, 0, "{stderr}");
+            let told: Value = serde_json::from_str(&stdout).unwrap();
+            assert_eq!(told["published"], expected, "{told}");
+            assert_eq!(told["in_force"].as_array().unwrap().len(), 1);
+        }
+        fails(&[&publish[..], &["--wallet", "miner-1", "--alone"]].concat(), 2, &["is not the subnet owner's"]);
+    }
+
+    fn miner(&self, name: &'static str) -> Role {
+        let config = format!(
+            "listen = \"127.0.0.1:{}\"\nmodel = \"model\"\n\n{}\n[wallet]\nfolder = \"wallets\"\nname = \"{name}\"\n\n\
+             [limits]\ndrain_ms = 5000\n",
+            free_port(),
+            self.chain()
+        );
+        let path = self.path(&format!("{name}.toml"));
+        fs::write(&path, config).unwrap();
+        Role::new(self.root.path(), name, &["miner", "--config", &path])
+    }
+
+    /// A validator's configuration, with `wallet` for its hotkey.
+    fn validator_config(&self, wallet: &str, chain: &str) -> String {
+        fs::write(self.path("prompts.jsonl"), "\"In the beginning\"\n\"The LORD is my\"\n\"And God said,\"\n").unwrap();
+        let config = format!(
+            "records = \"records-{wallet}\"\ntranscripts = \"transcripts-{wallet}\"\n\n{chain}\n\
+             [wallet]\nfolder = \"wallets\"\nname = \"{wallet}\"\n\n\
+             [asks]\nprompts = \"prompts.jsonl\"\nmax_tokens = 5\n\n\
+             [sessions]\nrequests = 2\nat_once = 2\n\n[audits]\npercent = 50.0\n\n\
+             [probation]\naudits_per_epoch = 1\n"
+        );
+        let path = self.path(&format!("validator-{wallet}.toml"));
+        fs::write(&path, config).unwrap();
+        path
+    }
+
+    async fn connect(&self) -> Subtensor {
+        let network: NetworkName = self.url.parse().unwrap();
+        let connection = Connection { age_max: None, ..Connection::to(&network, NetUid::new(3)) };
+        let begin = Instant::now();
+        loop {
+            match Subtensor::connect(connection.clone()).await {
+                Ok(chain) => return chain,
+                Err(error) => assert!(begin.elapsed() < PATIENCE, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// What was seen of the chain: each block in which the validator's weights came, with the epoch of that block.
+type Seen = Arc<Mutex<BTreeMap<BlockNumber, Epoch>>>;
+
+/// Follows the chain, whatever happens to its node.
+async fn watch(chain: Subtensor, validator: Hotkey, seen: Seen) {
+    let mut block = BlockNumber::new(0);
+    loop {
+        if let (Ok(head), Ok(metagraph)) = (chain.head_after(block).await, chain.metagraph().await) {
+            assert!(head.block >= block, "the chain went back from {block} to {}", head.block);
+            block = head.block;
+            let neuron = metagraph.neuron(&validator).unwrap();
+            if neuron.last_update > neuron.registered_at {
+                let epoch =
+                    if neuron.last_update >= head.epoch_start { head.epoch } else { Epoch::new(head.epoch.get() - 1) };
+                seen.lock().unwrap().entry(neuron.last_update).or_insert(epoch);
+            }
+        } else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// The epochs whose weights came on chain, by the validator's log.
+fn placed(log: &str) -> BTreeSet<u64> {
+    let lines = log.lines().filter(|line| line.contains("the weights are on chain"));
+    lines.map(|line| number(line, "epoch=").unwrap()).collect()
+}
+
+fn number(line: &str, name: &str) -> Option<u64> {
+    let rest = plain(line);
+    let rest = rest.split_once(name)?.1.to_owned();
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+}
+
+/// Without the colours of a terminal.
+fn plain(line: &str) -> String {
+    let mut text = String::new();
+    let mut parts = line.split('\x1b');
+    text.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        text.push_str(part.split_once('m').map_or("", |(_, rest)| rest));
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_that_are_killed_at_any_moment_lose_nothing() {
+    const SEED: u64 = 0x0a55_a7_2026;
+    println!("seed {SEED:#x}");
+    let world = World::new(150, "tempo = 39\nweights = \"plain\"\nweights_rate_limit = 3\nserving_rate_limit = 1");
+    world.publish();
+    let validator_hotkey = world.hotkey("validator");
+    let (seen, chain) = (Seen::default(), world.connect().await);
+    let watching = tokio::spawn(watch(chain.clone(), validator_hotkey, Arc::clone(&seen)));
+    let config = world.validator_config("validator", &world.chain());
+    let mut roles = [
+        world.miner("miner-1"),
+        world.miner("miner-2"),
+        Role::new(world.root.path(), "validator", &["validator", "--config", &config]),
+    ];
+    let World { root, url, mut devnet } = world;
+    roles.iter_mut().for_each(Role::start);
+    tokio::task::block_in_place(|| roles[2].tells(0, "the weights are on chain"));
+
+    let mut dice = Dice(SEED);
+    let begin = Instant::now();
+    let mut killed = BTreeMap::<&str, u32>::new();
+    while begin.elapsed() < Duration::from_secs(30) {
+        tokio::time::sleep(Duration::from_millis(300 + dice.roll(1_500))).await;
+        let victim = match dice.roll(6) {
+            0 => &mut devnet,
+            1 => &mut roles[0],
+            2 => &mut roles[1],
+            _ => &mut roles[2],
+        };
+        victim.kill();
+        *killed.entry(victim.name).or_default() += 1;
+        tokio::time::sleep(Duration::from_millis(dice.roll(700))).await;
+        victim.start();
+    }
+    println!("killed: {killed:?}");
+    assert!(killed.len() == 4, "the dice spared somebody: {killed:?}");
+
+    // Left alone, they come back to order: two epochs whose weights are set.
+    let from = roles[2].log().len();
+    let calm = |log: &str| placed(&log[from..]).len() >= 3;
+    while !calm(&roles[2].log()) {
+        assert!(begin.elapsed() < PATIENCE, "{}", tail(&roles[2].log()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The last epoch's key is revealed in the next one.
+    let told = roles[2].log().len();
+    tokio::task::block_in_place(|| roles[2].tells(told, "the epoch's key is revealed"));
+    assert!(tokio::task::block_in_place(|| roles[2].terminate()).success(), "{}", tail(&roles[2].log()));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    watching.abort();
+
+    // Weights: once for each epoch that was judged.
+    let log = roles[2].log();
+    let (epochs, seen) = (placed(&log), seen.lock().unwrap().clone());
+    assert_eq!(epochs.len(), seen.len(), "weights of {epochs:?}, on chain in blocks {seen:?}");
+    assert!(!log.contains("ERROR"), "{log}");
+    let records: Value =
+        serde_json::from_slice(&fs::read(root.path().join("records-validator/standing.json")).unwrap()).unwrap();
+    for miner in records["ledger"]["miners"].as_object().unwrap().values() {
+        assert!(!miner.to_string().contains("probation"), "{miner}");
+    }
+    let stored = chain.weights_of(validator_hotkey).await.unwrap();
+    assert!(stored.weights.iter().filter(|(uid, weight)| uid.get() > 1 && *weight > 0).count() == 2, "{stored:?}");
+
+    // Evidence: every transcript is accepted and bound to what stood on chain; every log is the one whose digest
+    // is there.
+    let transcripts = root.path().join("transcripts-validator");
+    let (all, assets) = (transcripts.to_str().unwrap(), transcripts.join("assets"));
+    let chain_of = ["--network", &url, "--netuid", "3", "--json"];
+    let verify = ["audit", "verify", all, "--assets", assets.to_str().unwrap()];
+    let (code, stdout, stderr) = assay(&[&verify[..], &chain_of[..]].concat());
+    assert_eq!(code, 0, "{stderr}{stdout}");
+    let verdicts: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+    assert!(verdicts.len() > 10, "{}", verdicts.len());
+    let (_, stdout, stderr) = assay(&[&["audit", "epoch", all][..], &chain_of[..]].concat());
+    let told: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    assert_eq!(told["selective"], false, "{told}");
+    let mut listed = 0;
+    for epoch in told["epochs"].as_array().unwrap() {
+        assert!(epoch["unchecked"].is_null() && epoch["contradicted"].is_null(), "{epoch}");
+        for miner in epoch["miners"].as_array().unwrap() {
+            assert_eq!((&miner["missing"], &miner["made"]), (&0.into(), &miner["owed"]), "{epoch}");
+            listed += miner["requests"].as_u64().unwrap();
+        }
+    }
+    assert!(listed > 10, "{told}");
+
+    // The devnet: stopped and started, it is where it was.
+    let before = chain.head().await.unwrap();
+    assert!(tokio::task::block_in_place(|| devnet.terminate()).success(), "{}", tail(&devnet.log()));
+    devnet.start();
+    let after = chain.head_after(before.block).await;
+    let after = match after {
+        Ok(after) => after,
+        // The connection broke, and is made again.
+        Err(_) => World { root, url, devnet }.connect().await.head().await.unwrap(),
+    };
+    assert!(after.block >= before.block, "{before:?} {after:?}");
+    assert!(roles.iter_mut().take(2).all(|miner| miner.terminate().success()));
+}
+
+#[test]
+fn an_endpoint_where_nobody_is_and_another_chain_are_one_clear_line() {
+    let nobody = format!("ws://127.0.0.1:{}", free_port());
+    fails(&["chain", "status", "--network", &nobody, "--netuid", "3"], 3, &["no answer from", &nobody]);
+    fails(&["chain", "status", "--network", "mainnet", "--netuid", "3"], 2, &["mainnet", "finney"]);
+
+    let world = World::new(100, "tempo = 19");
+    let chain = format!("{}genesis = \"{}\"\n", world.chain(), "ab".repeat(32));
+    let config = world.validator_config("validator", &chain);
+    fails(&["validator", "--config", &config], 2, &["serves the chain", "abababab"]);
+    let status = ["chain", "status", "--network", &world.url, "--netuid"];
+    fails(&[&status[..], &["4"]].concat(), 2, &["there is no subnet 4"]);
+    let transcript = world.path("prompts.jsonl");
+    fails(&["audit", "verify", &transcript, "--network", "devnet"], 2, &["--netuid"]);
+}
+
+#[test]
+fn a_wallet_that_does_not_open_and_a_hotkey_without_a_place_are_one_clear_line() {
+    let world = World::new(100, "tempo = 19");
+    let config = world.validator_config("stranger", &world.chain());
+    let wallets = world.root.path().join("wallets");
+    fails(&["validator", "--config", &config], 2, &["stranger/hotkeys/default", "no such key file"]);
+    let path = WalletPaths::new(&wallets, "stranger").unwrap().hotkey("default").unwrap();
+    create_hotkey(&path).unwrap();
+    fails(&["validator", "--config", &config], 2, &["is not registered"]);
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    fails(&["validator", "--config", &config], 2, &["chmod 600", "stranger/hotkeys/default"]);
+
+    // An encrypted key, with a password that is not its own.
+    let vector: Value = serde_json::from_slice(WALLETS).unwrap();
+    let sealed = hex::decode(vector["files"]["coldkey"]["hex"].as_str().unwrap()).unwrap();
+    fs::write(&path, sealed).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    fails(&["validator", "--config", &config], 2, &["is encrypted"]);
+    let password = world.path("password");
+    fs::write(&password, "open sesame\n").unwrap();
+    let mut text = fs::read_to_string(&config).unwrap();
+    text = text.replace("name = \"stranger\"\n", "name = \"stranger\"\npassword_file = \"password\"\n");
+    fs::write(&config, text).unwrap();
+    fails(&["validator", "--config", &config], 2, &["chmod 600", "password"]);
+    fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).unwrap();
+    fails(&["validator", "--config", &config], 2, &["wrong password"]);
+
+    let (code, stdout, _) =
+        assay(&["wallet", "show", "--folder", wallets.to_str().unwrap(), "--wallet", "owner", "--json"]);
+    let shown: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (code, shown[0]["public_key"].as_str()),
+        (0, Some(world.hotkey("owner").to_string().as_str())),
+        "{shown}"
+    );
+    let phrase = fs::read_to_string(wallets.join("owner/hotkeys/default")).unwrap();
+    let word = phrase.split('"').nth(3).unwrap().split(' ').next().unwrap();
+    assert!(!stdout.contains(word), "{stdout}");
+}
+
+#[test]
+fn weights_that_the_chain_refuses_are_one_clear_line_and_scores_are_kept() {
+    // A miner's hotkey has a place and neither stake nor permit.
+    for (parameters, part) in [
+        ("tempo = 19\nweights = \"plain\"\nweights_rate_limit = 0", "no validator permit"),
+        ("tempo = 19\nweights = \"plain\"\nweights_rate_limit = 0\nstake_threshold_tao = 5.0", "stake"),
+    ] {
+        let world = World::new(100, parameters);
+        let config = world.validator_config("miner-1", &world.chain());
+        let log =
+            fails(&["validator", "--config", &config, "--epochs", "1"], 3, &["the weights are not on chain", part]);
+        assert!(!log.contains("panic"), "{log}");
+        let records = fs::read(world.root.path().join("records-miner-1/standing.json")).unwrap();
+        let records: Value = serde_json::from_slice(&records).unwrap();
+        assert!(records["weights"]["stage"]["refused"]["why"].as_str().unwrap().contains(part), "{records}");
+
+        let status = ["chain", "status", "--network", &world.url, "--netuid", "3", "--config", &config];
+        let (code, stdout, stderr) = assay(&[&status[..], &["--json"]].concat());
+        let shown: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
+        let hindrances = shown["own"]["hindrances"].to_string();
+        assert!(code == 0 && hindrances.contains(part), "{shown}");
+        assert_eq!(shown["own"]["ledger"], serde_json::json!([[0, 65_535]]), "what nobody earned is burned");
+        let (code, stdout, stderr) = assay(&status);
+        assert!(code == 0 && stdout.contains("would not be taken"), "{stdout}{stderr}");
+    }
+}
+
+#[test]
+fn weights_that_came_too_fast_wait_for_their_block_and_say_so() {
+    let world = World::new(100, "tempo = 9\nweights = \"plain\"\nweights_rate_limit = 25");
+    let config = world.validator_config("validator", &world.chain());
+    let run = || assay(&["validator", "--config", &config, "--epochs", "1"]);
+    let (code, _, stderr) = run();
+    assert_eq!(code, 0, "{stderr}");
+    // At once again: the next epoch is judged long before the chain takes its weights.
+    let (code, _, stderr) = run();
+    assert_eq!(code, 0, "{stderr}");
+    let told: String = stderr.lines().map(plain).collect::<Vec<_>>().join("\n");
+    assert!(told.contains("can be set again at block"), "{told}");
+    assert!(told.contains("the chain takes weights again at block"), "{told}");
+    assert!(placed(&stderr).len() == 1, "{told}");
+}
+
+#[test]
+fn a_role_with_a_configuration_that_is_wrong_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("miner.toml");
+    let path = path.to_str().unwrap();
+    fails(&["miner", "--config", path], 2, &["miner.toml", "cannot be read"]);
+    fs::write(path, "listen = \"127.0.0.1:1\"\nmodell = \"x\"\n").unwrap();
+    fails(&["miner", "--config", path], 2, &["miner.toml:2: ", "`modell`"]);
+    fails(&["devnet", "--listen", "0.0.0.0:0"], 2, &["loopback"]);
+}
