@@ -45,6 +45,9 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, ChainError>>>(
             Ok(done) => return Ok(Some(done)),
             Err(refusal) => refusal,
         };
+        if !refusal.is_passing() && refusal.next().is_none() {
+            return Err(refusal);
+        }
         let waiting = async {
             match refusal.next() {
                 Some(next) => {
@@ -57,9 +60,6 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, ChainError>>>(
                 }
             }
         };
-        if !refusal.is_passing() && refusal.next().is_none() {
-            return Err(refusal);
-        }
         tokio::select! {
             () = waiting => {}
             () = stop.cancelled() => {}
