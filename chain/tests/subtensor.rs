@@ -178,7 +178,8 @@ async fn one_scenario_gives_one_metagraph_on_a_devnet_and_through_a_node() {
         }};
     }
     assert_eq!(client.network(), alone.network());
-    both!(publish_manifests(ferdie, &[id(1), id(2)]));
+    let ids = [id(1), id(2)];
+    both!(publish_manifests(ferdie, &ids));
     both!(serve_endpoint(bob, v4));
     both!(serve_endpoint(charlie, v6));
     both!(declare_manifest(bob, id(1)));
