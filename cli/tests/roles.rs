@@ -1,6 +1,7 @@
 //! The roles as processes: a devnet, miners and a validator that are started from configurations, speak to each
 //! other over loopback, and are killed.
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -296,7 +297,7 @@ fn plain(line: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_that_are_killed_at_any_moment_lose_nothing() {
-    const SEED: u64 = 0x0a55_a7_2026;
+    const SEED: u64 = 0x0a55_a720_2611;
     println!("seed {SEED:#x}");
     let world = World::new(150, "tempo = 39\nweights = \"plain\"\nweights_rate_limit = 3\nserving_rate_limit = 1");
     world.publish();

@@ -80,7 +80,7 @@ fn keys(seed: u64, name: &str) -> Keypair {
 }
 
 fn chain_fault(error: ChainError) -> Fault {
-    Fault::own(format!("the devnet refuses: {error}"))
+    Fault::own(format!("the devnet refuses: {}", Fault::from(error)))
 }
 
 impl Stage {

@@ -48,15 +48,12 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, ChainError>>>(
             Err(refusal) => refusal,
         };
         let waiting = async {
-            match refusal.next() {
-                Some(next) => {
-                    info!("{what} waits: {refusal}");
-                    wait_for(chain, next).await;
-                }
-                None => {
-                    warn!("{what}: {refusal}; trying again");
-                    sleep(PAUSE).await;
-                }
+            if let Some(next) = refusal.next() {
+                info!("{what} waits: {refusal}");
+                wait_for(chain, next).await;
+            } else {
+                warn!("{what}: {refusal}; trying again");
+                sleep(PAUSE).await;
             }
         };
         tokio::select! {
