@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -48,6 +49,10 @@ pub(super) struct Ledger {
     devnet: Devnet,
     genesis: Hash,
     finality_lag: u64,
+    /// Where the devnet is saved with each block.
+    state: Option<PathBuf>,
+    /// The first block whose state the devnet had when the node began.
+    loaded_at: u64,
     /// Headers of the chain, by number.
     headers: Vec<(Hash, Header)>,
     numbers: HashMap<Hash, u64>,
@@ -76,13 +81,20 @@ struct Filling {
 
 impl Ledger {
     /// The chain as the devnet has it. Blocks that were made before are taken to be empty.
-    pub(super) fn new(devnet: Devnet, runtime: Arc<Runtime>, finality_lag: u64) -> Result<Self, NodeError> {
+    pub(super) fn new(
+        devnet: Devnet,
+        runtime: Arc<Runtime>,
+        finality_lag: u64,
+        state: Option<PathBuf>,
+    ) -> Result<Self, NodeError> {
         let newest = devnet.newest();
         let genesis = *newest.network.genesis.as_bytes();
         let mut ledger = Self {
             devnet,
             genesis,
             finality_lag,
+            state,
+            loaded_at: 0,
             headers: Vec::new(),
             numbers: HashMap::new(),
             blocks: VecDeque::new(),
@@ -97,6 +109,7 @@ impl Ledger {
         };
         probe(&newest, &runtime)?;
         ledger.catch_up(&newest, &runtime)?;
+        ledger.loaded_at = ledger.blocks.front().map_or(0, |first| first.number());
         Ok(ledger)
     }
 
@@ -177,6 +190,7 @@ impl Ledger {
     pub(super) fn block(&self, hash: &Hash) -> Option<Arc<Block>> {
         let retracted = || self.retracted.iter().find(|block| block.hash == *hash);
         let kept = match self.numbers.get(hash) {
+            Some(number) if *number < self.loaded_at => return self.recall(*number),
             Some(number) => {
                 let first = self.blocks.front()?.number();
                 self.blocks.get(usize::try_from(number.checked_sub(first)?).ok()?)
@@ -184,6 +198,16 @@ impl Ledger {
             None => retracted(),
         };
         kept.map(Arc::clone)
+    }
+
+    /// A block from before the devnet was saved: empty, with what the state of now tells of then.
+    fn recall(&self, number: u64) -> Option<Arc<Block>> {
+        let (hash, header) = self.headers.get(usize::try_from(number).ok()?)?.clone();
+        let head = self.head();
+        let (runtime, state) = (Arc::clone(&head.runtime), Arc::new(head.state.recalled(number)));
+        let extrinsics = vec![timestamp(&runtime, number).ok()?];
+        let events = Events::default().encode();
+        Some(Arc::new(Block { hash, header, extrinsics, events, state, runtime, included: Vec::new() }))
     }
 
     /// The storage of a block.
@@ -284,6 +308,9 @@ impl Ledger {
         let devnet = self.devnet.clone();
         let (_, filling) = devnet.make_block(|state| self.fill(state, waiting, &runtime));
         let Filling { extrinsics, events, included, left, state } = filling?;
+        if let Some(path) = &self.state {
+            self.devnet.save(path).map_err(|failure| NodeError::State(failure.to_string()))?;
+        }
         let upgrade = self.upgrade.take();
         let slot = number + self.retractions;
         let header = Header::new(parent.hash, number, slot, &extrinsics, upgrade.is_some());
