@@ -199,6 +199,11 @@ async fn the_devnets_own_methods_move_time_and_give() {
     let api = crate::client(&rpc, subxt::SubstrateConfig::builder()).await;
     let account = subxt::utils::AccountId32(dev::bob().public_key().0);
     assert_eq!(api.tx().await.unwrap().account_nonce(&account).await.unwrap(), 1);
+    // Blocks have the hashes they had, so what was signed on one of them is good still.
+    assert_eq!(
+        api.at_current_block().await.unwrap().block_hash(),
+        net.api.at_current_block().await.unwrap().block_hash()
+    );
     assert_eq!(again.step(1).unwrap().get(), 33);
 }
 
