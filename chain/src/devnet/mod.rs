@@ -1,4 +1,16 @@
 //! The embedded chain.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `genesis`, `state` | what it starts from, what it knows as of one block |
+//! | `clock` | blocks and epochs |
+//! | `registration`, `serving`, `commitments`, `weights`, `commits` | transactions, with the chain's checks in its order |
+//! | `beacon` | the rounds that timelocked weights wait for |
+//! | `epoch`, `yuma`, `emission`, `report` | the end of an epoch: what counts, what it comes to, who gets what |
+//! | `fraction` | the chain's fixed point |
+//! | `file`, `text`, `shared` | the state as a file, and as the states of many blocks |
+//!
+//! A transaction is a method of `State` that checks first and writes last.
 
 pub(crate) mod beacon;
 mod clock;

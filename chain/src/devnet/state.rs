@@ -51,7 +51,7 @@ pub(crate) struct State {
     pub(crate) first_registered: BTreeMap<Hotkey, u64>,
     /// All that hotkeys wrote into their commitments; the last one of each stands.
     #[serde(with = "text::by_hotkey")]
-    pub(crate) commitments: BTreeMap<Hotkey, Shared<Vec<Commitment>>>,
+    pub(crate) commitments: BTreeMap<Hotkey, Shared<Vec<Shared<Commitment>>>>,
     /// What each hotkey stored in the last epoch in which it did.
     #[serde(with = "text::by_hotkey")]
     pub(crate) used_space: BTreeMap<Hotkey, UsedSpace>,
@@ -61,7 +61,7 @@ pub(crate) struct State {
     /// Weights that open by themselves, by the epoch of their commit.
     pub(crate) timelocked: BTreeMap<u64, VecDeque<TimelockedCommit>>,
     /// What the newest epochs came to, oldest first.
-    pub(crate) reports: VecDeque<Shared<EpochReport>>,
+    pub(crate) reports: Shared<VecDeque<Shared<EpochReport>>>,
 }
 
 /// One place and who holds it.
@@ -183,7 +183,7 @@ impl State {
             used_space: BTreeMap::new(),
             weight_commits: BTreeMap::new(),
             timelocked: BTreeMap::new(),
-            reports: VecDeque::new(),
+            reports: Shared::default(),
         };
         for (hotkey, stake) in founders {
             state.register(hotkey, Coldkey::new(*hotkey.as_bytes())).map_err(|_| GenesisError::ListedTwice(hotkey))?;
@@ -256,7 +256,7 @@ impl State {
 
     /// What stands in a hotkey's commitment.
     pub(super) fn record(&self, hotkey: &Hotkey) -> Record {
-        self.commitments.get(hotkey).and_then(|all| all.last()).map(Commitment::record).unwrap_or_default()
+        self.commitments.get(hotkey).and_then(|all| all.last()).map(|newest| newest.record()).unwrap_or_default()
     }
 
     /// Whether the state can be that of a chain: what a file says is not taken on trust.
