@@ -110,14 +110,19 @@ impl Devnet {
     }
 
     /// Gives a hotkey a place without price: the next free uid, or that of the neuron with the lowest
-    /// emission. On a real chain its coldkey pays for it ([`Devnet::burned_register`]).
+    /// emission. On a real chain its coldkey pays for it ([`Devnet::burned_register`]); a hotkey that never
+    /// registered so belongs to the account of its own 32 bytes.
     ///
     /// Weights count for a neuron if they are set in a block after its registration.
     ///
     /// # Errors
     /// [`ChainError::AlreadyRegistered`], [`ChainError::SubnetFull`].
     pub fn register(&self, hotkey: Hotkey) -> Result<Uid, ChainError> {
-        self.write(|state| state.register(hotkey, Coldkey::new(*hotkey.as_bytes())))
+        self.write(|state| {
+            let own = Coldkey::new(*hotkey.as_bytes());
+            let owner = state.owners.get(&hotkey).copied().unwrap_or(own);
+            state.register(hotkey, owner)
+        })
     }
 
     /// Gives a hotkey a place like [`Devnet::register`], as a coldkey does that pays the burn for it.

@@ -19,6 +19,9 @@ use crate::{
     types::{BlockNumber, Coldkey, Network, Rao, Uid},
 };
 
+/// More blocks than any chain will have: up to here, sums of block numbers are exact.
+const BLOCKS_MAX: u64 = 1 << 48;
+
 /// The owner registers first.
 pub(crate) const OWNER: Uid = Uid::new(0);
 
@@ -273,6 +276,14 @@ impl State {
         let hotkeys: BTreeSet<Hotkey> = self.slots.iter().map(|slot| slot.hotkey).collect();
         if hotkeys.len() < uids {
             return Err("a hotkey has two places".to_owned());
+        }
+        let of_slots = self.slots.iter().flat_map(|slot| [slot.registered_at, slot.last_update]);
+        if self.block > BLOCKS_MAX || of_slots.chain([self.last_epoch_block]).any(|block| block > self.block) {
+            return Err("something happened in a block that is not there yet".to_owned());
+        }
+        let hashes = self.weight_commits.values().flatten().map(|commit| commit.epoch);
+        if hashes.chain(self.timelocked.keys().copied()).any(|epoch| epoch > self.epoch().get()) {
+            return Err("weights were committed in an epoch that is not there yet".to_owned());
         }
         Ok(())
     }

@@ -54,6 +54,8 @@ fn a_hotkey_belongs_to_its_first_coldkey_even_when_it_has_lost_its_place() {
     let refused = chain.burned_register(other, hotkey(2)).expect_err("it is another's hotkey").to_string();
     assert!(refused.contains("NonAssociatedColdKey"), "{refused}");
     assert_eq!(chain.burned_register(PAYER, hotkey(2)), Ok(Uid::new(1)));
+    chain.register(hotkey(3)).expect("it takes the other's place");
+    assert_eq!(metagraph(&chain).neuron(&hotkey(3)).expect("it is there").coldkey, PAYER, "also without price");
 }
 
 #[test]
