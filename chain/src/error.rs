@@ -311,4 +311,22 @@ impl ChainError {
             Self::Unreachable { .. } | Self::Behind { .. } | Self::Retracted { .. } | Self::Unconfirmed { .. }
         )
     }
+
+    /// Whether this process or its account is set up for something else: trying again changes nothing until
+    /// somebody has put that right.
+    pub const fn needs_operator(&self) -> bool {
+        matches!(
+            self,
+            Self::NotRegistered(_)
+                | Self::ZeroPort
+                | Self::NotOwner(_)
+                | Self::UnreachableAddress(_)
+                | Self::NotSigner(_)
+                | Self::WrongGenesis { .. }
+                | Self::MainNetwork { .. }
+                | Self::NoSubnet(_)
+                | Self::Incompatible { .. }
+                | Self::Journal { .. }
+        )
+    }
 }

@@ -134,7 +134,7 @@ impl Net {
     /// Waits until the client has seen the newest block.
     async fn seen_by(&self, client: &Subtensor) {
         let newest = self.devnet.head().await.unwrap().block;
-        client.head_after(BlockNumber::new(newest.get() - 1)).await.unwrap();
+        head_in_time(client, BlockNumber::new(newest.get() - 1)).await;
     }
 }
 
@@ -159,7 +159,7 @@ async fn one_scenario_gives_one_metagraph_on_a_devnet_and_through_a_node() {
         [dev::ferdie(), dev::alice(), dev::eve(), dev::bob(), dev::charlie()].map(|pair| key(&pair));
     let (v4, v6): (SocketAddr, SocketAddr) =
         ("198.51.100.7:8091".parse().unwrap(), "[2001:db8::7]:8092".parse().unwrap());
-    let rows = [weights(&[(3, 60_002), (4, 30_001)]), weights(&[(4, 5), (3, 1), (0, 0)])];
+    let rows = [weights(&[(3, 60_002), (4, 30_001)]), weights(&[(0, 0), (3, 1), (4, 5)])];
 
     // Each write stands in the newest block of the node when it returns; the devnet alone does the same there.
     macro_rules! both {
@@ -178,7 +178,8 @@ async fn one_scenario_gives_one_metagraph_on_a_devnet_and_through_a_node() {
         }};
     }
     assert_eq!(client.network(), alone.network());
-    both!(publish_manifests(ferdie, &[id(1), id(2)]));
+    let ids = [id(1), id(2)];
+    both!(publish_manifests(ferdie, &ids));
     both!(serve_endpoint(bob, v4));
     both!(serve_endpoint(charlie, v6));
     both!(declare_manifest(bob, id(1)));
@@ -643,6 +644,36 @@ async fn the_main_network_is_reached_by_its_name_alone() {
     assert!(refused.to_string().contains("--network finney"));
     let by_name = Connection { endpoints: vec![node.url()], ..Connection::to(&NetworkName::Finney, by_url.netuid) };
     Subtensor::connect(by_name).await.unwrap();
+}
+
+/// A node whose only block is of 1970 and whose time nobody can move.
+async fn stuck_node() -> (String, jsonrpsee::server::ServerHandle) {
+    let mut module = jsonrpsee::RpcModule::new(());
+    let hash = || format!("0x{}", "a5".repeat(32));
+    module.register_method("chain_getBlockHash", move |_, _, _| hash()).unwrap();
+    module.register_method("chain_getFinalizedHead", move |_, _, _| hash()).unwrap();
+    let header = json!({
+        "parentHash": hash(), "number": "0x2a", "stateRoot": hash(), "extrinsicsRoot": hash(), "digest": { "logs": [] },
+    });
+    module.register_method("chain_getHeader", move |_, _, _| header.clone()).unwrap();
+    module.register_method("state_getStorage", |_, _, _| "0xe803000000000000").unwrap();
+    let server = jsonrpsee::server::Server::builder().build("127.0.0.1:0").await.unwrap();
+    (format!("ws://{}", server.local_addr().unwrap()), server.start(module))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_behind_is_passed_over_and_named() {
+    let net = Net::start(parameters()).await;
+    let (behind, _server) = stuck_node().await;
+    let mut connection = net.connection(vec![]);
+    connection.endpoints = vec![behind.clone()];
+    let refused = Subtensor::connect(connection.clone()).await.unwrap_err();
+    let ChainError::Behind { endpoint, block, age_s } = refused else { panic!("{refused}") };
+    assert_eq!((endpoint, block), (behind.clone(), BlockNumber::new(42)));
+    assert!(age_s > 1_700_000_000, "{age_s}");
+    connection.endpoints = vec![behind, net.node.url()];
+    let client = Subtensor::connect(connection).await.unwrap();
+    assert_eq!(client.metagraph().await.unwrap(), net.devnet.metagraph().await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

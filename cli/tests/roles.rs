@@ -1,19 +1,20 @@
 //! The roles as processes: a devnet, miners and a validator that are started from configurations, speak to each
 //! other over loopback, and are killed.
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use assay_chain::wallet::{KeyFile, WalletPaths, create_hotkey};
 use assay_chain::{BlockNumber, Chain, Connection, NetUid, Subtensor, networks::NetworkName};
-use assay_commitments::{Epoch, Hotkey};
+use assay_commitments::Hotkey;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -249,8 +250,8 @@ impl Dice {
     }
 }
 
-/// What was seen of the chain: each block in which the validator's weights came, with the epoch of that block.
-type Seen = Arc<Mutex<BTreeMap<BlockNumber, Epoch>>>;
+/// The blocks in which the validator's weights came.
+type Seen = Arc<Mutex<BTreeSet<BlockNumber>>>;
 
 /// Follows the chain, whatever happens to its node.
 async fn watch(chain: Subtensor, validator: Hotkey, seen: Seen) {
@@ -261,9 +262,7 @@ async fn watch(chain: Subtensor, validator: Hotkey, seen: Seen) {
             block = head.block;
             let neuron = metagraph.neuron(&validator).unwrap();
             if neuron.last_update > neuron.registered_at {
-                let epoch =
-                    if neuron.last_update >= head.epoch_start { head.epoch } else { Epoch::new(head.epoch.get() - 1) };
-                seen.lock().unwrap().entry(neuron.last_update).or_insert(epoch);
+                seen.lock().unwrap().insert(neuron.last_update);
             }
         } else {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -296,11 +295,13 @@ fn plain(line: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_that_are_killed_at_any_moment_lose_nothing() {
-    const SEED: u64 = 0x0a55_a7_2026;
+    const SEED: u64 = 0x0a55_a720_2611;
+    const KILLS: usize = 18;
     println!("seed {SEED:#x}");
     let world = World::new(150, "tempo = 39\nweights = \"plain\"\nweights_rate_limit = 3\nserving_rate_limit = 1");
     world.publish();
     let validator_hotkey = world.hotkey("validator");
+    let miners: BTreeMap<&str, Hotkey> = ["miner-1", "miner-2"].map(|name| (name, world.hotkey(name))).into();
     let (seen, chain) = (Seen::default(), world.connect().await);
     let watching = tokio::spawn(watch(chain.clone(), validator_hotkey, Arc::clone(&seen)));
     let config = world.validator_config("validator", &world.chain());
@@ -315,8 +316,8 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
 
     let mut dice = Dice(SEED);
     let begin = Instant::now();
-    let mut killed = BTreeMap::<&str, u32>::new();
-    while begin.elapsed() < Duration::from_secs(30) {
+    let mut killed = BTreeMap::<&str, usize>::new();
+    for _ in 0..KILLS {
         tokio::time::sleep(Duration::from_millis(300 + dice.roll(1_500))).await;
         let victim = match dice.roll(6) {
             0 => &mut devnet,
@@ -344,31 +345,39 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
     tokio::task::block_in_place(|| roles[2].tells(told, "the epoch's key is revealed"));
     assert!(tokio::task::block_in_place(|| roles[2].terminate()).success(), "{}", tail(&roles[2].log()));
     tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!watching.is_finished(), "the chain went back");
     watching.abort();
 
     // Weights: once for each epoch that was judged.
     let log = roles[2].log();
     let (epochs, seen) = (placed(&log), seen.lock().unwrap().clone());
     assert_eq!(epochs.len(), seen.len(), "weights of {epochs:?}, on chain in blocks {seen:?}");
-    assert!(!log.contains("ERROR"), "{log}");
-    let records: Value =
-        serde_json::from_slice(&fs::read(root.path().join("records-validator/standing.json")).unwrap()).unwrap();
-    for miner in records["ledger"]["miners"].as_object().unwrap().values() {
-        assert!(!miner.to_string().contains("probation"), "{miner}");
-    }
     let stored = chain.weights_of(validator_hotkey).await.unwrap();
-    assert!(stored.weights.iter().filter(|(uid, weight)| uid.get() > 1 && *weight > 0).count() == 2, "{stored:?}");
 
-    // Evidence: every transcript is accepted and bound to what stood on chain; every log is the one whose digest
-    // is there.
+    // Evidence: every transcript is bound to what stood on chain, every log is the one whose digest is there, and
+    // all are accepted, but where a killed miner owed an answer: that is silence to whoever waits for it.
     let transcripts = root.path().join("transcripts-validator");
     let (all, assets) = (transcripts.to_str().unwrap(), transcripts.join("assets"));
     let chain_of = ["--network", &url, "--netuid", "3", "--json"];
     let verify = ["audit", "verify", all, "--assets", assets.to_str().unwrap()];
     let (code, stdout, stderr) = assay(&[&verify[..], &chain_of[..]].concat());
-    assert_eq!(code, 0, "{stderr}{stdout}");
     let verdicts: Vec<Value> = serde_json::from_str(&stdout).unwrap();
-    assert!(verdicts.len() > 10, "{}", verdicts.len());
+    let (accepted, others): (Vec<&Value>, Vec<&Value>) =
+        verdicts.iter().partition(|verdict| verdict["verdict"] == "accepted");
+    assert_eq!(code, i32::from(!others.is_empty()), "{stderr}{stdout}");
+    assert!(accepted.len() > 10, "{}", accepted.len());
+    let owed = ["commitment_absent", "commitment_late", "proof_absent", "proof_late"];
+    for verdict in &others {
+        let slug = verdict["reason"]["slug"].as_str().unwrap();
+        assert!(verdict["verdict"] == "rejected" && owed.contains(&slug), "{verdict}");
+    }
+    for (miner, uid) in [("miner-1", 2), ("miner-2", 3)] {
+        let prefix = &miners[miner].to_string()[..16];
+        let broken = others.iter().filter(|verdict| verdict["file"].as_str().unwrap().contains(prefix)).count();
+        assert!(broken <= killed[miner], "{miner}: {others:?}, killed {killed:?}");
+        let weight = stored.weights.iter().find(|(found, _)| found.get() == uid).map_or(0, |(_, weight)| *weight);
+        assert!(weight > 0 || broken > 0, "{miner}: {stored:?}");
+    }
     let (_, stdout, stderr) = assay(&[&["audit", "epoch", all][..], &chain_of[..]].concat());
     let told: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
     assert_eq!(told["selective"], false, "{told}");
@@ -481,7 +490,7 @@ fn weights_that_the_chain_refuses_are_one_clear_line_and_scores_are_kept() {
 
 #[test]
 fn weights_that_came_too_fast_wait_for_their_block_and_say_so() {
-    let world = World::new(100, "tempo = 9\nweights = \"plain\"\nweights_rate_limit = 25");
+    let world = World::new(100, "tempo = 9\nweights = \"plain\"\nweights_rate_limit = 80");
     let config = world.validator_config("validator", &world.chain());
     let run = || assay(&["validator", "--config", &config, "--epochs", "1"]);
     let (code, _, stderr) = run();

@@ -180,8 +180,8 @@ impl<C: Chain + 'static> Validator<C> {
         self.save_records().await?;
         let (weights, weights_refused) = match self.place_weights().await {
             Ok(Placing { weights, refused, .. }) => (weights, refused),
-            // What may pass is not lost: they are still due.
-            Err(ValidatorError::Chain(refusal)) if refusal.is_passing() => (BTreeMap::new(), Some(refusal.to_string())),
+            // Nothing is lost: they are still due.
+            Err(ValidatorError::Chain(refusal)) => (BTreeMap::new(), Some(refusal.to_string())),
             Err(failure) => return Err(failure),
         };
         let burned = metagraph.burn_hotkey().and_then(|burn| weights.get(&burn).copied()).unwrap_or(0);

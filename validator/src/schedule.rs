@@ -225,15 +225,10 @@ fn last_session(head: &Head) -> BlockNumber {
     BlockNumber::new(next.saturating_sub((length / CLOSING).max(1)))
 }
 
-/// What may pass by itself.
-fn passes(failure: &ValidatorError) -> bool {
+/// What may pass by itself. A node that answers nonsense may be mended, or another one found; the log tells.
+const fn passes(failure: &ValidatorError) -> bool {
     match failure {
-        ValidatorError::Chain(refusal) => {
-            refusal.is_passing()
-                || refusal.next().is_some()
-                // The epoch ended between two looks at the chain.
-                || matches!(refusal, ChainError::WrongKeyEpoch { .. })
-        }
+        ValidatorError::Chain(refusal) => !refusal.needs_operator(),
         ValidatorError::EpochOver(_) => true,
         ValidatorError::Storage(_)
         | ValidatorError::Weights(_)

@@ -82,7 +82,7 @@ impl WeightSet {
         }
     }
 
-    pub(crate) const fn placed(&mut self, block: BlockNumber) {
+    pub(crate) fn placed(&mut self, block: BlockNumber) {
         self.stage = Stage::Placed { block: block.get() };
     }
 }

@@ -48,23 +48,20 @@ impl<C: Chain + 'static> Validator<C> {
         let (epoch, hotkey) = (set.epoch(), self.auditor.hotkey());
         let metagraph = self.chain.metagraph().await?;
         let own = metagraph.neuron(&hotkey).ok_or(ChainError::NotRegistered(hotkey))?;
-        let weights = match &set.stage {
-            Stage::Submitted { weights, last_update } => {
-                if own.last_update.get() != *last_update {
-                    info!(%epoch, block = %own.last_update, "the weights are on chain: a crash had hidden the answer");
-                    self.settle(|set| set.placed(own.last_update)).await?;
-                    return Ok(Placing::default());
-                }
-                let given = |hotkey: &Hotkey| weights.get(&hotkey.to_string()).copied().unwrap_or(0);
-                metagraph.hotkeys().into_iter().map(|hotkey| (hotkey, given(&hotkey))).collect()
+        let weights = if let Stage::Submitted { weights, last_update } = &set.stage {
+            if own.last_update.get() != *last_update {
+                info!(%epoch, block = %own.last_update, "the weights are on chain: a crash had hidden the answer");
+                self.settle(|set| set.placed(own.last_update)).await?;
+                return Ok(Placing::default());
             }
-            _ => {
-                let weights = weight_vector(&self.locked(), &metagraph)?;
-                let by_name = weights.iter().map(|(hotkey, weight)| (hotkey.to_string(), *weight)).collect();
-                let last_update = own.last_update.get();
-                self.settle(|set| set.stage = Stage::Submitted { weights: by_name, last_update }).await?;
-                weights
-            }
+            let given = |hotkey: &Hotkey| weights.get(&hotkey.to_string()).copied().unwrap_or(0);
+            metagraph.hotkeys().into_iter().map(|hotkey| (hotkey, given(&hotkey))).collect()
+        } else {
+            let weights = weight_vector(&self.locked(), &metagraph)?;
+            let by_name = weights.iter().map(|(hotkey, weight)| (hotkey.to_string(), *weight)).collect();
+            let last_update = own.last_update.get();
+            self.settle(|set| set.stage = Stage::Submitted { weights: by_name, last_update }).await?;
+            weights
         };
         let value = |hotkey| weights.get(hotkey).copied().unwrap_or(0);
         let by_uid: Vec<(Uid, u16)> =

@@ -162,7 +162,7 @@ impl<'a> Extrinsic<'a> {
             match extension {
                 Extension::SpecVersion => payload.extend(ground.runtime.version.spec_version.to_le_bytes()),
                 Extension::TransactionVersion => {
-                    payload.extend(ground.runtime.version.transaction_version.to_le_bytes())
+                    payload.extend(ground.runtime.version.transaction_version.to_le_bytes());
                 }
                 Extension::Genesis => payload.extend(ground.genesis),
                 Extension::Mortality => payload.extend(birth),

@@ -76,14 +76,13 @@ struct Filling {
     events: Vec<u8>,
     included: Vec<(u32, Pending)>,
     left: VecDeque<Pending>,
-    state: Arc<State>,
 }
 
 impl Ledger {
     /// The chain as the devnet has it. Blocks that were made before are taken to be empty.
     pub(super) fn new(
         devnet: Devnet,
-        runtime: Arc<Runtime>,
+        runtime: &Arc<Runtime>,
         finality_lag: u64,
         state: Option<PathBuf>,
     ) -> Result<Self, NodeError> {
@@ -107,8 +106,8 @@ impl Ledger {
             storages: VecDeque::new(),
             notices: broadcast::Sender::new(NOTICES_MAX),
         };
-        probe(&newest, &runtime)?;
-        ledger.catch_up(&newest, &runtime)?;
+        probe(&newest, runtime)?;
+        ledger.catch_up(&newest, runtime)?;
         ledger.loaded_at = ledger.blocks.front().map_or(0, |first| first.number());
         Ok(ledger)
     }
@@ -118,7 +117,7 @@ impl Ledger {
         for number in self.headers.len() as u64..=newest.block {
             let parent = self.headers.last().map_or([0; 32], |(hash, _)| *hash);
             let extrinsics = if number == 0 { Vec::new() } else { vec![timestamp(runtime, number)?] };
-            let header = Header::new(parent, number, number + self.retractions, &extrinsics, false);
+            let header = Header::new(parent, number, number + self.retractions, false);
             let hash = if number == 0 { self.genesis } else { header.hash() };
             let mut events = Events::default();
             if number > 0 {
@@ -307,13 +306,15 @@ impl Ledger {
         let number = parent.number() + 1;
         let devnet = self.devnet.clone();
         let (_, filling) = devnet.make_block(|state| self.fill(state, waiting, &runtime));
-        let Filling { extrinsics, events, included, left, state } = filling?;
+        let Filling { extrinsics, events, included, left } = filling?;
         if let Some(path) = &self.state {
             self.devnet.save(path).map_err(|failure| NodeError::State(failure.to_string()))?;
         }
+        // Shared with the devnet, which copies a state that somebody holds before it changes it.
+        let state = self.devnet.newest();
         let upgrade = self.upgrade.take();
         let slot = number + self.retractions;
-        let header = Header::new(parent.hash, number, slot, &extrinsics, upgrade.is_some());
+        let header = Header::new(parent.hash, number, slot, upgrade.is_some());
         let hash = header.hash();
         let runtime = upgrade.unwrap_or(runtime);
         self.pool.put_back(left);
@@ -378,12 +379,10 @@ impl Ledger {
         if self.upgrade.is_some() {
             events.push_final(&("System", "CodeUpdated", Vec::new()), runtime)?;
         }
-        let state = Arc::new(state.clone());
-        Ok(Filling { extrinsics, events: events.encode(), included, left: waiting, state })
+        Ok(Filling { extrinsics, events: events.encode(), included, left: waiting })
     }
 
     /// Carries out one that waited, unless it is no longer good.
-    #[expect(clippy::type_complexity, reason = "a call, and either what it left or why it failed")]
     fn apply(
         &self,
         state: &mut State,

@@ -108,7 +108,7 @@ impl Node {
         if !listen.ip().is_loopback() {
             return Err(NodeError::NotLoopback(listen));
         }
-        let ledger = Ledger::new(devnet, Arc::new(options.runtime), options.finality_lag, options.state)?;
+        let ledger = Ledger::new(devnet, &Arc::new(options.runtime), options.finality_lag, options.state)?;
         let context = Arc::new(Context::new(ledger, options.chain));
         let module = rpc::module(Arc::clone(&context))
             .map_err(|error| NodeError::Listen { address: listen, why: error.to_string() })?;

@@ -514,9 +514,8 @@ async fn submit_and_watch(params: &Params<'_>, pending: PendingSubscriptionSink,
             () = sink.closed() => return,
             status = statuses.recv() => status,
         };
-        // The last status drops the watcher.
         let Some(status) = status else { return };
-        if !tell(&sink, &status).await {
+        if !tell(&sink, &status).await || status.is_last() {
             return;
         }
     }

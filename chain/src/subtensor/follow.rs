@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use subxt::{rpcs, utils::H256};
+use subxt::{config::substrate::SubstrateHeader, rpcs, utils::H256};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -45,15 +45,18 @@ impl Follower {
         let (sender, followed) = watch::channel(Followed::default());
         tokio::spawn(async move {
             loop {
-                let trouble = tokio::select! {
+                let (trouble, followed) = tokio::select! {
                     () = sender.closed() => return,
-                    trouble = follow(&links, &sender) => trouble,
+                    end = follow(&links, &sender) => end,
                 };
                 tracing::info!(%trouble, "finalised heads are not followed for the moment");
-                sender.send_modify(|followed| {
-                    followed.troubles += 1;
-                    followed.trouble = Some(trouble);
-                });
+                // A connection that broke is made again before anybody is told.
+                if !followed {
+                    sender.send_modify(|followed| {
+                        followed.troubles += 1;
+                        followed.trouble = Some(trouble);
+                    });
+                }
                 tokio::select! {
                     () = sender.closed() => return,
                     () = sleep(PAUSE) => {}
@@ -93,39 +96,51 @@ impl Follower {
     }
 }
 
-/// Follows on one connection until it breaks.
-async fn follow(links: &Links, sender: &watch::Sender<Followed>) -> ChainError {
+/// Follows on one connection until it breaks: why it did, and whether it had told a head.
+async fn follow(links: &Links, sender: &watch::Sender<Followed>) -> (ChainError, bool) {
     let link = match links.link().await {
         Ok(link) => link,
-        Err(error) => return error,
+        Err(error) => return (error, false),
     };
-    let trouble = match follow_on(&link, sender).await {
-        Ok(never) => match never {},
-        Err(trouble) => trouble,
+    let first = match begin(&link, sender).await {
+        Ok(heads) => heads,
+        Err(error) => {
+            links.give_up(&link).await;
+            return (error, false);
+        }
     };
+    let trouble = go_on(&link, sender, first).await;
     links.give_up(&link).await;
-    trouble
+    (trouble, true)
 }
 
-async fn follow_on(link: &Link, sender: &watch::Sender<Followed>) -> Result<std::convert::Infallible, ChainError> {
-    let lost = |error: rpcs::Error| unreachable(&link.endpoint, &error.to_string());
-    let mut heads = link.methods.chain_subscribe_finalized_heads().await.map_err(lost)?;
+type Heads = rpcs::client::RpcSubscription<SubstrateHeader<H256>>;
+
+async fn begin(link: &Link, sender: &watch::Sender<Followed>) -> Result<Heads, ChainError> {
+    let heads = link.methods.chain_subscribe_finalized_heads().await;
+    let heads = heads.map_err(|error| unreachable(&link.endpoint, &error.to_string()))?;
     report(link, sender, newest(link).await?)?;
+    Ok(heads)
+}
+
+async fn go_on(link: &Link, sender: &watch::Sender<Followed>, mut heads: Heads) -> ChainError {
     loop {
-        let number = match timeout(SILENCE, heads.next()).await {
-            Ok(Some(head)) => head.map_err(lost)?.number,
-            Ok(None) => return Err(unreachable(&link.endpoint, "it ended the subscription to finalised heads")),
-            Err(_) => {
-                report(link, sender, newest(link).await?)?;
-                continue;
-            }
-        };
-        let hash = link.methods.chain_get_block_hash(Some(number.into())).await.map_err(lost)?;
-        // The node may say that a block is final before it finds it by number; the next head will do.
-        if let Some(hash) = hash {
-            report(link, sender, Tip { number, hash })?;
+        if let Err(trouble) = next(link, sender, &mut heads).await {
+            return trouble;
         }
     }
+}
+
+async fn next(link: &Link, sender: &watch::Sender<Followed>, heads: &mut Heads) -> Result<(), ChainError> {
+    let lost = |error: rpcs::Error| unreachable(&link.endpoint, &error.to_string());
+    let number = match timeout(SILENCE, heads.next()).await {
+        Ok(Some(head)) => head.map_err(lost)?.number,
+        Ok(None) => return Err(unreachable(&link.endpoint, "it ended the subscription to finalised heads")),
+        Err(_) => return report(link, sender, newest(link).await?),
+    };
+    let hash = link.methods.chain_get_block_hash(Some(number.into())).await.map_err(lost)?;
+    // The node may say that a block is final before it finds it by number; the next head will do.
+    hash.map_or(Ok(()), |hash| report(link, sender, Tip { number, hash }))
 }
 
 /// What a node answers when it is asked.

@@ -196,9 +196,9 @@ impl Subtensor {
         if at.number <= tip.number {
             self.inner.past.keep(hotkey, &known);
         }
-        let older = known.by_block.range(..=first).next_back();
-        let newer = known.by_block.range(first.saturating_add(1)..=at.number);
-        Ok(older.into_iter().chain(newer).map(|(block, record)| (BlockNumber::new(*block), record.clone())).collect())
+        let standing = known.by_block.range(..=first.min(at.number)).next_back().map_or(0, |(block, _)| *block);
+        let versions = known.by_block.range(standing..=at.number);
+        Ok(versions.map(|(block, record)| (BlockNumber::new(*block), record.clone())).collect())
     }
 
     /// The state of a final block.

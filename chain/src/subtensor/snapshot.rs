@@ -323,13 +323,14 @@ impl Subnet<'_> {
     pub(super) async fn weights_of(&self, hotkey: Hotkey) -> Result<StoredWeights, ChainError> {
         let uid = self.uid(hotkey).await?.ok_or(ChainError::NotRegistered(hotkey))?;
         let weights = self.at.read(items::WEIGHTS, vec![self.id(), number(uid)]).await?.unwrap_or_default();
-        let weights = weights.into_iter().filter(|(_, value)| *value > 0);
+        let mut weights: Vec<(u16, u16)> = weights.into_iter().filter(|(_, value)| *value > 0).collect();
+        weights.sort_unstable();
         let hashes = self.hash_commits(hotkey).await?.into_iter().map(|(commit, reveals)| (commit.1, reveals));
         let locked = self.timelocked_commits(hotkey).await?.into_iter().map(|(commit, reveals)| (commit.1, reveals));
         let mut pending: Vec<_> =
             hashes.chain(locked).map(|(block, reveals)| (BlockNumber::new(block), Epoch::new(reveals))).collect();
         pending.sort_unstable();
-        Ok(StoredWeights { weights: weights.map(|(uid, value)| (Uid::new(uid), value)).collect(), pending })
+        Ok(StoredWeights { weights: weights.into_iter().map(|(uid, value)| (Uid::new(uid), value)).collect(), pending })
     }
 
     /// A hotkey's commits of hashes that may still be revealed, and in which epoch.

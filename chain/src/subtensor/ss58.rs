@@ -70,6 +70,8 @@ pub fn parse(address: &str) -> Result<Hotkey, AddressError> {
             return Err(AddressError::Length(bytes.len()));
         }
     }
+    // Leading zeros are written one by one.
+    bytes.extend(address.bytes().take(BYTES).take_while(|character| *character == ALPHABET[0]).map(|_| 0));
     bytes.reverse();
     let Ok(bytes) = <[u8; BYTES]>::try_from(bytes.as_slice()) else {
         return Err(AddressError::Length(bytes.len()));

@@ -82,10 +82,7 @@ fn frame(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use parity_scale_codec::Decode;
-    use timelock::{
-        ibe::fullident::IBESecret,
-        tlock::{TLECiphertext, tld},
-    };
+    use timelock::tlock::{TLECiphertext, tld};
 
     use super::*;
     use crate::types::NetUid;

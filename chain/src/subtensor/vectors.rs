@@ -67,7 +67,7 @@ fn call(vector: &Json) -> Option<Call> {
     let of = &vector["arguments"];
     Some(match vector["call"].as_str().unwrap() {
         "serve_axon" => {
-            let ip: u128 = of["ip"].to_string().parse().unwrap();
+            let ip: u128 = of["ip"].to_string().trim_matches('"').parse().unwrap();
             let axon = Axon { block: 0, ip, port: int(&of["port"]), ip_type: int(&of["ip_type"]) };
             let endpoint: SocketAddr = snapshot::endpoint(&axon).unwrap();
             calls::serve_axon(NETUID, endpoint)

@@ -60,13 +60,16 @@ struct Status {
     own: Option<Own>,
 }
 
+/// A share of the weights, with whose it is.
+type Given = (Uid, u16);
+
 /// One hotkey's place.
 struct Own {
     hotkey: Hotkey,
     /// Its place, the key of the running epoch, and its weights, if it is registered.
     place: Option<(Neuron, Option<EpochKeyRecord>, StoredWeights)>,
     /// The weights of a ledger, if one was given and is there.
-    ledger: Option<Vec<(Uid, Hotkey, u16)>>,
+    ledger: Option<Vec<Given>>,
 }
 
 fn status(args: &Args) -> CommandResult {
@@ -120,16 +123,13 @@ async fn read(
 }
 
 /// What a validator's ledger comes to on this metagraph; none if it has judged nobody yet.
-fn of_ledger(
-    (file, base): &(ValidatorFile, config::Base),
-    metagraph: &Metagraph,
-) -> Result<Option<Vec<(Uid, Hotkey, u16)>>, Fault> {
+fn of_ledger((file, base): &(ValidatorFile, config::Base), metagraph: &Metagraph) -> Result<Option<Vec<Given>>, Fault> {
     let settings = file.check(base)?;
     let Some(ledger) = stored_ledger(&settings.records, settings.probation)? else { return Ok(None) };
     let weights = weight_vector(&ledger, metagraph)?;
     let given = metagraph.neurons.iter().filter_map(|neuron| {
         let weight = weights.get(&neuron.hotkey).copied().filter(|weight| *weight > 0)?;
-        Some((neuron.uid, neuron.hotkey, weight))
+        Some((neuron.uid, weight))
     });
     Ok(Some(given.collect()))
 }
@@ -240,7 +240,7 @@ impl Status {
             listing.line("", why);
         }
         if let Some(ledger) = &own.ledger {
-            listing.line("by the ledger", shares(ledger.iter().map(|(uid, _, weight)| (*uid, *weight))));
+            listing.line("by the ledger", shares(ledger.iter().copied()));
         }
         listing.render(paint)
     }
@@ -298,10 +298,7 @@ impl Status {
             "hotkey": own.hotkey.to_string(),
             "place": place,
             "hindrances": self.hindrances(own),
-            "ledger": own.ledger.as_ref().map(|ledger| {
-                let weights: Vec<(Uid, u16)> = ledger.iter().map(|(uid, _, weight)| (*uid, *weight)).collect();
-                vector(&weights)
-            }),
+            "ledger": own.ledger.as_deref().map(vector),
         })
     }
 }

@@ -97,7 +97,7 @@ fn of_wallet(names: &WalletArgs) -> Result<Vec<(&'static str, PathBuf, KeyFile)>
     Ok(files)
 }
 
-const fn kept(file: &KeyFile) -> &'static str {
+fn kept(file: &KeyFile) -> &'static str {
     match file.protection() {
         Protection::Plain => "plain",
         Protection::Encrypted => "encrypted",

@@ -97,7 +97,7 @@ impl DevnetConfig {
         if !self.listen.ip().is_loopback() {
             return Err(base.refuse("listen", "a devnet gives coins to whoever asks: give a loopback address"));
         }
-        let is_amount = |tao: f64| tao >= 0.0 && tao <= 1e9;
+        let is_amount = |tao: f64| (0.0..=1e9).contains(&tao);
         if self.validators.iter().any(|founder| !is_amount(founder.stake_tao)) {
             return Err(base.refuse("validators", "a stake is 0 to 1000000000 TAO"));
         }

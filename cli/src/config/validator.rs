@@ -98,6 +98,7 @@ impl Default for Audits {
 /// `[deadlines]`, in milliseconds.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "a number in a configuration says its unit")]
 struct DeadlineSettings {
     first_token_ms: u32,
     token_ms: u32,

@@ -99,15 +99,11 @@ fn load(path: &Path, config: &DevnetConfig) -> Result<Devnet, Fault> {
 fn found(config: &DevnetConfig, parameters: Parameters) -> Result<Devnet, Fault> {
     let wallets = |name: &str| hotkey(&config.wallets, name);
     let validators = config.validators.iter().map(|founder| Ok((wallets(&founder.hotkey)?, founder.stake())));
-    let genesis = match &config.name {
-        Some(name) => blake3::derive_key("assay devnet genesis v1", name.as_bytes()),
-        None => {
-            let mut bytes = [0; 32];
-            getrandom::fill(&mut bytes)
-                .map_err(|error| Fault::own(format!("the system gives no random bytes: {error}")))?;
-            bytes
-        }
-    };
+    let mut genesis = [0; 32];
+    getrandom::fill(&mut genesis).map_err(|error| Fault::own(format!("the system gives no random bytes: {error}")))?;
+    if let Some(name) = &config.name {
+        genesis = blake3::derive_key("assay devnet genesis v1", name.as_bytes());
+    }
     let devnet = Devnet::new(&Genesis {
         network: Network { genesis: GenesisHash::new(genesis), netuid: NetUid::new(config.netuid) },
         owner: wallets(&config.owner)?,

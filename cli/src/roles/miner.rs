@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::patience::{connect, persist};
+use super::patience::{PAUSE, connect, persist};
 use super::stop;
 use crate::config::{self, MinerFile};
 use crate::local::LocalModel;
@@ -21,7 +21,6 @@ use crate::outcome::{CommandResult, Fault, Outcome};
 
 /// How long what the chain says of validators may be old. The epoch is known by the block.
 const METAGRAPH_AGE: Duration = Duration::from_secs(6);
-const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(path: &Path) -> CommandResult {
     let stop = stop::on_signals()?;
@@ -31,9 +30,10 @@ pub(super) async fn run(path: &Path) -> CommandResult {
     let hotkey = key.hotkey();
     // The chain first: it is asked in a moment, and the model takes long.
     let chain = connect(&settings.place, &key, None).await?;
-    let metagraph = chain.metagraph().await?;
+    let begin =
+        persist(&chain, "reading the chain", &stop, || async { Ok((chain.head().await?, chain.metagraph().await?)) });
+    let Some((head, metagraph)) = begin.await? else { return Ok(Outcome::Done) };
     metagraph.neuron(&hotkey).ok_or(ChainError::NotRegistered(hotkey))?;
-    let head = chain.head().await?;
     let subnet = Arc::new(KnownSubnet::new(head.epoch, &validators(&metagraph)));
 
     let model = load(&settings.model).await?;
@@ -51,7 +51,8 @@ pub(super) async fn run(path: &Path) -> CommandResult {
     };
     let running = Miner::start(config, published, model.backend()).await?;
     let announced = Announced { hotkey, endpoint: settings.announce.unwrap_or_else(|| running.local_addr()), manifest };
-    let followed = follow(&chain, &announced, &subnet, &stop).await;
+    // Publishing may wait for many blocks, and requests come meanwhile.
+    let followed = tokio::try_join!(follow(&chain, &subnet, &stop), stand_by(&chain, &announced, &stop));
     shut_down(running).await;
     followed?;
     Ok(Outcome::Done)
@@ -92,35 +93,43 @@ fn validators(metagraph: &Metagraph) -> Vec<(Hotkey, u64)> {
     permitted.map(|neuron| (neuron.hotkey, neuron.stake.get())).collect()
 }
 
-/// Keeps what the service knows of the chain and what the chain knows of the service up to date, until it is
-/// told to stop.
-async fn follow(
-    chain: &Subtensor,
-    announced: &Announced,
-    subnet: &KnownSubnet,
-    stop: &CancellationToken,
-) -> Result<(), ChainError> {
-    let mut known: Option<(Metagraph, Instant)> = None;
-    let mut told = Told::default();
+/// Keeps what the service knows of the chain up to date, until it is told to stop.
+async fn follow(chain: &Subtensor, subnet: &KnownSubnet, stop: &CancellationToken) -> Result<(), ChainError> {
+    let mut known: Option<(Vec<(Hotkey, u64)>, Instant)> = None;
     while !stop.is_cancelled() {
-        let head = match chain.head().await {
-            Ok(head) => head,
+        match chain.head().await {
+            Ok(head) => {
+                let is_fresh = known.as_ref().is_some_and(|(_, at)| at.elapsed() < METAGRAPH_AGE);
+                if !is_fresh && let Ok(metagraph) = chain.metagraph().await {
+                    known = Some((validators(&metagraph), Instant::now()));
+                }
+                if let Some((validators, _)) = &known {
+                    subnet.update(head.epoch, validators);
+                }
+                tokio::select! {
+                    next = chain.head_after(head.block) => if next.is_err() { sleep(PAUSE).await },
+                    () = stop.cancelled() => {}
+                }
+            }
+            Err(refusal) if refusal.needs_operator() => return Err(refusal),
             Err(refusal) => {
                 warn!("waiting for the chain: {refusal}");
                 sleep(PAUSE).await;
-                continue;
             }
-        };
-        let is_fresh = known.as_ref().is_some_and(|(_, at)| at.elapsed() < METAGRAPH_AGE);
-        if !is_fresh && let Ok(metagraph) = chain.metagraph().await {
-            announce(chain, announced, &metagraph, &mut told, stop).await?;
-            known = Some((metagraph, Instant::now()));
         }
-        if let Some((metagraph, _)) = &known {
-            subnet.update(head.epoch, &validators(metagraph));
+    }
+    Ok(())
+}
+
+/// Keeps what the chain says of the service true, until it is told to stop.
+async fn stand_by(chain: &Subtensor, announced: &Announced, stop: &CancellationToken) -> Result<(), ChainError> {
+    let mut told = Told::default();
+    while !stop.is_cancelled() {
+        if let Ok(metagraph) = chain.metagraph().await {
+            announce(chain, announced, &metagraph, &mut told, stop).await?;
         }
         tokio::select! {
-            next = chain.head_after(head.block) => if next.is_err() { sleep(PAUSE).await },
+            () = sleep(METAGRAPH_AGE) => {}
             () = stop.cancelled() => {}
         }
     }

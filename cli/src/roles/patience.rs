@@ -13,7 +13,8 @@ use crate::outcome::Fault;
 
 /// How long a chain may take to answer when a role starts: machines start their services in any order.
 const STARTING: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_secs(1);
+/// Between two attempts.
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Connects, and gives a chain that is starting too some time.
 pub(crate) async fn connect(
@@ -43,23 +44,18 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, ChainError>>>(
     while !stop.is_cancelled() {
         let refusal = match call().await {
             Ok(done) => return Ok(Some(done)),
+            Err(refusal) if refusal.needs_operator() => return Err(refusal),
             Err(refusal) => refusal,
         };
         let waiting = async {
-            match refusal.next() {
-                Some(next) => {
-                    info!("{what} waits: {refusal}");
-                    wait_for(chain, next).await;
-                }
-                None => {
-                    warn!("{what}: {refusal}; trying again");
-                    sleep(PAUSE).await;
-                }
+            if let Some(next) = refusal.next() {
+                info!("{what} waits: {refusal}");
+                wait_for(chain, next).await;
+            } else {
+                warn!("{what}: {refusal}; trying again");
+                sleep(PAUSE).await;
             }
         };
-        if !refusal.is_passing() && refusal.next().is_none() {
-            return Err(refusal);
-        }
         tokio::select! {
             () = waiting => {}
             () = stop.cancelled() => {}

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use assay_audit::keys::Keypair;
 use assay_chain::{Chain, ChainError};
-use assay_validator::{Ending, Settings, Validator, ValidatorEvent};
+use assay_validator::{Ending, Settings, Validator, ValidatorError, ValidatorEvent};
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
-use super::patience::connect;
+use super::patience::{PAUSE, connect, persist};
 use super::stop;
 use crate::config::{self, ValidatorFile};
 use crate::outcome::{CommandResult, Fault, Outcome};
@@ -27,7 +28,10 @@ pub(super) async fn run(path: &Path, epochs: Option<u64>) -> CommandResult {
     })?;
     let chain = connect(&settings.place, &key, Some(settings.records.join(COMMITS))).await?;
     let hotkey = key.hotkey();
-    chain.metagraph().await?.neuron(&hotkey).ok_or(ChainError::NotRegistered(hotkey))?;
+    let Some(metagraph) = persist(&chain, "reading the metagraph", &stop, || chain.metagraph()).await? else {
+        return Ok(Outcome::Done);
+    };
+    metagraph.neuron(&hotkey).ok_or(ChainError::NotRegistered(hotkey))?;
     info!(%hotkey, network = %settings.place.network, netuid = %settings.place.netuid, "validating");
     let settings = Settings {
         keys: Keypair::from(key.signer().clone()),
@@ -41,7 +45,16 @@ pub(super) async fn run(path: &Path, epochs: Option<u64>) -> CommandResult {
         sessions_per_miner: settings.sessions_per_miner,
         verifying: settings.verifying,
     };
-    let mut validator = Validator::open(settings, Arc::new(chain), questions, |event| tell(&event)).await?;
+    let chain = Arc::new(chain);
+    let mut validator = loop {
+        match Validator::open(settings.clone(), Arc::clone(&chain), questions.clone(), |event| tell(&event)).await {
+            Err(ValidatorError::Chain(refusal)) if !refusal.needs_operator() && !stop.is_cancelled() => {
+                warn!("waiting for the chain: {refusal}");
+                sleep(PAUSE).await;
+            }
+            opened => break opened?,
+        }
+    };
     let followed = validator.run(&stop, epochs).await?;
     if stop.is_cancelled() {
         info!("stopped; what is not done is done after the next start");
