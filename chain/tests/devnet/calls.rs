@@ -57,7 +57,7 @@ fn weights_are_refused_in_the_chains_order_with_its_reasons() {
     let chain = subnet(strict, &[5], 1);
     let send = |signer: u8, uids: &[u16], version_key: u64| {
         let weights: Vec<(Uid, u16)> = uids.iter().map(|uid| (Uid::new(*uid), 1)).collect();
-        ready(chain.set_weights(hotkey(signer), &weights, version_key)).map(drop)
+        ready(chain.set_weights(hotkey(signer), &weights, version_key))
     };
     assert_eq!(send(8, &[0, 1, 2, 3], 0), Err(ChainError::TooManyWeights { given: 4, uids: 3 }));
     assert_eq!(send(8, &[0, 0], 0), Err(ChainError::NotRegistered(hotkey(8))));

@@ -70,7 +70,7 @@ fn metagraph(chain: &Devnet) -> Metagraph {
 
 fn place(chain: &Devnet, signer: Hotkey, weights: &[(u16, u16)]) -> Result<Placement, ChainError> {
     let weights: Vec<(Uid, u16)> = weights.iter().map(|(uid, value)| (Uid::new(*uid), *value)).collect();
-    ready(chain.set_weights(signer, &weights, 0)).map(drop)
+    ready(chain.set_weights(signer, &weights, 0))
 }
 
 fn set(chain: &Devnet, signer: Hotkey, weights: &[(u16, u16)]) -> Result<(), ChainError> {
