@@ -128,7 +128,9 @@ impl Ledger {
             self.numbers.insert(hash, number);
             if let Some(state) = state {
                 let (runtime, events) = (Arc::clone(runtime), events.encode());
-                self.keep(Block { hash, header, extrinsics, events, state, runtime, included: Vec::new() });
+                let block = self.keep(Block { hash, header, extrinsics, events, state, runtime, included: Vec::new() });
+                // Without subscribers nobody is told.
+                let _ = self.notices.send(Notice::Best(block));
             }
         }
         Ok(())
