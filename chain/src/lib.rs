@@ -7,8 +7,8 @@
 //! refusals.
 //!
 //! [`Devnet`] is the embedded chain: deterministic, in integers, with time that moves only when
-//! told to. Its epochs turn weights into emission by the consensus and incentive part of the Yuma
-//! formula; `devnet::yuma` and `devnet::emission` say what they follow and what they leave out.
+//! told to. Its epochs turn weights into emission by the chain's own Yuma consensus with bonds;
+//! `docs/chain.md` says what it follows and where it differs.
 #![forbid(unsafe_code)]
 
 mod api;

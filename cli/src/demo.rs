@@ -61,7 +61,7 @@ async fn play(args: &DemoArgs) -> CommandResult {
     let mut tally = summary::Tally::new(&stage);
     let mut validator = stage.validator(Arc::clone(&narrator)).await?;
     for number in 0..args.epochs {
-        stage.enter(number);
+        stage.enter(number).await?;
         let judged = validator
             .run_epoch()
             .await

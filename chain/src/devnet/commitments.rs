@@ -35,7 +35,7 @@ impl State {
         }
         self.used_space.insert(signer, UsedSpace { epoch: epoch.get(), bytes: used });
         let fields = fields.into_iter().map(Field).collect();
-        self.commitments.entry(signer).or_default().push(Commitment { block: self.block, fields });
+        self.commitments.entry(signer).or_default().push(Commitment { block: self.block, fields }.into());
         Ok(())
     }
 

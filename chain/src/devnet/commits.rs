@@ -14,6 +14,7 @@ use parity_scale_codec::Encode;
 use super::{
     beacon,
     state::{Field, Payload, State, TimelockedCommit, WeightCommit},
+    weights::upscale,
 };
 use crate::{
     api::{Placement, WeightsForm},
@@ -105,7 +106,8 @@ impl State {
     }
 
     /// Sets weights for a caller in this process, in the form that the subnet takes. Commits open by
-    /// themselves, as timelocked ones do.
+    /// themselves, as timelocked ones do. What was set in this epoch already, and means the same still,
+    /// is not set again.
     pub(super) fn set_weights_in_form(
         &mut self,
         signer: Hotkey,
@@ -115,14 +117,33 @@ impl State {
         let weights: Vec<(u16, u16)> = weights.iter().map(|(uid, value)| (uid.get(), *value)).collect();
         let block = BlockNumber::new(self.block);
         let Some(period) = self.parameters.reveal_period() else {
+            if self.stands(signer, &weights) {
+                return Ok(Placement::Standing { block: BlockNumber::new(self.slot(signer)?.last_update) });
+            }
             self.set_weights(signer, &weights, version_key)?;
             return Ok(Placement::Set { block });
         };
+        let payload = Payload::Sealed { weights, version_key };
+        let commits = self.timelocked.get(&self.epoch().get());
+        let newest = commits.and_then(|commits| commits.iter().rfind(|commit| commit.hotkey == signer));
+        if let Some(commit) = newest.filter(|commit| commit.payload == payload) {
+            return Ok(Placement::Standing { block: BlockNumber::new(commit.block) });
+        }
         let reveals = Epoch::new(self.epoch().get() + period);
         let opening = OPENING_BLOCK.min(self.parameters.tempo.into());
         let round = beacon::round_of(self.first_block(reveals) + opening);
-        self.commit_payload(signer, Payload::Sealed { weights, version_key }, round)?;
+        self.commit_payload(signer, payload, round)?;
         Ok(Placement::Committed { block, reveals })
+    }
+
+    /// Whether plain weights were set in this epoch, on nobody who came since.
+    fn stands(&self, signer: Hotkey, weights: &[(u16, u16)]) -> bool {
+        let Ok(slot) = self.slot(signer) else { return false };
+        let there = |uid: u16| self.slots.get(usize::from(uid)).is_some_and(|to| to.registered_at < slot.last_update);
+        !slot.weights.is_empty()
+            && self.epoch_of(slot.last_update) == self.epoch()
+            && slot.weights == upscale(weights)
+            && weights.iter().all(|(uid, _)| there(*uid))
     }
 
     fn commit_payload(&mut self, signer: Hotkey, payload: Payload, round: u64) -> Result<(), ChainError> {

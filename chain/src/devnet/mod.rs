@@ -1,4 +1,16 @@
 //! The embedded chain.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `genesis`, `state` | what it starts from, what it knows as of one block |
+//! | `clock` | blocks and epochs |
+//! | `registration`, `serving`, `commitments`, `weights`, `commits` | transactions, with the chain's checks in its order |
+//! | `beacon` | the rounds that timelocked weights wait for |
+//! | `epoch`, `yuma`, `emission`, `report` | the end of an epoch: what counts, what it comes to, who gets what |
+//! | `fraction` | the chain's fixed point |
+//! | `file`, `text`, `shared` | the state as a file, and as the states of many blocks |
+//!
+//! A transaction is a method of `State` that checks first and writes last.
 
 pub(crate) mod beacon;
 mod clock;
@@ -99,14 +111,19 @@ impl Devnet {
     }
 
     /// Gives a hotkey a place without price: the next free uid, or that of the neuron with the lowest
-    /// emission. On a real chain its coldkey pays for it ([`Devnet::burned_register`]).
+    /// emission. On a real chain its coldkey pays for it ([`Devnet::burned_register`]); a hotkey that never
+    /// registered so belongs to the account of its own 32 bytes.
     ///
     /// Weights count for a neuron if they are set in a block after its registration.
     ///
     /// # Errors
     /// [`ChainError::AlreadyRegistered`], [`ChainError::SubnetFull`].
     pub fn register(&self, hotkey: Hotkey) -> Result<Uid, ChainError> {
-        self.write(|state| state.register(hotkey, Coldkey::new(*hotkey.as_bytes())))
+        self.write(|state| {
+            let own = Coldkey::new(*hotkey.as_bytes());
+            let owner = state.owners.get(&hotkey).copied().unwrap_or(own);
+            state.register(hotkey, owner)
+        })
     }
 
     /// Gives a hotkey a place like [`Devnet::register`], as a coldkey does that pays the burn for it.

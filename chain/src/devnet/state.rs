@@ -19,6 +19,9 @@ use crate::{
     types::{BlockNumber, Coldkey, Network, Rao, Uid},
 };
 
+/// More blocks than any chain will have: up to here, sums of block numbers are exact.
+const BLOCKS_MAX: u64 = 1 << 48;
+
 /// The owner registers first.
 pub(crate) const OWNER: Uid = Uid::new(0);
 
@@ -53,7 +56,7 @@ pub(crate) struct State {
     pub(crate) first_registered: BTreeMap<Hotkey, u64>,
     /// All that hotkeys wrote into their commitments; the last one of each stands.
     #[serde(with = "text::by_hotkey")]
-    pub(crate) commitments: BTreeMap<Hotkey, Shared<Vec<Commitment>>>,
+    pub(crate) commitments: BTreeMap<Hotkey, Shared<Vec<Shared<Commitment>>>>,
     /// What each hotkey stored in the last epoch in which it did.
     #[serde(with = "text::by_hotkey")]
     pub(crate) used_space: BTreeMap<Hotkey, UsedSpace>,
@@ -63,7 +66,7 @@ pub(crate) struct State {
     /// Weights that open by themselves, by the epoch of their commit.
     pub(crate) timelocked: BTreeMap<u64, VecDeque<TimelockedCommit>>,
     /// What the newest epochs came to, oldest first.
-    pub(crate) reports: VecDeque<Shared<EpochReport>>,
+    pub(crate) reports: Shared<VecDeque<Shared<EpochReport>>>,
 }
 
 /// One place and who holds it.
@@ -186,7 +189,7 @@ impl State {
             used_space: BTreeMap::new(),
             weight_commits: BTreeMap::new(),
             timelocked: BTreeMap::new(),
-            reports: VecDeque::new(),
+            reports: Shared::default(),
         };
         for (hotkey, stake) in founders {
             state.register(hotkey, Coldkey::new(*hotkey.as_bytes())).map_err(|_| GenesisError::ListedTwice(hotkey))?;
@@ -259,7 +262,7 @@ impl State {
 
     /// What stands in a hotkey's commitment.
     pub(super) fn record(&self, hotkey: &Hotkey) -> Record {
-        self.commitments.get(hotkey).and_then(|all| all.last()).map(Commitment::record).unwrap_or_default()
+        self.commitments.get(hotkey).and_then(|all| all.last()).map(|newest| newest.record()).unwrap_or_default()
     }
 
     /// Whether the state can be that of a chain: what a file says is not taken on trust.
@@ -276,6 +279,14 @@ impl State {
         let hotkeys: BTreeSet<Hotkey> = self.slots.iter().map(|slot| slot.hotkey).collect();
         if hotkeys.len() < uids {
             return Err("a hotkey has two places".to_owned());
+        }
+        let of_slots = self.slots.iter().flat_map(|slot| [slot.registered_at, slot.last_update]);
+        if self.block > BLOCKS_MAX || of_slots.chain([self.last_epoch_block]).any(|block| block > self.block) {
+            return Err("something happened in a block that is not there yet".to_owned());
+        }
+        let hashes = self.weight_commits.values().flatten().map(|commit| commit.epoch);
+        if hashes.chain(self.timelocked.keys().copied()).any(|epoch| epoch > self.epoch().get()) {
+            return Err("weights were committed in an epoch that is not there yet".to_owned());
         }
         Ok(())
     }

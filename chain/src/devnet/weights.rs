@@ -150,7 +150,7 @@ impl State {
 /// Rescales so that the largest value becomes 65535, with the chain's roundings: it works with 32
 /// fractional bits, half a unit rounds up, and it divides first where multiplying first would leave
 /// its number format.
-fn upscale(weights: &[(u16, u16)]) -> Vec<(u16, u16)> {
+pub(super) fn upscale(weights: &[(u16, u16)]) -> Vec<(u16, u16)> {
     const MULTIPLIED_FIRST: u16 = 32_768;
     let largest = weights.iter().map(|(_, value)| *value).max().unwrap_or(0);
     let scaled = |value: u16| {

@@ -343,7 +343,8 @@ mod tests {
             let scale = bytes(vector["scale"].as_str().unwrap());
             let mut expected = vector["arguments"].clone();
             if let Some(ip) = expected.get_mut("ip") {
-                *ip = ip.to_string().into();
+                // More than 64 bits stand as text.
+                *ip = ip.to_string().trim_matches('"').into();
             }
             assert_eq!(plain(&Call::read(&scale, &runtime).unwrap()), expected, "{}", vector["call"]);
             // Not a byte more, not one less.

@@ -238,14 +238,7 @@ impl Writer<'_> {
         let netuid = self.netuid;
         for (hotkey, commitments) in &state.commitments {
             let Some(commitment) = commitments.last() else { continue };
-            let field =
-                |field: &Field| Value::unnamed_variant(format!("Raw{}", field.0.len()), [Value::from_bytes(&field.0)]);
-            let fields = Value::unnamed_composite(commitment.fields.iter().map(field));
-            let registration = Value::named_composite([
-                ("deposit", Value::u128(0)),
-                ("block", Value::u128(commitment.block.into())),
-                ("info", Value::named_composite([("fields", fields)])),
-            ]);
+            let registration = registration(commitment.block, &commitment.fields);
             let keys = [netuid, Key::Account(*hotkey.as_bytes())];
             self.put(PALLET, "CommitmentOf", &keys, registration)?;
             self.put(PALLET, "LastCommitment", &keys, commitment.block)?;
@@ -274,11 +267,146 @@ impl Writer<'_> {
         self.put(PALLET, "BeaconConfig", &[], config)?;
         self.put(PALLET, "LastStoredRound", &[], beacon.round)?;
         self.put(PALLET, "OldestStoredRound", &[], beacon.round)?;
-        let pulse = Value::named_composite([
-            ("round", Value::u128(beacon.round.into())),
-            ("randomness", bytes(&beacon.randomness)),
-            ("signature", bytes(&beacon.signature)),
-        ]);
+        let pulse = pulse(beacon.round, &beacon.randomness, &beacon.signature);
         self.put(PALLET, "Pulses", &[Key::Number(beacon.round)], pulse)
+    }
+}
+
+/// `Registration`: a commitment, without deposit.
+fn registration(block: u64, fields: &[Field]) -> Value<()> {
+    let field =
+        |Field(bytes): &Field| Value::unnamed_variant(format!("Raw{}", bytes.len()), [Value::from_bytes(bytes)]);
+    let fields = Value::unnamed_composite(fields.iter().map(field));
+    Value::named_composite([
+        ("deposit", Value::u128(0)),
+        ("block", Value::u128(block.into())),
+        ("info", Value::named_composite([("fields", fields)])),
+    ])
+}
+
+/// `Pulse`: a round of the beacon.
+fn pulse(round: u64, randomness: &[u8], signature: &[u8]) -> Value<()> {
+    Value::named_composite([
+        ("round", Value::u128(round.into())),
+        ("randomness", Value::from_bytes(randomness)),
+        ("signature", Value::from_bytes(signature)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Json = serde_json::Value;
+
+    fn vectors() -> Json {
+        serde_json::from_str(include_str!("../../../fixtures/vectors/chain/scale_v1.json")).unwrap()
+    }
+
+    fn bytes(value: &Json) -> Vec<u8> {
+        hex::decode(value.as_str().unwrap().trim_start_matches("0x")).unwrap()
+    }
+
+    fn account(value: &Json) -> [u8; 32] {
+        bytes(value).try_into().unwrap()
+    }
+
+    fn wide(value: &Json) -> u128 {
+        value.to_string().trim_matches('"').parse().unwrap()
+    }
+
+    fn plain<T: serde::de::DeserializeOwned>(value: &Json) -> T {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    #[test]
+    fn kat_storage_keys_are_those_of_an_independent_implementation() {
+        let runtime = Runtime::recorded().unwrap();
+        let vectors = vectors();
+        let keys = vectors["keys"].as_array().unwrap();
+        assert!(keys.len() > 40);
+        for vector in keys {
+            let key = |key: &Json| key.as_u64().map_or_else(|| Key::Account(account(key)), Key::Number);
+            let parts: Vec<Key> = vector["keys"].as_array().unwrap().iter().map(key).collect();
+            let (pallet, item) = (vector["pallet"].as_str().unwrap(), vector["item"].as_str().unwrap());
+            assert_eq!(runtime.storage_key(pallet, item, &parts).unwrap(), bytes(&vector["key"]), "{item}");
+        }
+    }
+
+    /// Each value by the same types that the storage is written with.
+    #[test]
+    fn kat_values_are_those_of_an_independent_implementation() {
+        let runtime = Runtime::recorded().unwrap();
+        for vector in vectors()["values"].as_array().unwrap() {
+            let (pallet, item) = (vector["pallet"].as_str().unwrap(), vector["item"].as_str().unwrap());
+            let value = &vector["value"];
+            let number = |name: &str| value[name].as_u64().unwrap();
+            let written = match item {
+                "Account" => {
+                    let (data, small) = (&value["data"], |name: &str| u32::try_from(number(name)).unwrap());
+                    let data = AccountData {
+                        free: plain(&data["free"]),
+                        reserved: plain(&data["reserved"]),
+                        frozen: plain(&data["frozen"]),
+                        flags: wide(&data["flags"]),
+                    };
+                    let (nonce, consumers) = (small("nonce"), small("consumers"));
+                    let (providers, sufficients) = (small("providers"), small("sufficients"));
+                    let info = AccountInfo { nonce, consumers, providers, sufficients, data };
+                    runtime.storage_value(pallet, item, &info)
+                }
+                "Axons" => {
+                    let info = AxonInfo {
+                        block: number("block"),
+                        version: plain(&value["version"]),
+                        ip: wide(&value["ip"]),
+                        port: plain(&value["port"]),
+                        ip_type: plain(&value["ip_type"]),
+                        protocol: plain(&value["protocol"]),
+                        placeholder1: plain(&value["placeholder1"]),
+                        placeholder2: plain(&value["placeholder2"]),
+                    };
+                    runtime.storage_value(pallet, item, &info)
+                }
+                "Keys" => runtime.storage_value(pallet, item, &account(value)),
+                "Weights" | "Bonds" => runtime.storage_value(pallet, item, &plain::<Vec<(u16, u16)>>(value)),
+                "ValidatorPermit" => runtime.storage_value(pallet, item, &plain::<Vec<bool>>(value)),
+                "Incentive" => runtime.storage_value(pallet, item, &plain::<Vec<u16>>(value)),
+                "LastUpdate" | "Emission" => runtime.storage_value(pallet, item, &plain::<Vec<u64>>(value)),
+                "Burn" | "Now" => runtime.storage_value(pallet, item, &plain::<u64>(value)),
+                "CommitRevealWeightsEnabled" => runtime.storage_value(pallet, item, &plain::<bool>(value)),
+                "WeightCommits" => {
+                    let commits: Vec<(Json, u64, u64, u64)> = plain(value);
+                    let commits: Vec<_> = commits.iter().map(|(hash, a, b, c)| (account(hash), *a, *b, *c)).collect();
+                    runtime.storage_value(pallet, item, &commits)
+                }
+                "TimelockedWeightCommits" => {
+                    let commits: Vec<(Json, u64, Json, u64)> = plain(value);
+                    let commits: Vec<_> = commits
+                        .iter()
+                        .map(|(who, block, text, round)| (account(who), *block, bytes(text), *round))
+                        .collect();
+                    runtime.storage_value(pallet, item, &commits)
+                }
+                "CommitmentOf" => {
+                    let fields = value["info"]["fields"][0].as_array().unwrap().iter();
+                    let fields: Vec<Field> = fields
+                        .flat_map(|field| field.as_object().unwrap().values())
+                        .map(|field| Field(bytes(field)))
+                        .collect();
+                    runtime.storage_value(pallet, item, &registration(number("block"), &fields))
+                }
+                "UsedSpaceOf" => {
+                    let usage = UsageTracker { last_epoch: number("last_epoch"), used_space: number("used_space") };
+                    runtime.storage_value(pallet, item, &usage)
+                }
+                "Pulses" => {
+                    let (randomness, signature) = (bytes(&value["randomness"]), bytes(&value["signature"]));
+                    runtime.storage_value(pallet, item, &pulse(number("round"), &randomness, &signature))
+                }
+                other => panic!("no writer for {other}"),
+            };
+            assert_eq!(written.unwrap(), bytes(&vector["scale"]), "{item}");
+        }
     }
 }

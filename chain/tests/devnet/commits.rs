@@ -90,14 +90,15 @@ fn commits_are_rate_limited_and_only_so_many_wait() {
     let chain = subnet(settings, &[5], 1);
     assert_eq!(set(&chain, hotkey(1), &[(2, 1)]), Ok(()));
     let soon = ChainError::WeightsTooFast { next: BlockNumber::new(4) };
-    assert_eq!(set(&chain, hotkey(1), &[(2, 1)]), Err(soon.clone()));
+    assert_eq!(set(&chain, hotkey(1), &[(2, 2)]), Err(soon.clone()));
+    assert_eq!(place(&chain, hotkey(1), &[(2, 1)]), Ok(Placement::Standing { block: BlockNumber::new(2) }));
     assert_eq!(chain.commit_weights(hotkey(1), [0; 32]), Err(soon));
     assert_eq!(chain.commit_weights(hotkey(8), [0; 32]), Err(ChainError::NotRegistered(hotkey(8))));
 
     let chain = committing(1);
     for number in 0..10 {
         chain.commit_weights(hotkey(1), [number; 32]).expect("ten may wait");
-        set(&chain, hotkey(1), &[(2, 1)]).expect("and ten of the other kind");
+        set(&chain, hotkey(1), &[(2, 1 + u16::from(number))]).expect("and ten of the other kind");
     }
     let full = ChainError::TooManyCommits { open: 10 };
     assert_eq!(chain.commit_weights(hotkey(1), [10; 32]), Err(full.clone()));

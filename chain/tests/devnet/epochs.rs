@@ -69,7 +69,7 @@ fn weights_do_not_count_for_whoever_registers_in_their_block_or_later() {
 
 #[test]
 fn validators_that_stop_setting_weights_lose_their_say() {
-    let stale = Parameters { activity_cutoff_factor_milli: 1_000, ..parameters() };
+    let stale = Parameters { activity_cutoff_factor_milli: 1_200, ..parameters() };
     let chain = subnet(stale, &[90, 10], 2);
     set(&chain, hotkey(1), &[(3, 1)]).expect("a proper vector");
     assert_eq!(mining(&chain.run_epoch())[3..], [268_695, 0]);

@@ -87,6 +87,7 @@ fn a_file_that_is_no_whole_devnet_is_named_in_one_line() {
     assert!(load(&good[..good.len() / 2]).contains("its end is missing"));
     assert!(load(&good.replacen("\"burn\"", "\"born\"", 1)).contains("damaged"));
     assert!(load(&good.replacen("\"tempo\":9", "\"tempo\":0", 1)).contains("a tempo of 0"));
+    assert!(load(&good.replacen("\"registered_at\":1,", "\"registered_at\":99,", 1)).contains("not there yet"));
     let twice = good.replacen(&"03".repeat(32), &"04".repeat(32), 10_000);
     assert!(load(&twice).contains("damaged"));
     let error = Devnet::load(&folder.path().join("absent")).expect_err("it is not there").to_string();

@@ -54,6 +54,8 @@ fn a_hotkey_belongs_to_its_first_coldkey_even_when_it_has_lost_its_place() {
     let refused = chain.burned_register(other, hotkey(2)).expect_err("it is another's hotkey").to_string();
     assert!(refused.contains("NonAssociatedColdKey"), "{refused}");
     assert_eq!(chain.burned_register(PAYER, hotkey(2)), Ok(Uid::new(1)));
+    chain.register(hotkey(3)).expect("it takes the other's place");
+    assert_eq!(metagraph(&chain).neuron(&hotkey(3)).expect("it is there").coldkey, PAYER, "also without price");
 }
 
 #[test]
@@ -86,10 +88,11 @@ fn immune_neurons_leave_only_if_too_few_others_are_left_and_the_owner_never() {
     let chain = subnet(settings, &[5], 1);
     step(&chain, 15);
     chain.register(hotkey(3)).expect("there is room");
-    // Uids 1 and 2 are past immunity: more than one, and of equal emission the earlier goes first.
-    assert_eq!(chain.register(hotkey(8)), Ok(Uid::new(1)));
-    // Now uid 2 alone is, and is spared: of the immune, uid 3 registered first with uid 1, and lower uids go first.
-    assert_eq!(chain.register(hotkey(9)), Ok(Uid::new(1)));
+    // Uids 1 and 2 are past immunity, more than one, and the miner earned less than the validator.
+    assert_eq!(chain.register(hotkey(8)), Ok(Uid::new(2)));
+    // Now the validator alone is, and is spared: the lower one of two immune neurons goes.
+    assert_eq!(chain.register(hotkey(9)), Ok(Uid::new(2)));
+    assert!(metagraph(&chain).neuron(&hotkey(1)).is_some());
     assert_eq!(metagraph(&chain).burn_hotkey(), Some(OWNER));
 
     let lonely = subnet(Parameters { max_allowed_uids: 1, ..parameters() }, &[], 0);
@@ -99,25 +102,26 @@ fn immune_neurons_leave_only_if_too_few_others_are_left_and_the_owner_never() {
 
 #[test]
 fn bonds_with_a_replaced_neuron_are_gone_with_the_next_epoch() {
-    let settings = Parameters { max_allowed_uids: 5, immunity_period: 1, min_non_immune_uids: 0, ..parameters() };
-    let chain = subnet(settings, &[60, 40], 2);
-    let give = |to: u16| {
-        set(&chain, hotkey(1), &[(to, 1)]).expect("a proper vector");
-        set(&chain, hotkey(2), &[(to, 1)]).expect("a proper vector");
+    let settings = Parameters {
+        max_allowed_uids: 5,
+        immunity_period: 1,
+        min_non_immune_uids: 0,
+        bonds_penalty: 0,
+        ..parameters()
     };
-    // Validator 2 alone gave to miner 4 before validator 1 came along, and holds most of the bonds with it.
-    set(&chain, hotkey(2), &[(4, 1)]).expect("a proper vector");
+    let chain = subnet(settings, &[60, 40], 2);
+    // Validator 2 alone gives to miner 4, and has all bonds with it.
     set(&chain, hotkey(1), &[(3, 1)]).expect("a proper vector");
+    set(&chain, hotkey(2), &[(3, 1), (4, 1)]).expect("a proper vector");
     chain.run_epoch();
     step(&chain, 1);
     assert_eq!(chain.register(hotkey(8)), Ok(Uid::new(4)), "miner 4 earned nothing");
     step(&chain, 1);
-    give(4);
+    for validator in [1, 2] {
+        set(&chain, hotkey(validator), &[(4, 1)]).expect("a proper vector");
+    }
     let report = chain.run_epoch();
     assert_eq!(report.neurons[4].incentive, 65_535);
-    assert_eq!(
-        (report.neurons[1].dividends, report.neurons[2].dividends),
-        (39_320, 26_213),
-        "by stake, as at the start"
-    );
+    let dividends = (report.neurons[1].dividends, report.neurons[2].dividends);
+    assert_eq!(dividends, (39_321, 26_213), "by stake, as if nobody had been there");
 }

@@ -26,7 +26,7 @@ fn validators_that_agree_are_paid_by_stake() {
         give(&chain, validator, &[(3, 1), (4, 2)]);
     }
     let report = chain.run_epoch();
-    assert_eq!(dividends(&report), [0, 49_150, 16_383, 0, 0]);
+    assert_eq!(dividends(&report), [0, 49_151, 16_383, 0, 0]);
     let paid = validating(&report);
     assert!(paid[1].abs_diff(HALF * 3 / 4) <= 1 && paid[1] + paid[2] == HALF, "{paid:?}");
 }

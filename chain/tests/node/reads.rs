@@ -124,9 +124,9 @@ async fn heads_follow_one_another_without_gaps() {
     let net = Net::start().await;
     let mut best = net.api.stream_best_blocks().await.unwrap();
     let mut finalized = net.api.stream_blocks().await.unwrap();
+    let firsts = [best.next().await.unwrap().unwrap(), finalized.next().await.unwrap().unwrap()];
     net.node.step(3).unwrap();
-    for blocks in [&mut best, &mut finalized] {
-        let mut last = blocks.next().await.unwrap().unwrap();
+    for (blocks, mut last) in [&mut best, &mut finalized].into_iter().zip(firsts) {
         for number in 2..=4 {
             let block = blocks.next().await.unwrap().unwrap();
             assert_eq!((block.number(), block.header().parent_hash), (number, last.hash()));

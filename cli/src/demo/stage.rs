@@ -10,8 +10,8 @@ use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::prompt::{Message, Prompt};
 use assay_audit::request::{AuditRate, Deadlines, Network};
-use assay_chain::{Chain, ChainError, Devnet, Genesis, GenesisHash, NetUid, Rao};
-use assay_commitments::{Epoch, Hotkey};
+use assay_chain::{Chain, ChainError, Devnet, Genesis, GenesisHash, NetUid, Rao, WeightsForm};
+use assay_commitments::Hotkey;
 use assay_llm_runtime::Checkpoint;
 use assay_miner::{KnownSubnet, Limits, Miner, MinerConfig, Published, RunningMiner, SubnetView};
 use assay_probation::{Criterion, Millionths};
@@ -46,7 +46,7 @@ const MAX_TOKENS: u32 = 24;
 const REQUESTS: u32 = 4;
 /// Of responses of miners of good standing, so many in a hundred are audited.
 const AUDITED_PERCENT: u64 = 92;
-/// Blocks of an epoch on the devnet.
+/// The devnet's tempo: an epoch has one block more.
 const TEMPO: u16 = 10;
 /// The validator's stake.
 const STAKE: u64 = 1_000_000_000_000;
@@ -101,6 +101,7 @@ impl Stage {
             validators: vec![(validator.hotkey(), Rao::new(STAKE))],
             parameters: assay_chain::Parameters {
                 tempo: TEMPO,
+                weights_form: WeightsForm::Plain,
                 weights_rate_limit: 1,
                 serving_rate_limit: 1,
                 min_allowed_weights: 1,
@@ -111,7 +112,8 @@ impl Stage {
         chain.publish_manifests(owner.hotkey(), &[published.id()]).await.map_err(chain_fault)?;
 
         let epoch = Arc::new(AtomicU64::new(0));
-        let subnet = Arc::new(KnownSubnet::new(Epoch::new(0), &[(validator.hotkey(), STAKE)]));
+        let running = chain.head().await.map_err(chain_fault)?.epoch;
+        let subnet = Arc::new(KnownSubnet::new(running, &[(validator.hotkey(), STAKE)]));
         let mut players = Vec::with_capacity(CAST.len());
         for role in CAST {
             let keys = keys(args.seed, role.name);
@@ -161,10 +163,13 @@ impl Stage {
         self.players.iter().map(|seat| (seat.hotkey, seat.role)).collect()
     }
 
-    /// Tells everybody which epoch has begun. The demo's epochs are the chain's.
-    pub(crate) fn enter(&self, number: u64) {
+    /// Tells everybody that an epoch has begun: the miners its number in the demo, their view of the subnet
+    /// its number on the chain.
+    pub(crate) async fn enter(&self, number: u64) -> Result<(), Fault> {
         self.epoch.store(number, Ordering::Relaxed);
-        self.subnet.update(Epoch::new(number), &[(self.validator_hotkey(), STAKE)]);
+        let running = self.chain.head().await.map_err(chain_fault)?.epoch;
+        self.subnet.update(running, &[(self.validator_hotkey(), STAKE)]);
+        Ok(())
     }
 
     pub(crate) async fn validator(&self, narrator: Arc<Narrator>) -> Result<Validator<Devnet>, Fault> {

@@ -8,7 +8,7 @@ use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Refusal, RefusalReason};
-use assay_chain::{Chain, Devnet, Genesis, GenesisHash, NetUid, Parameters, Rao};
+use assay_chain::{Chain, Devnet, Genesis, GenesisHash, NetUid, Parameters, Rao, WeightsForm};
 use assay_commitments::ManifestId;
 use assay_proto::v1::Signed;
 use assay_proto::v1::miner_message::Message;
@@ -39,7 +39,13 @@ fn devnet() -> Devnet {
         },
         owner: keys(100).hotkey(),
         validators: vec![(keys(200).hotkey(), Rao::new(1_000_000))],
-        parameters: Parameters { tempo: 10, weights_rate_limit: 0, serving_rate_limit: 0, ..Parameters::default() },
+        parameters: Parameters {
+            tempo: 10,
+            weights_form: WeightsForm::Plain,
+            weights_rate_limit: 0,
+            serving_rate_limit: 0,
+            ..Parameters::default()
+        },
     };
     Devnet::new(&genesis).unwrap()
 }

@@ -19,7 +19,7 @@ use assay_audit::prompt::Prompt;
 use assay_audit::request::{AuditRate, Deadlines, Network, Request};
 use assay_audit::transcript_file::TranscriptFile;
 use assay_audit::verdict::Verdict;
-use assay_chain::{Chain, Devnet, Genesis, GenesisHash, NetUid, Parameters, Rao};
+use assay_chain::{Chain, Devnet, Genesis, GenesisHash, NetUid, Parameters, Rao, WeightsForm};
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::{TraceCommitment, TraceRows};
 use assay_commitments::{Epoch, ManifestId, TokenId};
@@ -78,7 +78,13 @@ async fn world() -> World {
         },
         owner,
         validators: vec![(validator.hotkey(), Rao::new(1_000_000))],
-        parameters: Parameters { tempo: 10, weights_rate_limit: 0, serving_rate_limit: 0, ..Parameters::default() },
+        parameters: Parameters {
+            tempo: 10,
+            weights_form: WeightsForm::Plain,
+            weights_rate_limit: 0,
+            serving_rate_limit: 0,
+            ..Parameters::default()
+        },
     })
     .unwrap();
     chain.publish_manifests(owner, &[published.id()]).await.unwrap();
