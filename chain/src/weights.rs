@@ -123,9 +123,11 @@ fn check_uids(weights: &[(Uid, u16)], uids: usize) -> Result<(), ChainError> {
 fn check_shares(weights: &[(Uid, u16)], most: u16) -> Result<(), ChainError> {
     let sum: u64 = weights.iter().map(|(_, value)| u64::from(*value)).sum();
     let full = u64::from(u16::MAX);
-    let above = weights.iter().find(|(_, value)| u64::from(*value) * full > u64::from(most) * sum);
+    let largest = weights.iter().max_by_key(|(_, value)| *value);
+    let above = largest.filter(|(_, value)| u64::from(*value) * full > u64::from(most) * sum);
     above.map_or(Ok(()), |(uid, value)| {
-        let share = u16::try_from(u64::from(*value) * full / sum).unwrap_or(u16::MAX);
+        // Rounded up, so that a share above the limit never reads like the limit itself.
+        let share = u16::try_from((u64::from(*value) * full).div_ceil(sum)).unwrap_or(u16::MAX);
         Err(ChainError::WeightTooLarge { uid: *uid, share, most })
     })
 }
@@ -244,7 +246,7 @@ mod tests {
         let free = Hyperparameters { stake_threshold: Rao::new(0), ..settings };
         assert_eq!(planned(&free, 2, &row, 3, 200), Err(ChainError::NoPermit(hotkey(2))));
         let narrow = Hyperparameters { max_weight_limit: 40_000, ..settings };
-        let large = ChainError::WeightTooLarge { uid: Uid::new(3), share: 49_151, most: 40_000 };
+        let large = ChainError::WeightTooLarge { uid: Uid::new(3), share: 49_152, most: 40_000 };
         assert_eq!(planned(&narrow, 1, &[(2, 1), (3, 3)], 3, 200), Err(large));
         let hidden = Hyperparameters { weights_form: WeightsForm::CommitReveal { period: 1 }, ..settings };
         assert_eq!(planned(&hidden, 1, &row, 3, 200), Err(ChainError::TooManyCommits { open: COMMITS_MAX }));
