@@ -78,12 +78,14 @@ pub fn plan(
     if settings.weights_form != WeightsForm::Plain && open_commits >= COMMITS_MAX {
         return Err(ChainError::TooManyCommits { open: open_commits });
     }
-    check_uids(weights, uids)?;
-    let weights = fill(rescale(weights), settings, uids);
-    let on_itself = matches!(weights.as_slice(), [(only, _)] if *only == neuron.uid);
+    let scaled = rescale(weights);
+    // Whoever weighs itself alone needs no permit, and neither count nor share is looked at.
+    let on_itself = matches!(scaled.as_slice(), [(only, _)] if *only == neuron.uid);
     if !(neuron.validator_permit || neuron.uid == metagraph.owner || on_itself) {
         return Err(ChainError::NoPermit(signer));
     }
+    check_uids(weights, uids)?;
+    let weights = if on_itself { scaled } else { fill(scaled, settings, uids) };
     if !on_itself {
         check_shares(&weights, settings.max_weight_limit)?;
     }
@@ -259,9 +261,8 @@ mod tests {
         assert!(planned(&settings, 0, &[(2, 1)], 3, 200).is_ok());
         let free = Hyperparameters { stake_threshold: Rao::new(0), max_weight_limit: 1, ..settings };
         assert!(planned(&free, 2, &[(2, 1)], 3, 200).is_ok());
-        // Zeros that fill the count up make it a vote about others.
-        let filled = Hyperparameters { min_allowed_weights: 2, ..free };
-        assert_eq!(planned(&filled, 2, &[(2, 1)], 3, 200), Err(ChainError::NoPermit(hotkey(2))));
+        let least = Hyperparameters { min_allowed_weights: 5, ..free };
+        assert_eq!(planned(&least, 2, &[(2, 1)], 3, 200).unwrap().weights, [(Uid::new(2), 65_535)]);
     }
 
     #[test]
