@@ -209,12 +209,11 @@ impl Subtensor {
                 Seen { tip, at, clock, now_ms, metagraph: None, settings: None }
             }
         };
-        match want {
-            Want::Clock => {}
-            Want::Settings if known.settings.is_some() => {}
-            Want::Settings => known.settings = Some(self.subnet(&known.at).hyperparameters().await?),
-            Want::Metagraph if known.metagraph.is_some() => {}
-            Want::Metagraph => known.metagraph = Some(self.subnet(&known.at).metagraph().await?),
+        if matches!(want, Want::Settings) && known.settings.is_none() {
+            known.settings = Some(self.subnet(&known.at).hyperparameters().await?);
+        }
+        if matches!(want, Want::Metagraph) && known.metagraph.is_none() {
+            known.metagraph = Some(self.subnet(&known.at).metagraph().await?);
         }
         *seen = Some(known.clone());
         Ok(known)
