@@ -218,8 +218,24 @@ async fn one_scenario_gives_one_metagraph_on_a_devnet_and_through_a_node() {
         }
     }
     assert_eq!(through.epochs, directly.epochs);
-    assert_eq!(through.hotkeys, directly.hotkeys);
-    assert_eq!(through.epoch_keys, directly.epoch_keys);
+    let sorted = |mut history: assay_chain::History| {
+        history.hotkeys.sort_unstable();
+        history.epoch_keys.sort_unstable_by_key(|(hotkey, epoch, _)| (*hotkey, *epoch));
+        (history.hotkeys, history.epoch_keys)
+    };
+    assert_eq!(sorted(through), sorted(directly));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_of_a_block_is_not_read_again() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![]).await;
+    let (metagraph, settings) = (client.metagraph().await.unwrap(), client.hyperparameters().await.unwrap());
+    net.node.disconnect().await;
+    assert_eq!(client.clone().metagraph().await.unwrap(), metagraph);
+    assert_eq!(client.hyperparameters().await.unwrap(), settings);
+    let unread = client.manifests().await.unwrap_err();
+    assert!(matches!(&unread, ChainError::Unreachable { endpoint, .. } if *endpoint == net.node.url()), "{unread}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -201,13 +201,12 @@ impl Subtensor {
         let tip = self.inner.follower.tip().await?;
         let mut seen = self.inner.seen.lock().await;
         // While the lock was waited for, somebody may have seen a newer block.
-        let mut known = match seen.take().filter(|seen| seen.tip.number >= tip.number) {
-            Some(known) => known,
-            None => {
-                let at = At::new(&self.inner.links, tip.number, tip.hash).await?;
-                let (clock, now_ms) = self.subnet(&at).clock().await?;
-                Seen { tip, at, clock, now_ms, metagraph: None, settings: None }
-            }
+        let mut known = if let Some(known) = seen.take().filter(|seen| seen.tip.number >= tip.number) {
+            known
+        } else {
+            let at = At::new(&self.inner.links, tip.number, tip.hash).await?;
+            let (clock, now_ms) = self.subnet(&at).clock().await?;
+            Seen { tip, at, clock, now_ms, metagraph: None, settings: None }
         };
         if matches!(want, Want::Settings) && known.settings.is_none() {
             known.settings = Some(self.subnet(&known.at).hyperparameters().await?);

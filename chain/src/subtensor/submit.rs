@@ -46,7 +46,7 @@ pub(super) const ERA_BLOCKS: u64 = 32;
 /// How often a call is made before it is given up.
 pub(super) const TRIES: u32 = 3;
 /// Without a new final block for so long, nothing more can be said about a transaction.
-const STALL: Duration = Duration::from_secs(180);
+const STALL: Duration = Duration::from_mins(3);
 
 /// A hotkey's key. Writes take turns: the nonce of the next one is known once the last one is on chain.
 pub(super) struct Signer {
