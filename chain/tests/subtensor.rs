@@ -743,10 +743,12 @@ async fn the_past_is_found_by_going_back_through_old_blocks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_has_forgotten_the_past_says_so() {
     let net = Net::start(parameters()).await;
-    let client = net.client(vec![dev::ferdie()]).await;
-    let ferdie = key(&dev::ferdie());
+    let client = net.client(vec![dev::ferdie(), dev::alice()]).await;
+    let (ferdie, alice) = (key(&dev::ferdie()), key(&dev::alice()));
     let first = client.head().await.unwrap().epoch;
+    let (hash, secret, requests) = (EpochKeyHash::new([1; 32]), EpochKey::new([2; 32]), RequestsDigest::new([3; 32]));
     net.during(client.publish_manifests(ferdie, &[id(1)])).await.unwrap();
+    net.during(client.publish_epoch_key(alice, first.next(), hash)).await.unwrap();
     // The devnet keeps the state of 4,096 blocks.
     net.step(4_200);
     net.seen_by(&client).await;
@@ -754,6 +756,12 @@ async fn a_node_that_has_forgotten_the_past_says_so() {
     let past = client.history(first..=first, &[ferdie]).await;
     assert!(matches!(past, Err(ChainError::Forgotten { .. })), "{past:?}");
     assert_eq!(client.manifests().await.unwrap(), [id(2)]);
+    // The present is told all the same, and a key that was published long ago can still be revealed.
+    let fresh = net.client(vec![dev::alice()]).await;
+    let newest = fresh.epoch_key(alice, first.next()).await.unwrap().unwrap();
+    assert_eq!((newest.hash, newest.key), (hash, None));
+    net.during(fresh.reveal_epoch_key(alice, first.next(), secret, requests)).await.unwrap();
+    assert_eq!(fresh.epoch_key(alice, first.next()).await.unwrap().unwrap().key, Some(secret));
 }
 
 #[tokio::test(flavor = "multi_thread")]
