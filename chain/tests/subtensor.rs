@@ -1,5 +1,6 @@
 //! The client of Subtensor against a node that speaks the real chain's JSON-RPC over a devnet: the same
 //! bytes, refusals and faults as there.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
 use std::{future::Future, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -102,7 +103,7 @@ impl Net {
             }
         };
         tokio::select! {
-            done = tokio::time::timeout(Duration::from_secs(120), work) => done.expect("it ends within two minutes"),
+            done = tokio::time::timeout(Duration::from_mins(2), work) => done.expect("it ends within two minutes"),
             () = clock => unreachable!("the clock never stops"),
         }
     }
@@ -666,13 +667,13 @@ async fn the_main_network_is_reached_by_its_name_alone() {
 async fn stuck_node() -> (String, jsonrpsee::server::ServerHandle) {
     let mut module = jsonrpsee::RpcModule::new(());
     let hash = || format!("0x{}", "a5".repeat(32));
-    module.register_method("chain_getBlockHash", move |_, _, _| hash()).unwrap();
-    module.register_method("chain_getFinalizedHead", move |_, _, _| hash()).unwrap();
+    module.register_method("chain_getBlockHash", move |_, (), _| hash()).unwrap();
+    module.register_method("chain_getFinalizedHead", move |_, (), _| hash()).unwrap();
     let header = json!({
         "parentHash": hash(), "number": "0x2a", "stateRoot": hash(), "extrinsicsRoot": hash(), "digest": { "logs": [] },
     });
-    module.register_method("chain_getHeader", move |_, _, _| header.clone()).unwrap();
-    module.register_method("state_getStorage", |_, _, _| "0xe803000000000000").unwrap();
+    module.register_method("chain_getHeader", move |_, (), _| header.clone()).unwrap();
+    module.register_method("state_getStorage", |_, (), _| "0xe803000000000000").unwrap();
     let server = jsonrpsee::server::Server::builder().build("127.0.0.1:0").await.unwrap();
     (format!("ws://{}", server.local_addr().unwrap()), server.start(module))
 }

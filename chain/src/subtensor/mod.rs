@@ -209,10 +209,10 @@ impl Subtensor {
             Seen { tip, at, clock, now_ms, metagraph: None, settings: None }
         };
         if matches!(want, Want::Settings) && known.settings.is_none() {
-            known.settings = Some(self.subnet(&known.at).hyperparameters().await?);
+            known.settings = Some(Box::pin(self.subnet(&known.at).hyperparameters()).await?);
         }
         if matches!(want, Want::Metagraph) && known.metagraph.is_none() {
-            known.metagraph = Some(self.subnet(&known.at).metagraph().await?);
+            known.metagraph = Some(Box::pin(self.subnet(&known.at).metagraph()).await?);
         }
         *seen = Some(known.clone());
         Ok(known)
@@ -229,6 +229,7 @@ impl Subtensor {
     }
 }
 
+// Writes go through many states. They lie on the heap, so that callers' futures stay small.
 impl Chain for Subtensor {
     fn network(&self) -> Network {
         self.inner.network
@@ -250,7 +251,7 @@ impl Chain for Subtensor {
     }
 
     async fn serve_endpoint(&self, signer: Hotkey, endpoint: SocketAddr) -> Result<(), ChainError> {
-        self.write_endpoint(signer, endpoint).await
+        Box::pin(self.write_endpoint(signer, endpoint)).await
     }
 
     async fn manifests(&self) -> Result<Vec<ManifestId>, ChainError> {
@@ -260,15 +261,15 @@ impl Chain for Subtensor {
     }
 
     async fn publish_manifests(&self, signer: Hotkey, manifests: &[ManifestId]) -> Result<(), ChainError> {
-        self.write_manifests(signer, manifests).await
+        Box::pin(self.write_manifests(signer, manifests)).await
     }
 
     async fn declare_manifest(&self, signer: Hotkey, manifest: ManifestId) -> Result<(), ChainError> {
-        self.write_manifest(signer, manifest).await
+        Box::pin(self.write_manifest(signer, manifest)).await
     }
 
     async fn publish_epoch_key(&self, signer: Hotkey, epoch: Epoch, hash: EpochKeyHash) -> Result<(), ChainError> {
-        self.write_key_hash(signer, epoch, hash).await
+        Box::pin(self.write_key_hash(signer, epoch, hash)).await
     }
 
     async fn reveal_epoch_key(
@@ -278,11 +279,11 @@ impl Chain for Subtensor {
         key: EpochKey,
         requests: RequestsDigest,
     ) -> Result<(), ChainError> {
-        self.write_key(signer, (epoch, key, requests)).await
+        Box::pin(self.write_key(signer, (epoch, key, requests))).await
     }
 
     async fn epoch_key(&self, validator: Hotkey, epoch: Epoch) -> Result<Option<EpochKeyRecord>, ChainError> {
-        self.read_epoch_key(validator, epoch).await
+        Box::pin(self.read_epoch_key(validator, epoch)).await
     }
 
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
@@ -301,14 +302,14 @@ impl Chain for Subtensor {
         weights: &[(Uid, u16)],
         version_key: u64,
     ) -> Result<Placement, ChainError> {
-        self.write_weights(signer, weights, version_key).await
+        Box::pin(self.write_weights(signer, weights, version_key)).await
     }
 
     async fn reveal_weights(&self, signer: Hotkey) -> Result<usize, ChainError> {
-        self.write_reveals(signer).await
+        Box::pin(self.write_reveals(signer)).await
     }
 
     async fn history(&self, epochs: RangeInclusive<Epoch>, hotkeys: &[Hotkey]) -> Result<History, ChainError> {
-        self.read_history(epochs, hotkeys).await
+        Box::pin(self.read_history(epochs, hotkeys)).await
     }
 }
