@@ -78,12 +78,14 @@ pub fn plan(
     if settings.weights_form != WeightsForm::Plain && open_commits >= COMMITS_MAX {
         return Err(ChainError::TooManyCommits { open: open_commits });
     }
-    check_uids(weights, uids)?;
-    let weights = fill(rescale(weights), settings, uids);
-    let on_itself = matches!(weights.as_slice(), [(only, _)] if *only == neuron.uid);
+    let scaled = rescale(weights);
+    // Whoever weighs itself alone needs no permit, and neither count nor share is looked at.
+    let on_itself = matches!(scaled.as_slice(), [(only, _)] if *only == neuron.uid);
     if !(neuron.validator_permit || neuron.uid == metagraph.owner || on_itself) {
         return Err(ChainError::NoPermit(signer));
     }
+    check_uids(weights, uids)?;
+    let weights = if on_itself { scaled } else { fill(scaled, settings, uids) };
     if !on_itself {
         check_shares(&weights, settings.max_weight_limit)?;
     }
@@ -123,9 +125,11 @@ fn check_uids(weights: &[(Uid, u16)], uids: usize) -> Result<(), ChainError> {
 fn check_shares(weights: &[(Uid, u16)], most: u16) -> Result<(), ChainError> {
     let sum: u64 = weights.iter().map(|(_, value)| u64::from(*value)).sum();
     let full = u64::from(u16::MAX);
-    let above = weights.iter().find(|(_, value)| u64::from(*value) * full > u64::from(most) * sum);
+    let largest = weights.iter().max_by_key(|(_, value)| *value);
+    let above = largest.filter(|(_, value)| u64::from(*value) * full > u64::from(most) * sum);
     above.map_or(Ok(()), |(uid, value)| {
-        let share = u16::try_from(u64::from(*value) * full / sum).unwrap_or(u16::MAX);
+        // Rounded up, so that a share above the limit never reads like the limit itself.
+        let share = u16::try_from((u64::from(*value) * full).div_ceil(sum)).unwrap_or(u16::MAX);
         Err(ChainError::WeightTooLarge { uid: *uid, share, most })
     })
 }
@@ -244,7 +248,7 @@ mod tests {
         let free = Hyperparameters { stake_threshold: Rao::new(0), ..settings };
         assert_eq!(planned(&free, 2, &row, 3, 200), Err(ChainError::NoPermit(hotkey(2))));
         let narrow = Hyperparameters { max_weight_limit: 40_000, ..settings };
-        let large = ChainError::WeightTooLarge { uid: Uid::new(3), share: 49_151, most: 40_000 };
+        let large = ChainError::WeightTooLarge { uid: Uid::new(3), share: 49_152, most: 40_000 };
         assert_eq!(planned(&narrow, 1, &[(2, 1), (3, 3)], 3, 200), Err(large));
         let hidden = Hyperparameters { weights_form: WeightsForm::CommitReveal { period: 1 }, ..settings };
         assert_eq!(planned(&hidden, 1, &row, 3, 200), Err(ChainError::TooManyCommits { open: COMMITS_MAX }));
@@ -257,9 +261,8 @@ mod tests {
         assert!(planned(&settings, 0, &[(2, 1)], 3, 200).is_ok());
         let free = Hyperparameters { stake_threshold: Rao::new(0), max_weight_limit: 1, ..settings };
         assert!(planned(&free, 2, &[(2, 1)], 3, 200).is_ok());
-        // Zeros that fill the count up make it a vote about others.
-        let filled = Hyperparameters { min_allowed_weights: 2, ..free };
-        assert_eq!(planned(&filled, 2, &[(2, 1)], 3, 200), Err(ChainError::NoPermit(hotkey(2))));
+        let least = Hyperparameters { min_allowed_weights: 5, ..free };
+        assert_eq!(planned(&least, 2, &[(2, 1)], 3, 200).unwrap().weights, [(Uid::new(2), 65_535)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The client of Subtensor against a node that speaks the real chain's JSON-RPC over a devnet: the same
 //! bytes, refusals and faults as there.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
 use std::{future::Future, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -102,7 +103,7 @@ impl Net {
             }
         };
         tokio::select! {
-            done = tokio::time::timeout(Duration::from_secs(120), work) => done.expect("it ends within two minutes"),
+            done = tokio::time::timeout(Duration::from_mins(2), work) => done.expect("it ends within two minutes"),
             () = clock => unreachable!("the clock never stops"),
         }
     }
@@ -218,8 +219,24 @@ async fn one_scenario_gives_one_metagraph_on_a_devnet_and_through_a_node() {
         }
     }
     assert_eq!(through.epochs, directly.epochs);
-    assert_eq!(through.hotkeys, directly.hotkeys);
-    assert_eq!(through.epoch_keys, directly.epoch_keys);
+    let sorted = |mut history: assay_chain::History| {
+        history.hotkeys.sort_unstable();
+        history.epoch_keys.sort_unstable_by_key(|(hotkey, epoch, _)| (*hotkey, *epoch));
+        (history.hotkeys, history.epoch_keys)
+    };
+    assert_eq!(sorted(through), sorted(directly));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_of_a_block_is_not_read_again() {
+    let net = Net::start(parameters()).await;
+    let client = net.client(vec![]).await;
+    let (metagraph, settings) = (client.metagraph().await.unwrap(), client.hyperparameters().await.unwrap());
+    net.node.disconnect().await;
+    assert_eq!(client.clone().metagraph().await.unwrap(), metagraph);
+    assert_eq!(client.hyperparameters().await.unwrap(), settings);
+    let unread = client.manifests().await.unwrap_err();
+    assert!(matches!(&unread, ChainError::Unreachable { endpoint, .. } if *endpoint == net.node.url()), "{unread}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -650,13 +667,13 @@ async fn the_main_network_is_reached_by_its_name_alone() {
 async fn stuck_node() -> (String, jsonrpsee::server::ServerHandle) {
     let mut module = jsonrpsee::RpcModule::new(());
     let hash = || format!("0x{}", "a5".repeat(32));
-    module.register_method("chain_getBlockHash", move |_, _, _| hash()).unwrap();
-    module.register_method("chain_getFinalizedHead", move |_, _, _| hash()).unwrap();
+    module.register_method("chain_getBlockHash", move |_, (), _| hash()).unwrap();
+    module.register_method("chain_getFinalizedHead", move |_, (), _| hash()).unwrap();
     let header = json!({
         "parentHash": hash(), "number": "0x2a", "stateRoot": hash(), "extrinsicsRoot": hash(), "digest": { "logs": [] },
     });
-    module.register_method("chain_getHeader", move |_, _, _| header.clone()).unwrap();
-    module.register_method("state_getStorage", |_, _, _| "0xe803000000000000").unwrap();
+    module.register_method("chain_getHeader", move |_, (), _| header.clone()).unwrap();
+    module.register_method("state_getStorage", |_, (), _| "0xe803000000000000").unwrap();
     let server = jsonrpsee::server::Server::builder().build("127.0.0.1:0").await.unwrap();
     (format!("ws://{}", server.local_addr().unwrap()), server.start(module))
 }
@@ -727,10 +744,12 @@ async fn the_past_is_found_by_going_back_through_old_blocks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_has_forgotten_the_past_says_so() {
     let net = Net::start(parameters()).await;
-    let client = net.client(vec![dev::ferdie()]).await;
-    let ferdie = key(&dev::ferdie());
+    let client = net.client(vec![dev::ferdie(), dev::alice()]).await;
+    let (ferdie, alice) = (key(&dev::ferdie()), key(&dev::alice()));
     let first = client.head().await.unwrap().epoch;
+    let (hash, secret, requests) = (EpochKeyHash::new([1; 32]), EpochKey::new([2; 32]), RequestsDigest::new([3; 32]));
     net.during(client.publish_manifests(ferdie, &[id(1)])).await.unwrap();
+    net.during(client.publish_epoch_key(alice, first.next(), hash)).await.unwrap();
     // The devnet keeps the state of 4,096 blocks.
     net.step(4_200);
     net.seen_by(&client).await;
@@ -738,6 +757,12 @@ async fn a_node_that_has_forgotten_the_past_says_so() {
     let past = client.history(first..=first, &[ferdie]).await;
     assert!(matches!(past, Err(ChainError::Forgotten { .. })), "{past:?}");
     assert_eq!(client.manifests().await.unwrap(), [id(2)]);
+    // The present is told all the same, and a key that was published long ago can still be revealed.
+    let fresh = net.client(vec![dev::alice()]).await;
+    let newest = fresh.epoch_key(alice, first.next()).await.unwrap().unwrap();
+    assert_eq!((newest.hash, newest.key), (hash, None));
+    net.during(fresh.reveal_epoch_key(alice, first.next(), secret, requests)).await.unwrap();
+    assert_eq!(fresh.epoch_key(alice, first.next()).await.unwrap().unwrap().key, Some(secret));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,12 +14,12 @@ use parity_scale_codec::Encode;
 use super::{
     beacon,
     state::{Field, Payload, State, TimelockedCommit, WeightCommit},
-    weights::upscale,
 };
 use crate::{
     api::{Placement, WeightsForm},
     error::ChainError,
     types::{BlockNumber, Uid},
+    weights::upscale,
 };
 
 /// Commits of one hotkey that may wait at a time, of hashes altogether, of encrypted ones in an epoch.

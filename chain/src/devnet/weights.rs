@@ -12,6 +12,7 @@ use crate::{
     api::{Hyperparameters, StoredWeights},
     error::ChainError,
     types::{BlockNumber, Rao, Uid},
+    weights::upscale,
 };
 
 impl State {
@@ -145,24 +146,6 @@ impl State {
             _ => Ok(()),
         }
     }
-}
-
-/// Rescales so that the largest value becomes 65535, with the chain's roundings: it works with 32
-/// fractional bits, half a unit rounds up, and it divides first where multiplying first would leave
-/// its number format.
-pub(super) fn upscale(weights: &[(u16, u16)]) -> Vec<(u16, u16)> {
-    const MULTIPLIED_FIRST: u16 = 32_768;
-    let largest = weights.iter().map(|(_, value)| *value).max().unwrap_or(0);
-    let scaled = |value: u16| {
-        let (value, full) = (u64::from(value), u64::from(u16::MAX));
-        let fixed = match u64::from(largest) {
-            0 => 0,
-            divisor if largest > MULTIPLIED_FIRST => value * ((full << 32) / divisor),
-            divisor => ((value * full) << 32) / divisor,
-        };
-        u16::try_from((fixed + (1 << 31)) >> 32).unwrap_or(u16::MAX)
-    };
-    weights.iter().map(|(uid, value)| (*uid, scaled(*value))).collect()
 }
 
 #[cfg(test)]

@@ -42,7 +42,6 @@ pub(super) struct Commit {
 }
 
 impl Commit {
-    #[expect(clippy::too_many_arguments, reason = "a record of so many fields")]
     pub(super) fn new(
         network: Network,
         hotkey: Hotkey,

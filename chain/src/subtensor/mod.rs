@@ -201,20 +201,18 @@ impl Subtensor {
         let tip = self.inner.follower.tip().await?;
         let mut seen = self.inner.seen.lock().await;
         // While the lock was waited for, somebody may have seen a newer block.
-        let mut known = match seen.take().filter(|seen| seen.tip.number >= tip.number) {
-            Some(known) => known,
-            None => {
-                let at = At::new(&self.inner.links, tip.number, tip.hash).await?;
-                let (clock, now_ms) = self.subnet(&at).clock().await?;
-                Seen { tip, at, clock, now_ms, metagraph: None, settings: None }
-            }
+        let mut known = if let Some(known) = seen.take().filter(|seen| seen.tip.number >= tip.number) {
+            known
+        } else {
+            let at = At::new(&self.inner.links, tip.number, tip.hash).await?;
+            let (clock, now_ms) = self.subnet(&at).clock().await?;
+            Seen { tip, at, clock, now_ms, metagraph: None, settings: None }
         };
-        match want {
-            Want::Clock => {}
-            Want::Settings if known.settings.is_some() => {}
-            Want::Settings => known.settings = Some(self.subnet(&known.at).hyperparameters().await?),
-            Want::Metagraph if known.metagraph.is_some() => {}
-            Want::Metagraph => known.metagraph = Some(self.subnet(&known.at).metagraph().await?),
+        if matches!(want, Want::Settings) && known.settings.is_none() {
+            known.settings = Some(Box::pin(self.subnet(&known.at).hyperparameters()).await?);
+        }
+        if matches!(want, Want::Metagraph) && known.metagraph.is_none() {
+            known.metagraph = Some(Box::pin(self.subnet(&known.at).metagraph()).await?);
         }
         *seen = Some(known.clone());
         Ok(known)
@@ -231,6 +229,7 @@ impl Subtensor {
     }
 }
 
+// Writes go through many states. They lie on the heap, so that callers' futures stay small.
 impl Chain for Subtensor {
     fn network(&self) -> Network {
         self.inner.network
@@ -252,7 +251,7 @@ impl Chain for Subtensor {
     }
 
     async fn serve_endpoint(&self, signer: Hotkey, endpoint: SocketAddr) -> Result<(), ChainError> {
-        self.write_endpoint(signer, endpoint).await
+        Box::pin(self.write_endpoint(signer, endpoint)).await
     }
 
     async fn manifests(&self) -> Result<Vec<ManifestId>, ChainError> {
@@ -262,15 +261,15 @@ impl Chain for Subtensor {
     }
 
     async fn publish_manifests(&self, signer: Hotkey, manifests: &[ManifestId]) -> Result<(), ChainError> {
-        self.write_manifests(signer, manifests).await
+        Box::pin(self.write_manifests(signer, manifests)).await
     }
 
     async fn declare_manifest(&self, signer: Hotkey, manifest: ManifestId) -> Result<(), ChainError> {
-        self.write_manifest(signer, manifest).await
+        Box::pin(self.write_manifest(signer, manifest)).await
     }
 
     async fn publish_epoch_key(&self, signer: Hotkey, epoch: Epoch, hash: EpochKeyHash) -> Result<(), ChainError> {
-        self.write_key_hash(signer, epoch, hash).await
+        Box::pin(self.write_key_hash(signer, epoch, hash)).await
     }
 
     async fn reveal_epoch_key(
@@ -280,11 +279,11 @@ impl Chain for Subtensor {
         key: EpochKey,
         requests: RequestsDigest,
     ) -> Result<(), ChainError> {
-        self.write_key(signer, (epoch, key, requests)).await
+        Box::pin(self.write_key(signer, (epoch, key, requests))).await
     }
 
     async fn epoch_key(&self, validator: Hotkey, epoch: Epoch) -> Result<Option<EpochKeyRecord>, ChainError> {
-        self.read_epoch_key(validator, epoch).await
+        Box::pin(self.read_epoch_key(validator, epoch)).await
     }
 
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
@@ -303,14 +302,14 @@ impl Chain for Subtensor {
         weights: &[(Uid, u16)],
         version_key: u64,
     ) -> Result<Placement, ChainError> {
-        self.write_weights(signer, weights, version_key).await
+        Box::pin(self.write_weights(signer, weights, version_key)).await
     }
 
     async fn reveal_weights(&self, signer: Hotkey) -> Result<usize, ChainError> {
-        self.write_reveals(signer).await
+        Box::pin(self.write_reveals(signer)).await
     }
 
     async fn history(&self, epochs: RangeInclusive<Epoch>, hotkeys: &[Hotkey]) -> Result<History, ChainError> {
-        self.read_history(epochs, hotkeys).await
+        Box::pin(self.read_history(epochs, hotkeys)).await
     }
 }

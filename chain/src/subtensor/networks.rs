@@ -15,7 +15,7 @@ const LOCAL_ENDPOINT: &str = "ws://127.0.0.1:9944";
 const TEST_ENDPOINT: &str = "wss://test.finney.opentensor.ai:443";
 const FINNEY_ENDPOINTS: [&str; 2] = ["wss://entrypoint-finney.opentensor.ai:443", "wss://lite.chain.opentensor.ai:443"];
 /// Ten blocks: a node further behind than this answers about another present.
-const AGE_MAX: Duration = Duration::from_secs(120);
+const AGE_MAX: Duration = Duration::from_mins(2);
 
 /// A network, as it is named on a command line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

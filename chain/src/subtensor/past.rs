@@ -54,7 +54,13 @@ impl Subtensor {
         epoch: Epoch,
     ) -> Result<Option<EpochKeyRecord>, ChainError> {
         let at = self.newest_final().await?;
-        self.epoch_key_at(&at, validator, epoch).await
+        let known = self.epoch_key_at(&at, validator, epoch).await;
+        let Err(ChainError::Forgotten { .. }) = &known else { return known };
+        // Ordinary nodes remember less than an epoch. What the newest record says of the key is an answer
+        // about the present; whether another hash came before it is for those who ask for the history.
+        let Some((block, record)) = self.subnet(&at).commitment(validator).await? else { return known };
+        let newest = [(BlockNumber::new(block), record)];
+        record::epoch_key(&newest, epoch).map_or(known, |newest| Ok(Some(newest)))
     }
 
     /// What was published about an epoch's key, as of a block.

@@ -43,15 +43,12 @@ pub(super) struct Kept {
 impl Clock {
     /// Where the chain stands at a block.
     pub(super) fn head(&self, block: u64) -> Head {
-        let (epoch, first, next) = match self.kept {
-            Some(Kept { epoch, first, pending }) => {
-                let due = first.saturating_add(self.length).max(block + 1);
-                (epoch, first, pending.filter(|pending| *pending > block).map_or(due, |pending| pending.min(due)))
-            }
-            None => {
-                let epoch = self.epoch_of(block);
-                (epoch, self.first_block(epoch), self.first_block(epoch + 1))
-            }
+        let (epoch, first, next) = if let Some(Kept { epoch, first, pending }) = self.kept {
+            let due = first.saturating_add(self.length).max(block + 1);
+            (epoch, first, pending.filter(|pending| *pending > block).map_or(due, |pending| pending.min(due)))
+        } else {
+            let epoch = self.epoch_of(block);
+            (epoch, self.first_block(epoch), self.first_block(epoch + 1))
         };
         Head {
             block: BlockNumber::new(block),
@@ -67,11 +64,23 @@ impl Clock {
         (block + u64::from(self.netuid.get()) + 1) / self.length
     }
 
-    /// The first block of an epoch, counted the same way.
+    /// The epoch of a recent block, such as a commit's. Where the chain keeps its epochs, it is counted
+    /// back from the running one by the tempo that holds now.
+    pub(super) fn epoch_of_recent(&self, block: u64) -> u64 {
+        match self.kept {
+            None => self.epoch_of(block),
+            Some(kept) => kept.epoch.saturating_sub(kept.first.saturating_sub(block).div_ceil(self.length)),
+        }
+    }
+
+    /// The first block of an epoch, counted the same way as [`Clock::epoch_of`].
     pub(super) fn first_block(&self, epoch: u64) -> u64 {
         (epoch * self.length).saturating_sub(u64::from(self.netuid.get()) + 1)
     }
 }
+
+/// Hotkeys that stake is lent to or by, each with its share of 2^64 - 1.
+type Relatives = Vec<(u64, Bytes32)>;
 
 /// The state of a block of one subnet.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +256,7 @@ impl Subnet<'_> {
             })
             .collect::<Result<_, ChainError>>()?;
         let answers = batch.read().await?;
-        let families: Vec<(Vec<(u64, Bytes32)>, Vec<(u64, Bytes32)>)> = families
+        let families: Vec<(Relatives, Relatives)> = families
             .into_iter()
             .map(|(children, parents)| Ok((answers.value(children)?, answers.value(parents)?)))
             .collect::<Result<_, ChainError>>()?;
@@ -342,17 +351,8 @@ impl Subnet<'_> {
         let answers = batch.read().await?;
         let (period, running) = (answers.value(period)?, clock.head(self.at.number).epoch.get());
         let commits = answers.get(commits)?.unwrap_or_default().into_iter();
-        let open = commits.map(|commit| (commit, self.epoch_of_commit(&clock, commit.1) + period));
+        let open = commits.map(|commit| (commit, clock.epoch_of_recent(commit.1) + period));
         Ok(open.filter(|(_, reveals)| *reveals >= running).collect())
-    }
-
-    /// The epoch of a recent block. Where the chain keeps its epochs, it is counted back from the running
-    /// one by the tempo that holds now.
-    pub(super) fn epoch_of_commit(&self, clock: &Clock, block: u64) -> u64 {
-        match clock.kept {
-            None => clock.epoch_of(block),
-            Some(kept) => kept.epoch.saturating_sub(kept.first.saturating_sub(block).div_ceil(clock.length)),
-        }
     }
 
     /// A hotkey's encrypted commits that are not opened yet, and in which epoch they are.

@@ -23,7 +23,10 @@ use subxt::{
     utils::H256,
 };
 use subxt_signer::sr25519::Keypair;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 
 use super::{
     follow::{Follower, Tip},
@@ -43,7 +46,7 @@ pub(super) const ERA_BLOCKS: u64 = 32;
 /// How often a call is made before it is given up.
 pub(super) const TRIES: u32 = 3;
 /// Without a new final block for so long, nothing more can be said about a transaction.
-const STALL: Duration = Duration::from_secs(180);
+const STALL: Duration = Duration::from_mins(3);
 
 /// A hotkey's key. Writes take turns: the nonce of the next one is known once the last one is on chain.
 pub(super) struct Signer {
@@ -166,8 +169,8 @@ impl Desk<'_> {
         call: &'static str,
     ) -> Result<End, ChainError> {
         let mut searched = signed.anchor.number;
+        let mut moved = Instant::now();
         loop {
-            let stall = tokio::time::sleep(STALL);
             let reached = tokio::select! {
                 status = next_status(&mut watch) => {
                     if !tell(status, call) {
@@ -176,21 +179,21 @@ impl Desk<'_> {
                     continue;
                 }
                 reached = self.follower.wait_for(|tip| tip.number > searched) => reached,
-                () = stall => {
+                () = sleep_until(moved + STALL) => {
                     let blocks = searched - signed.anchor.number;
                     return Err(ChainError::Unconfirmed { call, blocks });
                 }
             };
             // Trouble with the connection passes, and the transaction is where it is.
             let Ok(tip) = reached else {
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                sleep(Duration::from_millis(200)).await;
                 continue;
             };
             let last = tip.number.min(signed.anchor.number + ERA_BLOCKS);
             while searched < last {
                 match self.find(searched + 1, &signed.bytes).await {
                     Ok(Some(end)) => return Ok(end),
-                    Ok(None) => searched += 1,
+                    Ok(None) => (searched, moved) = (searched + 1, Instant::now()),
                     Err(error) if error.is_passing() => break,
                     Err(error) => return Err(error),
                 }

@@ -92,6 +92,8 @@ mod tests {
     const ROUND_1000: &str =
         "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125e342b73a8dd2bacbe47e4b6b63ed5e39";
 
+    type Payload = (Vec<u8>, Vec<u16>, Vec<u16>, u64);
+
     fn signature() -> <TinyBLS381 as EngineBLS>::SignatureGroup {
         CanonicalDeserialize::deserialize_compressed(&hex::decode(ROUND_1000).unwrap()[..]).unwrap()
     }
@@ -116,7 +118,6 @@ mod tests {
         assert_eq!(sealed[136..144], 32_u64.to_le_bytes());
 
         let payload = decrypt(&sealed).unwrap();
-        type Payload = (Vec<u8>, Vec<u16>, Vec<u16>, u64);
         let (hotkey, uids, values, version_key) = Payload::decode(&mut &payload[..]).unwrap();
         assert_eq!((hotkey.as_slice(), version_key), (&author.as_bytes()[..], 9));
         assert_eq!(uids.into_iter().map(Uid::new).zip(values).collect::<Vec<_>>(), weights);

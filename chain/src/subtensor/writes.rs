@@ -361,7 +361,7 @@ impl Subtensor {
     async fn committed(&self, block: BlockNumber, period: u64) -> Result<Placement, ChainError> {
         let at = self.newest_final().await?;
         let (clock, _) = self.subnet(&at).clock().await?;
-        let epoch = self.subnet(&at).epoch_of_commit(&clock, block.get());
+        let epoch = clock.epoch_of_recent(block.get());
         Ok(Placement::Committed { block, reveals: Epoch::new(epoch + period) })
     }
 
@@ -385,7 +385,7 @@ impl Subtensor {
             let weights = commit.weights();
             let call = calls::reveal_weights(network.netuid, &weights, &salt, commit.version_key);
             let counts: Vec<_> = weights.into_iter().filter(|(_, value)| *value > 0).collect();
-            let epoch = self.subnet(&at).epoch_of_commit(&clock, block);
+            let epoch = clock.epoch_of_recent(block);
             let attempt =
                 Attempt { version_key: commit.version_key, commit: Some((epoch, reveals)), ..Attempt::default() };
             self.perform(signer, &call, &Effect::Revealed(hash, &counts), attempt).await?;
