@@ -155,13 +155,13 @@ where
     ) -> Result<WeightCommitment, W::Error> {
         let contents = (weights.digests().to_vec(), weights.exponents().to_vec());
         // A layer has seven matrices and a shard of lm_head one: what is equal stands under the same code.
-        let committed = match self.done.iter().find(|(known, _)| *known == contents) {
-            Some((_, known)) => Arc::clone(known),
-            None => {
-                let polynomial = LayerPolynomial::load(weights, contents.1.clone())?;
-                let tree = (self.tree)(number, &contents.0, &polynomial, code);
-                Arc::new(CommittedPolynomial { polynomial, tree })
-            }
+        let known = self.done.iter().find(|(known, _)| *known == contents);
+        let committed = if let Some((_, known)) = known {
+            Arc::clone(known)
+        } else {
+            let polynomial = LayerPolynomial::load(weights, contents.1.clone())?;
+            let tree = (self.tree)(number, &contents.0, &polynomial, code);
+            Arc::new(CommittedPolynomial { polynomial, tree })
         };
         let commitment = committed.tree.commitment();
         self.done.push((contents, committed));

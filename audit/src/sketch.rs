@@ -416,9 +416,10 @@ mod tests {
             let weights = signs.output_weights(&powers, &rho);
             assert_eq!(weights.len(), rho.len());
             for ((weight, signs), rho) in weights.iter().zip(signs.outputs()).zip(&rho) {
-                let signed = powers[..count].iter().enumerate().map(|(vector, power)| {
-                    if (signs[vector / 8] >> (vector % 8)) & 1 == 0 { *power } else { -*power }
-                });
+                let signed = powers[..count]
+                    .iter()
+                    .enumerate()
+                    .map(|(vector, power)| if (signs[vector / 8] >> (vector % 8)) & 1 == 0 { *power } else { -*power });
                 assert_eq!(*weight, e_mul_f(signed.sum(), f_from_i64(*rho)));
             }
         }
