@@ -34,6 +34,21 @@ pub(crate) struct Beacon {
 }
 
 impl State {
+    /// What this state tells of a block before it: the commitments of then, and all else as it is now. A
+    /// devnet that was loaded knows no more of the blocks before.
+    pub(crate) fn recalled(&self, block: u64) -> Self {
+        let mut past = Self { block, ..self.clone() };
+        past.commitments = std::mem::take(&mut past.commitments)
+            .into_iter()
+            .map(|(hotkey, mut all)| {
+                all.retain(|commitment| commitment.block <= block);
+                (hotkey, all)
+            })
+            .filter(|(_, all)| !all.is_empty())
+            .collect();
+        past
+    }
+
     pub(crate) fn settings(&self) -> Hyperparameters {
         self.hyperparameters()
     }

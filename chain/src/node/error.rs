@@ -34,6 +34,9 @@ pub enum NodeError {
         /// What the system says.
         why: String,
     },
+    /// The devnet cannot be saved.
+    #[error("{0}")]
+    State(String),
     /// Only blocks that are not final are taken back.
     #[error("block {0} is final and cannot be taken back; give the node a finality lag")]
     Final(u64),

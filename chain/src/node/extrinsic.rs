@@ -140,7 +140,7 @@ impl<'a> Extrinsic<'a> {
         block_hash: impl Fn(u64) -> Option<[u8; 32]>,
     ) -> Result<(), Refusal> {
         let birth = self.era.birth(ground.current);
-        let forgotten = birth != 0 && birth + ground.runtime.block_hash_count < ground.current;
+        let forgotten = birth != 0 && birth + ground.runtime.block_hash_count + 1 < ground.current;
         let birth = block_hash(birth).filter(|_| !forgotten).ok_or(Invalid::AncientBirthBlock)?;
         if self.metadata_hash {
             return Err(Refusal::CannotLookup);
@@ -162,7 +162,7 @@ impl<'a> Extrinsic<'a> {
             match extension {
                 Extension::SpecVersion => payload.extend(ground.runtime.version.spec_version.to_le_bytes()),
                 Extension::TransactionVersion => {
-                    payload.extend(ground.runtime.version.transaction_version.to_le_bytes())
+                    payload.extend(ground.runtime.version.transaction_version.to_le_bytes());
                 }
                 Extension::Genesis => payload.extend(ground.genesis),
                 Extension::Mortality => payload.extend(birth),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -48,6 +49,10 @@ pub(super) struct Ledger {
     devnet: Devnet,
     genesis: Hash,
     finality_lag: u64,
+    /// Where the devnet is saved with each block.
+    state: Option<PathBuf>,
+    /// The first block whose state the devnet had when the node began.
+    loaded_at: u64,
     /// Headers of the chain, by number.
     headers: Vec<(Hash, Header)>,
     numbers: HashMap<Hash, u64>,
@@ -71,18 +76,24 @@ struct Filling {
     events: Vec<u8>,
     included: Vec<(u32, Pending)>,
     left: VecDeque<Pending>,
-    state: Arc<State>,
 }
 
 impl Ledger {
     /// The chain as the devnet has it. Blocks that were made before are taken to be empty.
-    pub(super) fn new(devnet: Devnet, runtime: Arc<Runtime>, finality_lag: u64) -> Result<Self, NodeError> {
+    pub(super) fn new(
+        devnet: Devnet,
+        runtime: &Arc<Runtime>,
+        finality_lag: u64,
+        state: Option<PathBuf>,
+    ) -> Result<Self, NodeError> {
         let newest = devnet.newest();
         let genesis = *newest.network.genesis.as_bytes();
         let mut ledger = Self {
             devnet,
             genesis,
             finality_lag,
+            state,
+            loaded_at: 0,
             headers: Vec::new(),
             numbers: HashMap::new(),
             blocks: VecDeque::new(),
@@ -95,8 +106,9 @@ impl Ledger {
             storages: VecDeque::new(),
             notices: broadcast::Sender::new(NOTICES_MAX),
         };
-        probe(&newest, &runtime)?;
-        ledger.catch_up(&newest, &runtime)?;
+        probe(&newest, runtime)?;
+        ledger.catch_up(&newest, runtime)?;
+        ledger.loaded_at = ledger.blocks.front().map_or(0, |first| first.number());
         Ok(ledger)
     }
 
@@ -105,7 +117,7 @@ impl Ledger {
         for number in self.headers.len() as u64..=newest.block {
             let parent = self.headers.last().map_or([0; 32], |(hash, _)| *hash);
             let extrinsics = if number == 0 { Vec::new() } else { vec![timestamp(runtime, number)?] };
-            let header = Header::new(parent, number, number + self.retractions, &extrinsics, false);
+            let header = Header::new(parent, number, number + self.retractions, false);
             let hash = if number == 0 { self.genesis } else { header.hash() };
             let mut events = Events::default();
             if number > 0 {
@@ -116,7 +128,9 @@ impl Ledger {
             self.numbers.insert(hash, number);
             if let Some(state) = state {
                 let (runtime, events) = (Arc::clone(runtime), events.encode());
-                self.keep(Block { hash, header, extrinsics, events, state, runtime, included: Vec::new() });
+                let block = self.keep(Block { hash, header, extrinsics, events, state, runtime, included: Vec::new() });
+                // Without subscribers nobody is told.
+                let _ = self.notices.send(Notice::Best(block));
             }
         }
         Ok(())
@@ -177,6 +191,7 @@ impl Ledger {
     pub(super) fn block(&self, hash: &Hash) -> Option<Arc<Block>> {
         let retracted = || self.retracted.iter().find(|block| block.hash == *hash);
         let kept = match self.numbers.get(hash) {
+            Some(number) if *number < self.loaded_at => return self.recall(*number),
             Some(number) => {
                 let first = self.blocks.front()?.number();
                 self.blocks.get(usize::try_from(number.checked_sub(first)?).ok()?)
@@ -184,6 +199,16 @@ impl Ledger {
             None => retracted(),
         };
         kept.map(Arc::clone)
+    }
+
+    /// A block from before the devnet was saved: empty, with what the state of now tells of then.
+    fn recall(&self, number: u64) -> Option<Arc<Block>> {
+        let (hash, header) = self.headers.get(usize::try_from(number).ok()?)?.clone();
+        let head = self.head();
+        let (runtime, state) = (Arc::clone(&head.runtime), Arc::new(head.state.recalled(number)));
+        let extrinsics = vec![timestamp(&runtime, number).ok()?];
+        let events = Events::default().encode();
+        Some(Arc::new(Block { hash, header, extrinsics, events, state, runtime, included: Vec::new() }))
     }
 
     /// The storage of a block.
@@ -283,10 +308,15 @@ impl Ledger {
         let number = parent.number() + 1;
         let devnet = self.devnet.clone();
         let (_, filling) = devnet.make_block(|state| self.fill(state, waiting, &runtime));
-        let Filling { extrinsics, events, included, left, state } = filling?;
+        let Filling { extrinsics, events, included, left } = filling?;
+        if let Some(path) = &self.state {
+            self.devnet.save(path).map_err(|failure| NodeError::State(failure.to_string()))?;
+        }
+        // Shared with the devnet, which copies a state that somebody holds before it changes it.
+        let state = self.devnet.newest();
         let upgrade = self.upgrade.take();
         let slot = number + self.retractions;
-        let header = Header::new(parent.hash, number, slot, &extrinsics, upgrade.is_some());
+        let header = Header::new(parent.hash, number, slot, upgrade.is_some());
         let hash = header.hash();
         let runtime = upgrade.unwrap_or(runtime);
         self.pool.put_back(left);
@@ -351,12 +381,10 @@ impl Ledger {
         if self.upgrade.is_some() {
             events.push_final(&("System", "CodeUpdated", Vec::new()), runtime)?;
         }
-        let state = Arc::new(state.clone());
-        Ok(Filling { extrinsics, events: events.encode(), included, left: waiting, state })
+        Ok(Filling { extrinsics, events: events.encode(), included, left: waiting })
     }
 
     /// Carries out one that waited, unless it is no longer good.
-    #[expect(clippy::type_complexity, reason = "a call, and either what it left or why it failed")]
     fn apply(
         &self,
         state: &mut State,

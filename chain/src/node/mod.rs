@@ -29,6 +29,7 @@ mod storage;
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -67,6 +68,9 @@ pub struct NodeOptions {
     pub finality_lag: u64,
     /// What `system_chain` answers.
     pub chain: String,
+    /// Where the devnet is saved with each block, before anybody sees it: killed at any moment, a node that
+    /// loads it goes on without having taken anything back.
+    pub state: Option<PathBuf>,
 }
 
 impl NodeOptions {
@@ -76,7 +80,7 @@ impl NodeOptions {
     /// [`NodeError::Metadata`] if the recorded metadata is damaged.
     pub fn new() -> Result<Self, NodeError> {
         let chain = "Assay devnet".to_owned();
-        Ok(Self { runtime: Runtime::recorded()?, block_time: None, finality_lag: 0, chain })
+        Ok(Self { runtime: Runtime::recorded()?, block_time: None, finality_lag: 0, chain, state: None })
     }
 }
 
@@ -104,7 +108,7 @@ impl Node {
         if !listen.ip().is_loopback() {
             return Err(NodeError::NotLoopback(listen));
         }
-        let ledger = Ledger::new(devnet, Arc::new(options.runtime), options.finality_lag)?;
+        let ledger = Ledger::new(devnet, &Arc::new(options.runtime), options.finality_lag, options.state)?;
         let context = Arc::new(Context::new(ledger, options.chain));
         let module = rpc::module(Arc::clone(&context))
             .map_err(|error| NodeError::Listen { address: listen, why: error.to_string() })?;
@@ -167,6 +171,15 @@ impl RunningNode {
     /// Where it listens, for a client.
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
+    }
+
+    /// Waits until the clock stands, which only a failure brings about; the log says which.
+    pub async fn broken(&mut self) {
+        match &mut self.clock {
+            // Whichever way it ended.
+            Some(clock) => drop(clock.await),
+            None => std::future::pending().await,
+        }
     }
 
     /// Makes blocks, out of what waits. Which block is the newest then.

@@ -1,6 +1,6 @@
 //! Extrinsics that wait for a block.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -21,6 +21,13 @@ pub(super) enum Status {
     Finalized(String),
     Dropped,
     Invalid,
+}
+
+impl Status {
+    /// Whether nothing comes behind it.
+    pub(super) const fn is_last(&self) -> bool {
+        matches!(self, Self::Finalized(_) | Self::Dropped | Self::Invalid)
+    }
 }
 
 /// An extrinsic that was taken, and who wants to know what becomes of it.
@@ -46,6 +53,8 @@ impl Pending {
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     waiting: VecDeque<Pending>,
+    hashes: HashSet<Hash>,
+    nonces: BTreeSet<([u8; 32], u32)>,
 }
 
 impl Pool {
@@ -58,19 +67,17 @@ impl Pool {
     }
 
     pub(super) fn holds(&self, hash: &Hash) -> bool {
-        self.waiting.iter().any(|pending| pending.hash == *hash)
+        self.hashes.contains(hash)
     }
 
     pub(super) fn has(&self, account: &[u8; 32], nonce: u32) -> bool {
-        self.waiting.iter().any(|pending| pending.account == *account && pending.nonce == nonce)
+        self.nonces.contains(&(*account, nonce))
     }
 
     /// The nonce an account has once everything before it that waits is in a block.
-    pub(super) fn next_nonce(&self, account: &[u8; 32], mut nonce: u32) -> u32 {
-        while self.has(account, nonce) {
-            nonce = nonce.saturating_add(1);
-        }
-        nonce
+    pub(super) fn next_nonce(&self, account: &[u8; 32], nonce: u32) -> u32 {
+        let waiting = self.nonces.range((*account, nonce)..=(*account, u32::MAX));
+        waiting.fold(nonce, |next, (_, waiting)| if *waiting == next { next.saturating_add(1) } else { next })
     }
 
     /// Adds one. `nonce` is its account's in the newest block. Whatever becomes ready by it is told.
@@ -79,6 +86,7 @@ impl Pool {
         let ready = pending.nonce <= before;
         pending.tell(if ready { Status::Ready } else { Status::Future });
         let own = pending.nonce;
+        self.count(&pending);
         self.waiting.push_back(pending);
         if ready {
             let after = self.next_nonce(&account, nonce);
@@ -87,13 +95,19 @@ impl Pool {
         }
     }
 
+    fn count(&mut self, pending: &Pending) {
+        self.hashes.insert(pending.hash);
+        self.nonces.insert((pending.account, pending.nonce));
+    }
+
     /// Takes out everything, to be put back if it does not fit into a block.
     pub(super) fn drain(&mut self) -> VecDeque<Pending> {
-        std::mem::take(&mut self.waiting)
+        std::mem::take(self).waiting
     }
 
     /// Puts back what waits on, before whatever came since.
     pub(super) fn put_back(&mut self, mut waiting: VecDeque<Pending>) {
+        waiting.iter().for_each(|pending| self.count(pending));
         waiting.append(&mut self.waiting);
         self.waiting = waiting;
     }

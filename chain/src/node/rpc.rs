@@ -514,9 +514,8 @@ async fn submit_and_watch(params: &Params<'_>, pending: PendingSubscriptionSink,
             () = sink.closed() => return,
             status = statuses.recv() => status,
         };
-        // The last status drops the watcher.
         let Some(status) = status else { return };
-        if !tell(&sink, &status).await {
+        if !tell(&sink, &status).await || status.is_last() {
             return;
         }
     }
@@ -544,15 +543,16 @@ fn system(module: &mut Module) -> Registered {
 
 /// What only a devnet can do. What these change is seen from the next block on.
 fn devnet(module: &mut Module) -> Registered {
-    method(module, "devnet_step", |params, ledger| {
+    // Others are answered between two blocks.
+    module.register_blocking_method("devnet_step", |params, context, _| -> Answer {
         let blocks: u64 = params.sequence().optional_next()?.unwrap_or(1);
         if blocks > STEPS_MAX {
             return Err(invalid(&format!("at most {STEPS_MAX} blocks at a time")));
         }
         for _ in 0..blocks {
-            ledger.make_block()?;
+            context.ledger().make_block()?;
         }
-        Ok(json!(ledger.head().number()))
+        Ok(json!(context.ledger().head().number()))
     })?;
     method(module, "devnet_fund", |params, ledger| {
         let mut params = params.sequence();

@@ -35,6 +35,7 @@ pub struct Runtime {
 
 /// `sp_version::RuntimeVersion`, as the constant `System.Version` holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[expect(clippy::struct_field_names, reason = "the names are substrate's")]
 pub(super) struct Version {
     pub(super) spec_name: String,
     pub(super) impl_name: String,

@@ -199,6 +199,11 @@ async fn the_devnets_own_methods_move_time_and_give() {
     let api = crate::client(&rpc, subxt::SubstrateConfig::builder()).await;
     let account = subxt::utils::AccountId32(dev::bob().public_key().0);
     assert_eq!(api.tx().await.unwrap().account_nonce(&account).await.unwrap(), 1);
+    // Blocks have the hashes they had, so what was signed on one of them is good still.
+    assert_eq!(
+        api.at_current_block().await.unwrap().block_hash(),
+        net.api.at_current_block().await.unwrap().block_hash()
+    );
     assert_eq!(again.step(1).unwrap().get(), 33);
 }
 
@@ -219,4 +224,45 @@ async fn a_node_says_what_it_is() {
     let metadata: String = net.ask("state_getMetadata", nothing()).await;
     let recorded = include_bytes!("../../../fixtures/chain/finney-365.scale");
     assert_eq!(metadata, hexadecimal(recorded));
+}
+
+/// 256 places, 64 validators that weigh everybody, everybody with an endpoint and a commitment.
+#[tokio::test]
+async fn a_full_subnet_is_read_at_once() {
+    let places = 256_u16;
+    let net = Net::start().await;
+    let hotkey = |place: u16| assay_commitments::Hotkey::new(sp_crypto_hashing::blake2_256(&place.to_le_bytes()));
+    for place in 3..places {
+        net.devnet.register(hotkey(place)).unwrap();
+        net.devnet.serve_endpoint(hotkey(place), "198.51.100.7:8091".parse().unwrap()).await.unwrap();
+        net.devnet.declare_manifest(hotkey(place), assay_commitments::ManifestId::new([1; 32])).await.unwrap();
+    }
+    for place in 3..67 {
+        net.devnet.set_stake(hotkey(place), Rao::new(1_000_000_000_000)).unwrap();
+    }
+    net.node.step(20).unwrap();
+    let everybody: Vec<_> = (0..places).map(|uid| (assay_chain::Uid::new(uid), uid + 1)).collect();
+    for place in 3..67 {
+        net.devnet.set_weights(hotkey(place), &everybody, 0).await.unwrap();
+    }
+    let begun = std::time::Instant::now();
+    net.node.step(1).unwrap();
+    let made = begun.elapsed();
+
+    let (mut keys, mut start) = (Vec::<String>::new(), Json::Null);
+    let begun = std::time::Instant::now();
+    loop {
+        let page: Vec<String> = net.ask("state_getKeysPaged", json!(["0x", 1_000, start])).await;
+        let Some(last) = page.last() else { break };
+        start = json!(last);
+        keys.extend(page);
+    }
+    let listed = begun.elapsed();
+    assert!(keys.is_sorted() && keys.len() > 2_000, "{}", keys.len());
+    let begun = std::time::Instant::now();
+    let answer: Vec<Json> = net.ask("state_queryStorageAt", json!([keys])).await;
+    let read = begun.elapsed();
+    let changes = answer[0]["changes"].as_array().unwrap();
+    assert!(changes.len() == keys.len() && changes.iter().all(|change| change[1].is_string()));
+    println!("{} keys: block {made:?}, storage written and listed {listed:?}, read {read:?}", keys.len());
 }
