@@ -38,6 +38,8 @@ pub(crate) const fn round_of(block: u64) -> u64 {
 }
 
 type Scalar = <TinyBLS381 as EngineBLS>::Scalar;
+/// The author's hotkey, uids, values and the version key, in SCALE.
+type Payload = (Vec<u8>, Vec<u16>, Vec<u16>, u64);
 type PublicKeys = <TinyBLS381 as EngineBLS>::PublicKeyGroup;
 
 fn secret(genesis: &GenesisHash) -> Scalar {
@@ -76,7 +78,6 @@ pub(super) fn open(
     let bytes = unframe(commit)?;
     let ciphertext = TLECiphertext::<TinyBLS381>::deserialize_compressed(&bytes[..]).ok()?;
     let payload = tld::<TinyBLS381, AESGCMBlockCipherProvider>(ciphertext, opening(genesis, round).0).ok()?;
-    type Payload = (Vec<u8>, Vec<u16>, Vec<u16>, u64);
     let (hotkey, uids, values, version_key) = Payload::decode(&mut &payload[..]).ok()?;
     let whole = hotkey == author.as_bytes() && uids.len() == values.len();
     whole.then(|| (uids.into_iter().zip(values).collect(), version_key))

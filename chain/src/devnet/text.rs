@@ -60,6 +60,7 @@ pub(super) mod by_hotkey {
 pub(super) mod epoch {
     use super::{Deserialize, Deserializer, Epoch, Serializer};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references to fields")]
     pub(crate) fn serialize<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(epoch.get())
     }

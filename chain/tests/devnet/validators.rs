@@ -1,6 +1,6 @@
 //! Validators that agree, disagree, sleep and copy: what an epoch pays them.
 
-use assay_chain::{Devnet, EpochReport, Parameters};
+use assay_chain::{Devnet, EpochReport, Parameters, Rao};
 
 use super::{hotkey, parameters, set, subnet};
 
@@ -124,7 +124,6 @@ fn bonds_let_the_past_count_so_that_one_epoch_of_silence_is_not_the_end() {
 
 #[test]
 fn stake_below_the_threshold_has_no_say_and_no_permit() {
-    use assay_chain::Rao;
     let settings = Parameters { stake_threshold: Rao::new(40), ..parameters() };
     let chain = subnet(settings, &[60, 39], 2);
     give(&chain, 1, &[(3, 1)]);
