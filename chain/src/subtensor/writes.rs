@@ -343,8 +343,9 @@ impl Subtensor {
         let sealed = timelock::encrypt(hotkey, &plan.weights, plan.version_key, round, &beacon.public_key);
         let sealed = sealed.map_err(|why| at.runtime.incompatible(format!("Drand.BeaconConfig ({why})")))?;
         if sealed.len() > timelock::COMMIT_BYTES_MAX {
-            let given = plan.weights.len();
-            return Err(ChainError::TooManyWeights { given, uids: given - 1 });
+            let name = format!("{} bytes of commit, of {} at most", sealed.len(), timelock::COMMIT_BYTES_MAX);
+            let call = items::COMMIT_TIMELOCKED_WEIGHTS.name;
+            return Err(ChainError::Refused { call, name, advice: "set fewer weights" });
         }
         let digest = blake2_256(&sealed);
         let epoch = clock.head(at.number + 1).epoch.get();
