@@ -162,7 +162,7 @@ impl Message {
     /// A record.
     pub fn of_record(record: &SessionRecord) -> Self {
         let bytes = codec::encode(record);
-        let structure = codec::structure(&bytes, |from| from.value::<SessionRecord>()).unwrap();
+        let structure = codec::structure(&bytes, codec::Reader::value::<SessionRecord>).unwrap();
         Self { bytes, structure }
     }
 
