@@ -128,7 +128,7 @@ fn account(
         Some(account) => {
             let mut failed = None;
             account.add(file, || match assets.of(file) {
-                Ok(assets) => file.judge_with(assets.as_deref().map_err(|fault| fault)).verdict,
+                Ok(assets) => file.judge_with(assets.as_deref()).verdict,
                 Err(fault) => {
                     failed = Some(fault);
                     Verdict::Inconclusive(OwnFault::AssetMissing)
