@@ -4,6 +4,7 @@
 //! What is compared takes turns within a run, and the best of several rounds counts: other work on the
 //! machine only ever adds.
 
+#[expect(dead_code, reason = "of its memory in large pages only a part is needed here")]
 #[path = "../src/kernels/linear/mod.rs"]
 mod linear;
 

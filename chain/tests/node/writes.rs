@@ -10,6 +10,9 @@ use crate::{
     set_weights,
 };
 
+/// Commits of weights as the chain stores them: hotkey, block, ciphertext, round.
+type Commits = Vec<([u8; 32], u64, Vec<u8>, u64)>;
+
 #[tokio::test]
 async fn a_served_axon_is_watched_into_a_block_and_read_back() {
     let net = Net::start().await;
@@ -127,7 +130,6 @@ async fn encrypted_weights_are_kept_until_their_round() {
     // (block + netuid + 1) / (tempo + 1)
     let at = net.api.at_current_block().await.unwrap();
     let epoch = (at.block_number() + u64::from(NETUID) + 1) / 20;
-    type Commits = Vec<([u8; 32], u64, Vec<u8>, u64)>;
     let item = subxt::dynamic::storage::<(u16, u64), Commits>("SubtensorModule", "TimelockedWeightCommits");
     let commits = at.storage().fetch(item, (NETUID, epoch)).await.unwrap().decode().unwrap();
     assert_eq!(commits, [(dev::alice().public_key().0, at.block_number(), vec![7; 200], 1_000)]);
