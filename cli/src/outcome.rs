@@ -97,6 +97,7 @@ impl From<CheckpointError> for Fault {
             | CheckpointError::Config { .. }
             | CheckpointError::Dtype { .. }
             | CheckpointError::Format { .. }
+            | CheckpointError::OldQuantization { .. }
             | CheckpointError::Profile { .. }
             | CheckpointError::Architecture(_)
             | CheckpointError::Changed { .. } => Outcome::Usage,
