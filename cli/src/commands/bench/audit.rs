@@ -83,8 +83,8 @@ pub(super) fn measure(
                         figures.set("commit_seconds", begin.elapsed().as_secs_f64());
                     }
                     let Some(model) = &model else { continue };
-                    let backend = backend
-                        .get_or_insert_with(|| Replayed { backend: model.backend(), served: OnceLock::new() });
+                    let backend =
+                        backend.get_or_insert_with(|| Replayed { backend: model.backend(), served: OnceLock::new() });
                     let file = session(sampling, policy).run(model, backend)?;
                     if let Some(path) = &kept {
                         write_atomically(path, &file.encode())?;
