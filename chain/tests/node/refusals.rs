@@ -4,7 +4,7 @@ use assay_chain::{NodeOptions, Parameters, WeightsForm};
 use subxt::{
     SubstrateConfig,
     config::{DefaultExtrinsicParamsBuilder, substrate::SpecVersionForRange},
-    tx::TransactionStatus,
+    tx::{TransactionInvalid, TransactionStatus, ValidationResult},
     utils::{AccountId32, MultiSignature},
 };
 use subxt_signer::sr25519::{Keypair, dev};
@@ -250,7 +250,6 @@ async fn a_dry_run_says_what_the_pool_would() {
         let mut tx = net.api.tx().await.unwrap();
         tx.create_signed(&call, &Signer(signer), params).await.unwrap().validate().await.unwrap()
     };
-    use subxt::tx::{TransactionInvalid, ValidationResult};
     let good = signed(dev::bob(), set_commitment(&[b"x"]), 2).await;
     let ValidationResult::Valid(valid) = good else { panic!("{good:?}") };
     assert_eq!((valid.requires.len(), valid.provides.len(), valid.longevity), (1, 1, 63));

@@ -100,6 +100,9 @@ async fn a_hash_of_weights_is_committed_and_revealed_in_its_epoch() {
     assert_eq!(weights.weights, [(Uid::new(2), 65_535)]);
 }
 
+/// Who committed, when, what, and to which round.
+type Commits = Vec<([u8; 32], u64, Vec<u8>, u64)>;
+
 #[tokio::test]
 async fn encrypted_weights_are_kept_until_their_round() {
     let form = WeightsForm::Timelocked { period: 1, version: 4 };
@@ -127,7 +130,6 @@ async fn encrypted_weights_are_kept_until_their_round() {
     // (block + netuid + 1) / (tempo + 1)
     let at = net.api.at_current_block().await.unwrap();
     let epoch = (at.block_number() + u64::from(NETUID) + 1) / 20;
-    type Commits = Vec<([u8; 32], u64, Vec<u8>, u64)>;
     let item = subxt::dynamic::storage::<(u16, u64), Commits>("SubtensorModule", "TimelockedWeightCommits");
     let commits = at.storage().fetch(item, (NETUID, epoch)).await.unwrap().decode().unwrap();
     assert_eq!(commits, [(dev::alice().public_key().0, at.block_number(), vec![7; 200], 1_000)]);
