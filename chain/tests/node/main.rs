@@ -120,11 +120,8 @@ impl Net {
         self.node.step(1).unwrap();
         let block = progress.wait_for_finalized().await.unwrap();
         let events = block.wait_for_success().await.map_err(|error| error.to_string())?;
-        Ok(events
-            .iter()
-            .map(|event| event.unwrap())
-            .map(|e| format!("{}.{}", e.pallet_name(), e.event_name()))
-            .collect())
+        let name = |event: &subxt::events::Event<'_, _>| format!("{}.{}", event.pallet_name(), event.event_name());
+        Ok(events.iter().map(|event| name(&event.unwrap())).collect())
     }
 }
 

@@ -103,6 +103,9 @@ async fn a_hash_of_weights_is_committed_and_revealed_in_its_epoch() {
     assert_eq!(weights.weights, [(Uid::new(2), 65_535)]);
 }
 
+/// Who committed, when, what, and to which round.
+type Commits = Vec<([u8; 32], u64, Vec<u8>, u64)>;
+
 #[tokio::test]
 async fn encrypted_weights_are_kept_until_their_round() {
     let form = WeightsForm::Timelocked { period: 1, version: 4 };
