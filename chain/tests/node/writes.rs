@@ -10,9 +10,6 @@ use crate::{
     set_weights,
 };
 
-/// Commits of weights as the chain stores them: hotkey, block, ciphertext, round.
-type Commits = Vec<([u8; 32], u64, Vec<u8>, u64)>;
-
 #[tokio::test]
 async fn a_served_axon_is_watched_into_a_block_and_read_back() {
     let net = Net::start().await;
