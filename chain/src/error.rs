@@ -229,14 +229,6 @@ pub enum ChainError {
         /// That block's age in seconds.
         age_s: u64,
     },
-    /// A block that held a call was taken back.
-    #[error("block {block}, which held {call}, was taken back by the chain; the call is made again")]
-    Retracted {
-        /// What was submitted.
-        call: &'static str,
-        /// The block.
-        block: BlockNumber,
-    },
     /// A call was submitted, and neither its success nor its failure was seen in time.
     #[error(
         "{call} was submitted and not seen on chain within {blocks} blocks; it is looked for before it is tried again"
@@ -306,10 +298,7 @@ impl ChainError {
 
     /// Whether the reason lies in the connection and may pass by itself.
     pub const fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Behind { .. } | Self::Retracted { .. } | Self::Unconfirmed { .. }
-        )
+        matches!(self, Self::Unreachable { .. } | Self::Behind { .. } | Self::Unconfirmed { .. })
     }
 
     /// Whether this process or its account is set up for something else: trying again changes nothing until

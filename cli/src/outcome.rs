@@ -225,7 +225,6 @@ impl From<ChainError> for Fault {
             | ChainError::BurnTooHigh { .. }
             | ChainError::Unreachable { .. }
             | ChainError::Behind { .. }
-            | ChainError::Retracted { .. }
             | ChainError::Unconfirmed { .. }
             | ChainError::ReadBack { .. }
             | ChainError::Refused { .. }
