@@ -216,7 +216,7 @@ impl World {
             "records = \"records-{wallet}\"\ntranscripts = \"transcripts-{wallet}\"\n\n{chain}\n\
              [wallet]\nfolder = \"wallets\"\nname = \"{wallet}\"\n\n\
              [asks]\nprompts = \"prompts.jsonl\"\nmax_tokens = 5\n\n\
-             [sessions]\nrequests = 2\nat_once = 2\n\n[audits]\npercent = 50.0\n\n\
+             [sessions]\nrequests = 2\nat_once = 2\n\n[audits]\npercent = 100.0\n\n\
              [probation]\naudits_per_epoch = 1\n"
         );
         let path = self.path(&format!("validator-{wallet}.toml"));
