@@ -187,6 +187,7 @@ impl World {
         assert_eq!(code, 0, "{stderr}");
         let (manifest, wallets) = (format!("{model}/manifest.assay"), self.path("wallets"));
         let publish = ["model", "publish", &manifest, "--network", &self.url, "--netuid", "3", "--folder", &wallets];
+        fails(&[&publish[..], &["--wallet", "miner-1", "--alone"]].concat(), 2, &["is not the subnet owner's"]);
         for expected in [true, false] {
             let (code, stdout, stderr) = assay(&[&publish[..], &["--wallet", "owner", "--json"]].concat());
             assert_eq!(code, 0, "{stderr}");
@@ -194,7 +195,6 @@ impl World {
             assert_eq!(told["published"], expected, "{told}");
             assert_eq!(told["in_force"].as_array().unwrap().len(), 1);
         }
-        fails(&[&publish[..], &["--wallet", "miner-1", "--alone"]].concat(), 2, &["is not the subnet owner's"]);
     }
 
     fn miner(&self, name: &'static str) -> Role {
@@ -216,7 +216,7 @@ impl World {
             "records = \"records-{wallet}\"\ntranscripts = \"transcripts-{wallet}\"\n\n{chain}\n\
              [wallet]\nfolder = \"wallets\"\nname = \"{wallet}\"\n\n\
              [asks]\nprompts = \"prompts.jsonl\"\nmax_tokens = 5\n\n\
-             [sessions]\nrequests = 2\nat_once = 2\n\n[audits]\npercent = 50.0\n\n\
+             [sessions]\nrequests = 2\nat_once = 2\n\n[audits]\npercent = 100.0\n\n\
              [probation]\naudits_per_epoch = 1\n"
         );
         let path = self.path(&format!("validator-{wallet}.toml"));
