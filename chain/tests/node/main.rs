@@ -1,4 +1,5 @@
 //! A client of the network against the devnet's node: subxt connects, reads, submits and watches as it would there.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod faults;
 mod reads;
