@@ -14,7 +14,7 @@
 use ark_ff::{AdditiveGroup, Field};
 use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_halves, f_from_i64, f_from_u64, f_to_halves};
 use assay_sumcheck::{E, F};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::domains;
 use crate::fixed::{PRODUCT_BOUND, Supplied};
@@ -76,22 +76,37 @@ impl Signs {
     /// lie below 2^62 in magnitude.
     pub(crate) fn combine(&self, values: &[i64]) -> Vec<i128> {
         let all = self.outputs().zip(values).fold(0_i128, |sum, (_, value)| sum.wrapping_add(i128::from(*value)));
-        let blocks = (0..self.count.div_ceil(BLOCK)).flat_map(|block| {
-            Arch::new().dispatch(
-                #[inline(always)]
-                || self.minus(block, values),
-            )
-        });
+        let blocks = (0..self.count.div_ceil(BLOCK))
+            .flat_map(|block| Arch::new().dispatch(Minus { signs: self, block, values }));
         blocks.take(self.count).map(|minus| all.wrapping_sub(minus.wrapping_mul(2))).collect()
     }
 
-    /// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors.
+    /// `rho_j sum_i powers_i s_ij` for every output: the sum over four signs comes from a table, and all tables of an
+    /// audit fit the fastest cache.
+    pub(crate) fn output_weights(&self, powers: &[E], rho: &[i64]) -> Vec<E> {
+        let powers = powers.get(..self.count).unwrap_or(powers);
+        let tables: Vec<Table> = powers.as_chunks::<4>().0.iter().map(table).collect();
+        Arch::new().dispatch(TableSums { signs: self, tables: tables.as_chunks::<2>().0, rho })
+    }
+}
+
+/// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors. (A task of its own type is inlined
+/// where it is compiled for the instructions found; what calls a closure need not be.)
+struct Minus<'a> {
+    signs: &'a Signs,
+    block: usize,
+    values: &'a [i64],
+}
+
+impl WithSimd for Minus<'_> {
+    type Output = [i128; BLOCK];
+
     #[inline(always)]
-    fn minus(&self, block: usize, values: &[i64]) -> [i128; BLOCK] {
+    fn with_simd<S: Simd>(self, _: S) -> [i128; BLOCK] {
         // Halves apart, so that sums of fewer than 2^31 of either fit 64 bits.
         let (mut low, mut high) = ([0_u64; BLOCK], [0_i64; BLOCK]);
-        let start = block.saturating_mul(BLOCK / 8);
-        for (signs, value) in self.outputs().zip(values) {
+        let start = self.block.saturating_mul(BLOCK / 8);
+        for (signs, value) in self.signs.outputs().zip(self.values) {
             let signs = signs.get(start..).unwrap_or(&[]);
             let signs = match signs.first_chunk() {
                 Some(signs) => u64::from_le_bytes(*signs),
@@ -111,36 +126,35 @@ impl Signs {
         }
         sums
     }
+}
 
-    /// `rho_j sum_i powers_i s_ij` for every output: the sum over four signs comes from a table, and all tables of an
-    /// audit fit the fastest cache.
-    pub(crate) fn output_weights(&self, powers: &[E], rho: &[i64]) -> Vec<E> {
-        let powers = powers.get(..self.count).unwrap_or(powers);
-        let tables: Vec<Table> = powers.as_chunks::<4>().0.iter().map(table).collect();
-        Arch::new().dispatch(
-            #[inline(always)]
-            || self.table_sums(tables.as_chunks::<2>().0, rho),
-        )
-    }
+/// The sum of the entries that an output's signs point to, two tables a byte, times its weight.
+struct TableSums<'a> {
+    signs: &'a Signs,
+    tables: &'a [[Table; 2]],
+    rho: &'a [i64],
+}
 
-    /// The sum of the entries that an output's signs point to, two tables a byte, times its weight.
+impl WithSimd for TableSums<'_> {
+    type Output = Vec<E>;
+
     #[inline(always)]
-    fn table_sums(&self, tables: &[[Table; 2]], rho: &[i64]) -> Vec<E> {
-        let of_output = |(signs, rho): (&[u8], &i64)| {
+    fn with_simd<S: Simd>(self, _: S) -> Vec<E> {
+        let mut weights = Vec::with_capacity(self.rho.len());
+        for (signs, rho) in self.signs.outputs().zip(self.rho) {
             let mut sums = Lanes::default();
-            for (byte, [low, high]) in signs.iter().zip(tables) {
-                let entries = [low.get(usize::from(byte & 15)), high.get(usize::from(byte >> 4))];
-                for entry in entries.into_iter().flatten() {
-                    for (sum, lane) in sums.iter_mut().zip(entry) {
-                        *sum = sum.wrapping_add(*lane);
+            for (byte, [low, high]) in signs.iter().zip(self.tables) {
+                if let (Some(low), Some(high)) = (low.get(usize::from(byte & 15)), high.get(usize::from(byte >> 4))) {
+                    for (sum, (low, high)) in sums.iter_mut().zip(low.iter().zip(high)) {
+                        *sum = sum.wrapping_add(*low).wrapping_add(*high);
                     }
                 }
             }
             let [a, b, c, d, e, f, _, _] = sums;
             let sum = E::new(f_from_halves([a, b]), f_from_halves([c, d]), f_from_halves([e, f]));
-            if *rho == 1 { sum } else { e_mul_f(sum, f_from_i64(*rho)) }
-        };
-        self.outputs().zip(rho).map(of_output).collect()
+            weights.push(if *rho == 1 { sum } else { e_mul_f(sum, f_from_i64(*rho)) });
+        }
+        weights
     }
 }
 
