@@ -21,7 +21,7 @@ use crate::request::Network;
 use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Reply, SessionRecord};
 use crate::transcript_file::{FileError, TranscriptFile};
-use crate::verdict::Verdict;
+use crate::verdict::{OwnFault, Verdict};
 
 const KIND: Kind = Kind { magic: *b"ASSAY\0EP", checksum: domains::EPOCH_LOG_CHECKSUM };
 /// Most miners of a list.
@@ -198,6 +198,8 @@ pub enum Shown {
     LeftOut,
     /// Two requests have the same counter, and so the same nonce.
     CounterTwice,
+    /// Two receipts of one session tell of different exchanges.
+    ExchangeTwice,
 }
 
 impl Shown {
@@ -208,6 +210,7 @@ impl Shown {
             Self::AgainstTheDraw => "the reply is not the one that the draw calls for",
             Self::LeftOut => "the request is signed, and left out of the epoch's log",
             Self::CounterTwice => "another request has the same counter, and so the same nonce",
+            Self::ExchangeTwice => "another exchange of the same session is signed as well",
         }
     }
 }
@@ -243,7 +246,8 @@ pub struct Account<'a> {
     log: &'a EpochLog,
     key: EpochKey,
     tallies: BTreeMap<Hotkey, Tally>,
-    seen: BTreeMap<(Hotkey, u64), SessionId>,
+    /// Sessions, and the exchange that each receipt signs.
+    seen: BTreeMap<(Hotkey, u64), (SessionId, [u8; 32])>,
 }
 
 impl<'a> Account<'a> {
@@ -278,9 +282,15 @@ impl<'a> Account<'a> {
         let request = &file.record.request;
         let (miner, counter, session) = (request.miner, request.counter, request.session_id());
         let tally = self.tallies.entry(miner).or_default();
-        match self.seen.insert((miner, counter), session) {
+        let exchange = file.record.exchange_digest();
+        match self.seen.insert((miner, counter), (session, exchange)) {
             // The same transcript a second time tells nothing new.
-            Some(before) if before == session => return,
+            Some(before) if before == (session, exchange) => return,
+            // Counted already; what this one shows stands beside what the other did.
+            Some((before, _)) if before == session => {
+                tally.shown.push((counter, Shown::ExchangeTwice));
+                return;
+            }
             Some(_) => tally.shown.push((counter, Shown::CounterTwice)),
             None => {}
         }
@@ -306,8 +316,15 @@ impl<'a> Account<'a> {
         let expected = committed.map(|_| nonce);
         let is_steered = match reply {
             Reply::None => {
-                let unanswered = owed && !matches!(replay(), Verdict::Rejected(_));
-                tally.owed = tally.owed.saturating_add(u64::from(unanswered));
+                match owed.then(replay) {
+                    // A commitment that is wrong in itself is answered by its verdict.
+                    None | Some(Verdict::Rejected(_)) => {}
+                    // Without its assets a file cannot be judged: it is as good as not there.
+                    Some(Verdict::Inconclusive(OwnFault::AssetMissing)) => {
+                        tally.missing = tally.missing.saturating_add(1);
+                    }
+                    Some(Verdict::Accepted | Verdict::Inconclusive(_)) => tally.owed = tally.owed.saturating_add(1),
+                }
                 false
             }
             Reply::Settled { nonce } => {

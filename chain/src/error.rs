@@ -296,9 +296,21 @@ impl ChainError {
         }
     }
 
-    /// Whether the reason lies in the connection and may pass by itself.
+    /// Whether the reason lies in the connection or in the node and may pass by itself: another answer may come,
+    /// or another node be asked.
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Behind { .. } | Self::Unconfirmed { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Behind { .. } | Self::Unconfirmed { .. } | Self::BadAnswer { .. }
+        )
+    }
+
+    /// Whether weights that were refused so are worth another try with a later block: nothing was said of them.
+    pub const fn spares_weights(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongForm { .. } | Self::TooManyCommits { .. } | Self::ReadBack { .. } | Self::Forgotten { .. }
+        )
     }
 
     /// Whether this process or its account is set up for something else: trying again changes nothing until

@@ -65,6 +65,12 @@ impl History {
         })
     }
 
+    /// Whether the hash of an epoch's key stood on chain before the epoch was over: a later one could have been chosen
+    /// when every answer was known.
+    pub fn was_published_in_time(&self, published: &EpochKeyRecord, epoch: Epoch) -> bool {
+        self.term(epoch).is_some_and(|term| term.ends_after(published.published_at))
+    }
+
     /// Whether a hotkey was registered before an epoch was over.
     pub fn was_registered(&self, hotkey: &Hotkey, epoch: Epoch) -> bool {
         let Some(term) = self.term(epoch) else { return false };
@@ -101,6 +107,19 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|epoch| in_force(1, epoch)), [true, true, false, false]);
         assert_eq!([0, 1, 2, 3].map(|epoch| in_force(2, epoch)), [false, true, true, false]);
         assert!(!in_force(3, 1));
+    }
+
+    #[test]
+    fn a_key_binds_its_epoch_if_its_hash_stood_before_the_next_one_began() {
+        let in_time = |block, epoch| {
+            let hash = crate::types::EpochKeyHash::new([1; 32]);
+            let published = EpochKeyRecord { hash, published_at: BlockNumber::new(block), key: None, requests: None };
+            history().was_published_in_time(&published, Epoch::new(epoch))
+        };
+        assert_eq!([0, 9, 10, 25].map(|block| in_time(block, 0)), [true, true, false, false]);
+        assert_eq!([9, 19, 20].map(|block| in_time(block, 1)), [true, true, false]);
+        assert!(in_time(99, 2), "the running epoch is not over");
+        assert!(!in_time(0, 3), "an epoch that has not begun has no end to be compared with");
     }
 
     #[test]

@@ -187,6 +187,9 @@ pub(crate) fn contradiction(
     let Some(published) = history.epoch_key(&request.validator, epoch) else {
         return missing(format!("the validator published no key for epoch {epoch}"));
     };
+    if !history.was_published_in_time(published, epoch) {
+        return missing(format!("the validator published its key for epoch {epoch} when that was over"));
+    }
     let key = published.key.map(|key| EpochKey::new(*key.as_bytes()))?;
     if key.hash() != *published.hash.as_bytes() {
         return missing(format!("the key of epoch {epoch} is not the one whose hash was published"));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use assay_chain::networks::NetworkName;
+use assay_chain::networks::{FINNEY_GENESIS, NetworkName};
 use assay_chain::wallet::SigningKey;
 use assay_chain::{ChainError, Connection, GenesisHash, NetUid, Subtensor};
 
@@ -26,6 +26,11 @@ impl Place {
     pub(crate) fn expect(&mut self, genesis: GenesisHash) -> Result<(), String> {
         if self.genesis.is_some_and(|known| known != genesis) {
             return Err(format!("this is not the genesis of the network {}", self.network));
+        }
+        if genesis == FINNEY_GENESIS && self.network != NetworkName::Finney {
+            return Err(
+                "this is the genesis of the main network, which has to be named: network = \"finney\"".to_owned()
+            );
         }
         self.genesis = Some(genesis);
         Ok(())
@@ -70,4 +75,19 @@ pub(crate) fn wait_for<T>(work: impl Future<Output = Result<T, Fault>>) -> Resul
     let runtime =
         tokio::runtime::Runtime::new().map_err(|error| Fault::own(format!("no threads can be had: {error}")))?;
     runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_main_network_is_expected_by_its_name_only() {
+        for (name, accepted) in
+            [("finney", true), ("devnet", false), ("local", false), ("wss://node.invalid:443", false)]
+        {
+            let mut place = Place::new(name.parse().expect("a network"), NetUid::new(1));
+            assert_eq!(place.expect(FINNEY_GENESIS).is_ok(), accepted, "{name}");
+        }
+    }
 }

@@ -173,7 +173,7 @@ pub fn encode_row(profile: Profile, row: &[f32], out: &mut Vec<u8>) {
 /// Writes `row` in the profile's dtype to `out`, which has its length, and says whether no element of it is infinite or
 /// NaN.
 pub fn write_row(profile: Profile, row: &[f32], out: &mut [u8]) -> bool {
-    debug_assert_eq!(out.len(), row.len() * profile.element_bytes(), "a row has its length");
+    assert_eq!(out.len(), row.len() * profile.element_bytes(), "a row has its length");
     // Bits of finite numbers, without the sign, are below those of infinity.
     Arch::new().dispatch(
         #[inline(always)]

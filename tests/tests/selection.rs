@@ -92,6 +92,18 @@ fn a_reply_against_the_draw_shows() {
 }
 
 #[test]
+fn two_exchanges_of_one_session_show_in_either_order() {
+    let (audit, due) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
+    let Reply::Challenged { nonce: Some(nonce), .. } = *reply_of(&mut due.clone()) else { panic!("it was challenged") };
+    let mut spared = due.clone();
+    *reply_of(&mut spared) = Reply::Settled { nonce };
+    let log = log(&audit, &due);
+    let [first, last] = [[&due, &spared], [&spared, &due]].map(|files| tally(&log, &files));
+    assert_eq!((first.owed, first.made, first.shown), (1, 1, vec![(0, Shown::ExchangeTwice)]));
+    assert_eq!(last.shown, [(0, Shown::AgainstTheDraw), (0, Shown::ExchangeTwice)]);
+}
+
+#[test]
 fn a_challenge_with_another_nonce_than_the_requests_is_no_audit() {
     let (audit, due) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
     let answer = || Answer::Omitted(Omission::Absent);

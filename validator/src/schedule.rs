@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::epoch::{Judged, Validator};
 use crate::error::ValidatorError;
 use crate::event::ValidatorEvent;
+use crate::nonces::EpochNonces;
 use crate::state::WeightSet;
 
 /// The last part of an epoch, in which no session begins: what is under way ends in it, and weights are
@@ -177,7 +178,9 @@ impl<C: Chain + 'static> Validator<C> {
             return Ok(Turn::Waits(wait, head.block));
         }
         let until = last_session(&head);
-        if head.block >= until {
+        // An epoch that has begun is judged however late it is: sessions that were held count.
+        let has_begun = EpochNonces::open_epochs(&self.nonce_directory())?.contains(&head.epoch);
+        if head.block >= until && !has_begun {
             let wait = Wait::TooLate { running: head.epoch, at: head.next_epoch };
             return Ok(Turn::Waits(wait, head.block));
         }

@@ -74,9 +74,10 @@ impl<C: Chain + 'static> Validator<C> {
                 self.settle(|set| set.placed(block)).await?;
                 Ok(Placing { weights, ..Placing::default() })
             }
-            Err(refusal) if refusal.is_passing() => Err(refusal.into()),
+            Err(refusal) if refusal.is_passing() || refusal.needs_operator() => Err(refusal.into()),
             Err(refusal) => {
-                let next = refusal.next();
+                let later = refusal.spares_weights().then(|| BlockNumber::new(metagraph.block.get() + 1));
+                let next = refusal.next().or(later);
                 warn!(%epoch, %refusal, "the weights are not set");
                 if next.is_none() {
                     self.settle(|set| set.stage = Stage::Refused { why: refusal.to_string() }).await?;

@@ -364,7 +364,9 @@ impl Subnet<'_> {
             return Ok(Vec::new());
         }
         let (clock, _) = self.clock().await?;
-        let period = self.at.read(items::REVEAL_PERIOD_EPOCHS, vec![self.id()]).await?.unwrap_or(1);
+        let period: u64 = self.at.read(items::REVEAL_PERIOD_EPOCHS, vec![self.id()]).await?.unwrap_or(1);
+        // The chain's own bounds, whatever a node says.
+        let period = period.clamp(1, 100);
         let running = clock.head(self.at.number).epoch.get();
         let mut batch = self.at.batch();
         let slots: Vec<_> = (running.saturating_sub(period)..=running)

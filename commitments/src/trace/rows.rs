@@ -305,7 +305,8 @@ impl Trace {
     /// when there are no more.
     pub fn seal(&mut self) {
         let last = self.slabs.len().saturating_sub(1);
-        let positions = self.columns.iter().map(|column| column.count).max().unwrap_or(0) - last * BLOCK_ROWS;
+        let kept = self.columns.iter().filter(|column| matches!(column.place, Place::Kept(_)));
+        let positions = kept.map(|column| column.count).max().unwrap_or(0).saturating_sub(last * BLOCK_ROWS);
         for (column, digests) in self.columns.iter_mut().zip(&mut self.digests.columns) {
             column.hash_waiting(&self.slabs, digests);
             digests.shrink_to_fit();

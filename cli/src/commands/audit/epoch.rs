@@ -59,8 +59,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let progress = Progress::new("reading");
     let (mut damaged, mut without_log) = (false, 0_u64);
     for (number, path) in files.iter().enumerate() {
-        match read_transcript(path) {
-            Ok(file) => without_log += u64::from(!account(&mut accounts, &file, &assets)?),
+        match read_transcript(path).and_then(|file| account(&mut accounts, &file, &assets)) {
+            Ok(has_log) => without_log += u64::from(!has_log),
             Err(fault) => {
                 damaged = true;
                 progress.aside(|| complain("error", &fault));
@@ -152,6 +152,9 @@ fn on_chain(log: &EpochLog, past: Option<&Past>) -> (Option<&'static str>, Optio
     let Some(published) = history.epoch_key(&log.validator, log.epoch) else {
         return (Some("no key was published for the epoch"), None);
     };
+    if !history.was_published_in_time(published, log.epoch) {
+        return (Some("the key was published when its epoch was over"), None);
+    }
     if *published.hash.as_bytes() != log.key_hash() {
         return (Some("the key is not the one whose hash was published"), None);
     }
