@@ -170,7 +170,7 @@ mod tests {
                 &["assay", "generate", "x"][..],
                 "the following required arguments were not provided: --prompt <TEXT>: try --help",
             ),
-            (&["assay", "generte"], "unrecognized subcommand 'generte': a similar subcommand exists: 'generate'"),
+            (&["assay", "calibrte"], "unrecognized subcommand 'calibrte': a similar subcommand exists: 'calibrate'"),
             (&["assay", "model", "commit", "x", "--nope"], "unexpected argument '--nope' found: try --help"),
         ] {
             let error = Arguments::try_parse_from(arguments).unwrap_err();
