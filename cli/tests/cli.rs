@@ -525,7 +525,9 @@ fn a_session_with_oneself_is_on_no_chain() {
     let chain = workshop.text("chain.json");
     let zeros = "0".repeat(64);
     let history = |genesis: &str| {
-        format!(r#"{{"genesis":"{genesis}","netuid":0,"epochs":{{"0":0}},"manifests":[],"hotkeys":[],"epoch_keys":[]}}"#)
+        format!(
+            r#"{{"genesis":"{genesis}","netuid":0,"epochs":{{"0":0}},"manifests":[],"hotkeys":[],"epoch_keys":[]}}"#
+        )
     };
     for (genesis, expected) in [("1".repeat(64), "another chain"), (zeros, "was not in force in epoch 0")] {
         fs::write(&chain, history(&genesis)).unwrap();
