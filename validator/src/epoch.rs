@@ -242,7 +242,7 @@ impl<C: Chain + 'static> Validator<C> {
         Ok(nonces)
     }
 
-    fn nonce_directory(&self) -> PathBuf {
+    pub(crate) fn nonce_directory(&self) -> PathBuf {
         self.settings.directory.join("nonces")
     }
 
