@@ -77,7 +77,7 @@ attacks! {
     }));
     /// the answer ended early with a stop token
     attack_16_early_stop: Drawn [WrongToken] => Cheat::of(claimed().written(|_, answer| {
-        answer.output.truncate(8);
+        answer.output.truncate(answer.output.len() / 2);
         answer.output.push(STOP);
         answer.finish = FinishReason::StopToken;
     }));
@@ -87,12 +87,14 @@ attacks! {
     };
     /// tokens appended after a stop token
     attack_16_appended: Always [WrongFinish] => Cheat::of(claimed().written(|_, answer| {
-        answer.output.insert(3, STOP);
+        answer.output.insert(0, STOP);
         answer.output.truncate(16);
     }));
     /// more tokens than were asked for
     attack_16_padded: Always [ProtocolViolation] => {
-        Cheat::of(claimed().written(|_, answer| answer.output.extend([TokenId::new(500); 8])))
+        Cheat::of(claimed().written(|request, answer| {
+            answer.output.resize(request.max_tokens as usize + 8, TokenId::new(500));
+        }))
     };
     /// other tokens streamed than committed
     attack_16_stream_differs: Always [StreamMismatch] => Cheat::speaking(at_the_answer(|_, mut due| {
