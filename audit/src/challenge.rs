@@ -112,6 +112,13 @@ pub struct Cell {
     pub groups: Vec<KvGroup>,
 }
 
+impl Cell {
+    /// The outputs of the query projection that the attention of the cell's groups takes, ascending.
+    pub(crate) fn query_outputs(&self, architecture: &Architecture) -> impl Iterator<Item = usize> {
+        self.groups.iter().flat_map(|group| architecture.query_outputs(*group))
+    }
+}
+
 /// The lengths of a session that a challenge depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {

@@ -23,7 +23,7 @@ use crate::session::{Answer, Exchange, Reply, SessionRecord};
 use crate::transcript_file::{FileError, TranscriptFile};
 use crate::verdict::{OwnFault, Verdict};
 
-const KIND: Kind = Kind { magic: *b"ASSAY\0EP", checksum: domains::EPOCH_LOG_CHECKSUM };
+const KIND: Kind = Kind { magic: *b"ASSAY\0EP", version: 3, checksum: domains::EPOCH_LOG_CHECKSUM };
 /// Most miners of a list.
 const MAX_MINERS: usize = 1 << 16;
 /// Most requests to a miner in an epoch.

@@ -93,7 +93,7 @@ const LEAST_MEDIAN: i64 = 1 << 14;
 const MAX_SHIFT: u32 = 40;
 
 impl Supplied {
-    /// The narrowest form whose values still have ten bits at the median.
+    /// The narrowest form whose values still have fourteen bits at the median.
     pub(crate) fn compress(products: &[i64]) -> Self {
         let forms = Width::ALL.map(|width| Self::with_width(products, width));
         let [two, three, four] = forms;

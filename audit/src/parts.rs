@@ -167,7 +167,7 @@ impl Places<'_> {
         self.challenge.cells.len().saturating_add(self.challenge.decodes.len())
     }
 
-    fn final_norm(self) -> usize {
+    pub(crate) fn final_norm(self) -> usize {
         self.challenge.layers().len()
     }
 

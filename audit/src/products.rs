@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use assay_commitments::manifest::Manifest;
+use assay_commitments::manifest::{Manifest, Matrix};
 use assay_commitments::weights::{Claim, Part};
 use assay_sumcheck::field::f_from_i64;
 use assay_sumcheck::{E, F};
@@ -54,13 +54,23 @@ pub(crate) fn combination(beta: E, signs: usize) -> Vec<E> {
 
 /// The claims that the opening of the layers must discharge; their polynomials are the challenge's
 /// layers in order.
-pub(crate) fn layer_claims(challenge: &Challenge, cells: &[CellProducts], claims: &Claims, powers: &[E]) -> Vec<Claim> {
+pub(crate) fn layer_claims(
+    manifest: &Manifest,
+    challenge: &Challenge,
+    cells: &[CellProducts],
+    claims: &Claims,
+    powers: &[E],
+) -> Vec<Claim> {
+    let architecture = &manifest.architecture;
     let layers = challenge.layers();
     let mut list = vec![];
     for ((cell, products), values) in challenge.cells.iter().zip(cells).zip(&claims.cells) {
         let polynomial = layers.binary_search(&cell.layer).unwrap_or(layers.len());
         for ((linear, signs), values) in products.products.iter().zip(values) {
-            let output = linear.target.output_weights(signs, powers);
+            let mut output = linear.target.output_weights(signs, powers);
+            if linear.matrix == Matrix::Q {
+                output = spread(&output, cell.query_outputs(architecture), architecture.shape(Matrix::Q).outputs);
+            }
             list.push(Claim {
                 input: field_row(&linear.input),
                 parts: vec![Part { polynomial, matrix: linear.matrix.index(), output }],
@@ -69,6 +79,17 @@ pub(crate) fn layer_claims(challenge: &Challenge, cells: &[CellProducts], claims
         }
     }
     list
+}
+
+/// A row of `length` that has the values at these places, and zeros elsewhere.
+fn spread(values: &[E], places: impl Iterator<Item = usize>, length: u32) -> Vec<E> {
+    let mut row = vec![E::default(); index(length)];
+    for (value, place) in values.iter().zip(places) {
+        if let Some(entry) = row.get_mut(place) {
+            *entry = *value;
+        }
+    }
+    row
 }
 
 /// The claims that the opening of lm_head must discharge, each with a part on every shard.

@@ -143,12 +143,11 @@ pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: us
     let shape = Shape { manifest, challenge, positions, signs: SIGNS_COMPLETE };
     let architecture = &manifest.architecture;
     let lengths = Small::ALL.into_iter().map(|small| index(architecture.length(small)));
-    let small = lengths.fold(0, usize::saturating_add);
+    let small = lengths.map(max_vector_bytes).fold(0, usize::saturating_add);
     let claim = |singles: usize| shape.signs.saturating_add(singles).saturating_mul(8).saturating_add(4);
     let layers = challenge.layers().len();
     let cells = challenge.cells.iter().map(|cell| {
-        let supplied = [Matrix::Q, Matrix::K, Matrix::Gate, Matrix::Up]
-            .map(|matrix| Supplied::max_bytes(index(architecture.shape(matrix).outputs)));
+        let supplied = supplied_outputs(architecture, cell).map(Supplied::max_bytes);
         let sums = [
             shape.trace().row_bytes(TreeId::H(cell.layer)).saturating_mul(3),
             shape.trace().row_bytes(TreeId::A(cell.layer)),
@@ -168,7 +167,7 @@ pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: us
         claim(MAX_CANDIDATES),
     ];
     [
-        layers.saturating_mul(small).saturating_add(index(architecture.hidden)).saturating_mul(4),
+        layers.saturating_mul(small).saturating_add(max_vector_bytes(index(architecture.hidden))),
         cells.fold(0, usize::saturating_add),
         decode.into_iter().sum::<usize>().saturating_mul(challenge.decodes.len()),
         manifest.layer_code.max_opening_bytes(layers),
@@ -251,9 +250,9 @@ impl Shape<'_> {
 
 impl Witness {
     pub(crate) fn parts(&self) -> Vec<Vec<u8>> {
-        let vector = |out: &mut Writer, tensor: &Vec<f32>| tensor.iter().for_each(|value| out.u32(value.to_bits()));
-        let small = self.small.iter().map(|small| part(|out| small.0.iter().for_each(|tensor| vector(out, tensor))));
-        let norm = std::iter::once(part(|out| vector(out, &self.final_norm)));
+        let small = |small: &SmallTensors| part(|out| small.0.iter().for_each(|tensor| write_vector(out, tensor)));
+        let small = self.small.iter().map(small);
+        let norm = std::iter::once(part(|out| write_vector(out, &self.final_norm)));
         let cells = self.cells.iter().map(|cell| part(|out| cell.write(out)));
         let decodes = self.decodes.iter().map(|decode| part(|out| decode.write(out)));
         small.chain(norm).chain(cells).chain(decodes).collect()
@@ -302,7 +301,7 @@ impl CellWitness {
         let (h, a) = (row(TreeId::H(cell.layer))?, row(TreeId::A(cell.layer))?);
         let (o, m) = (row(TreeId::O(cell.layer))?, row(TreeId::M(cell.layer))?);
         let caches = from.each(shape.cache_bytes(cell), |from, bytes| read_rows(from, shape, bytes))?;
-        let supplied = from.nested(|from| SuppliedProducts::read(from, shape.architecture()))?;
+        let supplied = from.nested(|from| SuppliedProducts::read(from, shape.architecture(), cell))?;
         let hashes = read_hashes(from, shape.cell_hashes(cell))?;
         Ok(Self { h, a, o, m, caches, supplied, hashes })
     }
@@ -315,12 +314,19 @@ impl SuppliedProducts {
         flips.write(out);
     }
 
-    fn read(from: &mut Reader<'_>, architecture: &Architecture) -> Result<Self, Malformed> {
-        let mut products = |matrix| from.nested(|from| Supplied::read(from, index(architecture.shape(matrix).outputs)));
-        let (q, k) = (products(Matrix::Q)?, products(Matrix::K)?);
-        let (gate, up) = (products(Matrix::Gate)?, products(Matrix::Up)?);
+    fn read(from: &mut Reader<'_>, architecture: &Architecture, cell: &Cell) -> Result<Self, Malformed> {
+        let mut products = |outputs| from.nested(|from| Supplied::read(from, outputs));
+        let [q, k, gate, up] = supplied_outputs(architecture, cell);
+        let (q, k, gate, up) = (products(q)?, products(k)?, products(gate)?, products(up)?);
         Ok(Self { q, k, gate, up, flips: from.nested(Flips::read)? })
     }
+}
+
+/// How many products of queries, keys, gates and ups come with a cell.
+fn supplied_outputs(architecture: &Architecture, cell: &Cell) -> [usize; 4] {
+    let [k, gate, up] =
+        [Matrix::K, Matrix::Gate, Matrix::Up].map(|matrix| index(architecture.shape(matrix).outputs));
+    [cell.query_outputs(architecture).count(), k, gate, up]
 }
 
 /// Committed rows of so many bytes.
@@ -340,9 +346,42 @@ pub(crate) fn read_norm(from: &mut Reader<'_>, architecture: &Architecture) -> R
     read_vector(from, index(architecture.hidden))
 }
 
+/// Whether all values of a tensor are bf16 numbers.
+fn is_narrow(tensor: &[f32]) -> bool {
+    tensor.iter().all(|value| value.to_bits().trailing_zeros() >= 16)
+}
+
+/// A tensor: the bytes of a value, two where all are bf16 numbers and four otherwise, then the values.
+fn write_vector(out: &mut Writer, tensor: &[f32]) {
+    let narrow = is_narrow(tensor);
+    out.u8(if narrow { 2 } else { 4 });
+    for value in tensor {
+        let [low @ .., third, fourth] = value.to_le_bytes();
+        if !narrow {
+            out.raw(&low);
+        }
+        out.raw(&[third, fourth]);
+    }
+}
+
 fn read_vector(from: &mut Reader<'_>, length: usize) -> Result<Vec<f32>, Malformed> {
-    let (values, _) = from.elements(length, 4)?.as_chunks::<4>();
-    Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
+    match from.u8()? {
+        2 => {
+            let (values, _) = from.elements(length, 2)?.as_chunks::<2>();
+            Ok(values.iter().map(|[third, fourth]| f32::from_le_bytes([0, 0, *third, *fourth])).collect())
+        }
+        4 => {
+            let (values, _) = from.elements(length, 4)?.as_chunks::<4>();
+            let values: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
+            if is_narrow(&values) { Err(Malformed::NotCanonical) } else { Ok(values) }
+        }
+        _ => Err(Malformed::NotCanonical),
+    }
+}
+
+/// Most bytes that a tensor takes.
+const fn max_vector_bytes(length: usize) -> usize {
+    length.saturating_mul(4).saturating_add(1)
 }
 
 fn read_hashes(from: &mut Reader<'_>, count: usize) -> Result<Vec<[u8; 32]>, Malformed> {

@@ -143,7 +143,7 @@ pub fn prove_with_log(
     let (transcript, beta) = steps::claims(transcript, &digests(&claims_parts));
 
     let powers = combination(beta, shape.signs);
-    let by_layer = layer_claims(&challenge, &products, &claims, &powers);
+    let by_layer = layer_claims(manifest, &challenge, &products, &claims, &powers);
     let heads: Vec<HeadProduct> = decodes.into_iter().map(|decode| decode.head).collect();
     let mut transcript = transcript.advance();
     let asked = challenge.layers();
@@ -283,7 +283,9 @@ impl CellSums {
         let middle = layer.middle(rows).map_err(out_of_range)?;
         let x2 = layer.mlp_input(&middle).map_err(out_of_range)?;
         let product = |matrix: Matrix, x: &FixedRow| polynomial.product(matrix.index(), &x.integers);
-        let (q, k) = (product(Matrix::Q, &x1), product(Matrix::K, &x1));
+        let queries = product(Matrix::Q, &x1);
+        let q: Vec<i64> = cell.query_outputs(layer.architecture).map(|output| queries[output]).collect();
+        let k = product(Matrix::K, &x1);
         let (gate, up) = (product(Matrix::Gate, &x2), product(Matrix::Up, &x2));
         let mut supplied = SuppliedProducts {
             q: Supplied::compress(&q),

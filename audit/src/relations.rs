@@ -158,6 +158,15 @@ impl Layer<'_> {
         product_doubts(self.profile, supplied, exponent, self.small.bias(matrix))
     }
 
+    /// The doubts about the supplied queries, which are those of the drawn groups.
+    pub(crate) fn query_doubts(&self, rows: &CellRows, x: &FixedRow, supplied: &Supplied) -> Vec<Doubt> {
+        let exponent = x.product_exponent(self.exponent(Matrix::Q));
+        let all = self.small.bias(Matrix::Q);
+        let of_group = |(group, _): &(KvGroup, _)| all.get(self.architecture.query_outputs(*group)).unwrap_or_default();
+        let bias: Vec<f32> = rows.prefixes.iter().flat_map(of_group).copied().collect();
+        product_doubts(self.profile, supplied, exponent, &bias)
+    }
+
     /// C9: the input of the down projection. A flip where nothing is in doubt belongs to C8.
     pub(crate) fn down_input(&self, x: &FixedRow, supplied: &SuppliedProducts) -> Result<FixedRow, Relation> {
         let SuppliedProducts { gate, up, flips, .. } = supplied;
@@ -224,11 +233,10 @@ impl Layer<'_> {
         supplied: &SuppliedProducts,
     ) -> Result<Vec<Compared<'a>>, Relation> {
         let x1 = self.attention_input(rows)?;
-        let rounded = |matrix, products: &Supplied, flips: &[u32]| {
-            resolve(self.doubts(matrix, &x1, products).into_iter(), flips).ok_or(Relation::C2)
-        };
-        let keys = rounded(Matrix::K, &supplied.k, &supplied.flips.k)?;
-        let queries = rounded(Matrix::Q, &supplied.q, &supplied.flips.q)?;
+        let rounded =
+            |doubts: Vec<Doubt>, flips: &[u32]| resolve(doubts.into_iter(), flips).ok_or(Relation::C2);
+        let keys = rounded(self.doubts(Matrix::K, &x1, &supplied.k), &supplied.flips.k)?;
+        let queries = rounded(self.query_doubts(rows, &x1, &supplied.q), &supplied.flips.q)?;
         let head_dim = index(self.architecture.head_dim);
         let group_width = head_dim.saturating_mul(index(self.architecture.heads_per_group()));
 
@@ -242,13 +250,12 @@ impl Layer<'_> {
                 tau: self.tolerance.of_row(&cache.key, median_magnitude(&cache.key)),
             })
             .collect();
-        for (group, prefix) in &rows.prefixes {
+        for ((group, prefix), queries) in rows.prefixes.iter().zip(queries.chunks(group_width)) {
             let number = index(group.get());
             let own = rows.caches.get(number);
             let keys: Vec<&[f64]> = prefix.iter().chain(own).map(|cache| cache.key.as_slice()).collect();
             let values: Vec<&[f64]> = prefix.iter().chain(own).map(|cache| cache.value.as_slice()).collect();
             let outputs = rows.a.chunks(group_width).nth(number).unwrap_or(&[]);
-            let queries = queries.chunks(group_width).nth(number).unwrap_or(&[]);
             for (output, query) in outputs.chunks(head_dim).zip(queries.chunks(head_dim)) {
                 let query = self.query(query, position);
                 let head = attention(&query, &keys, &values);

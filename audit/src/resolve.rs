@@ -4,7 +4,7 @@
 use assay_commitments::manifest::{Matrix, Small};
 use assay_commitments::rows::{Element, Profile};
 use assay_commitments::weights::LayerPolynomial;
-use assay_commitments::{KvGroup, Position};
+use assay_commitments::Position;
 
 use crate::fixed::FixedRow;
 use crate::num::{count, index, power_of_two};
@@ -31,7 +31,7 @@ impl Search<'_> {
             return Flips::default();
         }
         let k = self.keys(&self.layer.doubts(Matrix::K, x1, &supplied.k));
-        let q = self.queries(&self.layer.doubts(Matrix::Q, x1, &supplied.q));
+        let q = self.queries(&self.layer.query_doubts(self.rows, x1, &supplied.q));
         let gate = self.layer.doubts(Matrix::Gate, x2, &supplied.gate);
         let up = self.layer.doubts(Matrix::Up, x2, &supplied.up);
         let mut flips = Flips { q, k, ..Flips::default() };
@@ -55,20 +55,23 @@ impl Search<'_> {
     fn queries(&self, doubts: &[Doubt]) -> Vec<u32> {
         let architecture = self.layer.architecture;
         let head_dim = index(architecture.head_dim);
-        let heads = index(architecture.heads_per_group());
+        let group_width = head_dim * index(architecture.heads_per_group());
         let mut flips = vec![];
-        for (number, (head, output)) in doubts.chunks(head_dim).zip(self.rows.a.chunks(head_dim)).enumerate() {
-            let group = KvGroup::new(count(number / heads));
-            let Some((_, prefix)) = self.rows.prefixes.iter().find(|(drawn, _)| *drawn == group) else { continue };
-            let own = &self.rows.caches[index(group.get())];
+        let groups = self.rows.prefixes.iter().zip(doubts.chunks(group_width)).zip((0..).step_by(group_width));
+        for (((group, prefix), doubts), first) in groups {
+            let number = index(group.get());
+            let own = &self.rows.caches[number];
             let keys: Vec<&[f64]> = prefix.iter().chain([own]).map(|cache| cache.key.as_slice()).collect();
             let values: Vec<&[f64]> = prefix.iter().chain([own]).map(|cache| cache.value.as_slice()).collect();
-            let off = |query: &[f64]| {
-                let reference = attention(&self.layer.query(query, self.position), &keys, &values);
-                let tau = self.layer.attention_tolerance(output, &reference, 0.0);
-                deviation(output, &reference.output, &tau).0
-            };
-            improve(head, number * head_dim, self.layer.tolerance.theta_attention, &off, &mut flips);
+            let outputs = self.rows.a[number * group_width..][..group_width].chunks(head_dim);
+            for ((head, output), first) in doubts.chunks(head_dim).zip(outputs).zip((first..).step_by(head_dim)) {
+                let off = |query: &[f64]| {
+                    let reference = attention(&self.layer.query(query, self.position), &keys, &values);
+                    let tau = self.layer.attention_tolerance(output, &reference, 0.0);
+                    deviation(output, &reference.output, &tau).0
+                };
+                improve(head, first, self.layer.tolerance.theta_attention, &off, &mut flips);
+            }
         }
         flips
     }

@@ -4,13 +4,15 @@
 use assay_commitments::codec::{self, Malformed, Reader, Writer};
 use assay_commitments::structure::Part;
 
-use crate::transcript_file::{FILE_VERSION, FileError};
+use crate::transcript_file::FileError;
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
     /// Its first bytes.
     pub(crate) magic: [u8; 8],
+    /// The version that is written, and the only one that is read.
+    pub(crate) version: u16,
     /// The domain of its checksum.
     pub(crate) checksum: &'static str,
 }
@@ -19,7 +21,7 @@ pub(crate) struct Kind {
 pub(crate) fn seal(kind: &Kind, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut out = Writer::new();
     out.raw(&kind.magic);
-    out.u16(FILE_VERSION);
+    out.u16(kind.version);
     write(&mut out);
     let mut bytes = out.finish();
     let checksum = blake3::derive_key(kind.checksum, &bytes);
@@ -35,8 +37,8 @@ pub(crate) fn open<'a>(kind: &Kind, bytes: &'a [u8]) -> Result<Reader<'a>, FileE
     }
     let (version, _) = rest.split_first_chunk::<2>().ok_or(FileError::Checksum)?;
     let version = u16::from_le_bytes(*version);
-    if version != FILE_VERSION {
-        return Err(FileError::Version(version));
+    if version != kind.version {
+        return Err(FileError::Version { found: version, known: kind.version });
     }
     let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(FileError::Checksum)?;
     if blake3::derive_key(kind.checksum, body) != *checksum {

@@ -83,8 +83,8 @@ fn sizes(read: &Proof, shape: &Shape<'_>, proof_bytes: usize) -> ProofSizes {
         ..ProofSizes::default()
     };
     let witness = &read.witness;
-    let small = witness.small.iter().flat_map(|small| &small.0).chain([&witness.final_norm]);
-    sizes.small = sum(small.map(|tensor| tensor.len().saturating_mul(4)));
+    let norms = shape.places().final_norm().saturating_add(1);
+    sizes.small = length(read.witness_parts.get(..norms).unwrap_or_default());
     let cells = || witness.cells.iter();
     let decodes = || witness.decodes.iter();
     let cell_rows = cells().flat_map(|cell| [&cell.h, &cell.a, &cell.o, &cell.m].into_iter().chain(&cell.caches));

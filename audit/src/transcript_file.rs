@@ -24,9 +24,7 @@ use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
 use crate::verdict::{OwnFault, Reason, Verdict};
 
-/// The version of the formats of files.
-pub const FILE_VERSION: u16 = 3;
-const KIND: Kind = Kind { magic: *b"ASSAY\0TR", checksum: domains::FILE_CHECKSUM };
+const KIND: Kind = Kind { magic: *b"ASSAY\0TR", version: 4, checksum: domains::FILE_CHECKSUM };
 /// Most bytes of a proof in a file.
 const MAX_PROOF: usize = 1 << 31;
 
@@ -37,8 +35,13 @@ pub enum FileError {
     #[error("this is no transcript file")]
     Foreign,
     /// It was written by another version.
-    #[error("the file has version {0}, this program reads version {FILE_VERSION}")]
-    Version(u16),
+    #[error("the file has version {found}, this program reads version {known}")]
+    Version {
+        /// The file's.
+        found: u16,
+        /// The one that is read.
+        known: u16,
+    },
     /// The checksum is wrong.
     #[error("the file is damaged or cut short: its checksum does not match")]
     Checksum,

@@ -102,7 +102,7 @@ pub(crate) fn verify_proof(
     let Openings { layers: of_layers, head: of_head } = &proof.openings;
     let commitments: Vec<WeightCommitment> =
         layers.iter().filter_map(|layer| manifest.layers.get(index(layer.get()))).map(|entry| entry.weights).collect();
-    let claims = layer_claims(challenge, &products, &proof.claims, &powers);
+    let claims = layer_claims(manifest, challenge, &products, &proof.claims, &powers);
     let layout = manifest.layer_layout();
     discharge(&commitments, &layout, &manifest.layer_code, &claims, of_layers.as_ref(), &mut transcript)?;
     let claims = head_claims(manifest, &heads, &signs, &proof.claims.decodes, &powers);

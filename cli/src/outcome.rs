@@ -297,7 +297,7 @@ impl Fault {
     pub fn of_transcript(path: &std::path::Path, error: FileError) -> Self {
         let advice = match error {
             FileError::Foreign => "name a file that `assay audit self` or a validator wrote",
-            FileError::Version(_) => "use the version of assay that wrote it",
+            FileError::Version { .. } => "use the version of assay that wrote it",
             FileError::Checksum | FileError::Malformed(_) | FileError::Inconsistent(_) => {
                 "fetch it again from where it came from"
             }

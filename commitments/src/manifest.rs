@@ -9,7 +9,7 @@ use sha3::{Digest, Sha3_256};
 use thiserror::Error;
 
 use crate::codec::{self, Canonical, Malformed, Reader, Writer};
-use crate::ids::{ManifestId, TokenId};
+use crate::ids::{KvGroup, ManifestId, TokenId};
 use crate::layout::{Layout, MatrixShape};
 use crate::params::{CodeParams, MAX_POLYNOMIALS};
 use crate::rows::Profile;
@@ -271,6 +271,14 @@ impl Architecture {
             Some(heads) => heads,
             None => 0,
         }
+    }
+
+    /// The outputs of the query projection that belong to the heads of a group.
+    pub fn query_outputs(&self, group: KvGroup) -> std::ops::Range<usize> {
+        let width = u64::from(self.head_dim).saturating_mul(self.heads_per_group().into());
+        let first = width.saturating_mul(group.get().into());
+        let place = |output: u64| usize::try_from(output).unwrap_or(usize::MAX);
+        place(first)..place(first.saturating_add(width))
     }
 
     /// Inputs and outputs of a layer's matrix.
