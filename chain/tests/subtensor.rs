@@ -678,7 +678,8 @@ async fn what_a_dead_process_wrote_is_believed_once_it_is_final() {
             net.node.retract(Fate::Vanish).unwrap();
         }
         let (set, served, declared) = net.during(writing).await;
-        (served.unwrap(), declared.unwrap());
+        served.unwrap();
+        declared.unwrap();
         assert_eq!(matches!(set.unwrap(), Placement::Standing { .. }), !vanishes);
         for pair in signers() {
             assert_eq!(net.transactions(&pair).await, 1, "written once, or once more if that was taken back");
@@ -1266,10 +1267,10 @@ async fn each_epoch_has_the_registry_of_its_own_owner() {
                 "chain_getHeader" => {
                     number(&answer["number"]).map(|number| numbers.insert(asked[0].clone(), number));
                 }
-                "state_queryStorageAt" => {
-                    if numbers.get(&asked[1]).is_some_and(|number| *number >= changes_there.load(Ordering::SeqCst)) {
-                        put(answer, "SubnetOwnerHotkey", &hers);
-                    }
+                "state_queryStorageAt"
+                    if numbers.get(&asked[1]).is_some_and(|number| *number >= changes_there.load(Ordering::SeqCst)) =>
+                {
+                    put(answer, "SubnetOwnerHotkey", &hers);
                 }
                 _ => {}
             }

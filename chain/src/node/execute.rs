@@ -143,7 +143,7 @@ pub(super) struct Events {
 }
 
 /// When in a block something happens, as its event tells.
-#[derive(Clone, Copy, Debug, Encode)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
     /// In the extrinsic with this index.
     Extrinsic(u32),
@@ -151,6 +151,17 @@ pub(super) enum Phase {
     Finalization,
     /// Before them.
     Initialization,
+}
+
+impl Phase {
+    /// As the chain writes it.
+    fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Extrinsic(index) => (0_u8, index).encode(),
+            Self::Finalization => vec![1],
+            Self::Initialization => vec![2],
+        }
+    }
 }
 
 impl Events {
