@@ -143,7 +143,10 @@ pub enum ChainError {
         open: usize,
     },
     /// A commit is revealed in one epoch only, which is not this one.
-    #[error("weights committed in epoch {committed} are revealed in epoch {reveals}, and this is epoch {running}")]
+    #[error(
+        "weights committed in epoch {committed} are revealed in epoch {reveals}, and this is epoch {running}; {}",
+        if .running < .reveals { "wait for that epoch" } else { "they are lost, commit others" }
+    )]
     NotRevealEpoch {
         /// The commit's epoch.
         committed: Epoch,
@@ -275,6 +278,14 @@ pub enum ChainError {
         /// The block.
         block: BlockNumber,
     },
+    /// More of the past than is gone through for one answer.
+    #[error("more than {most} {what}, the most that is gone through for one answer; ask for fewer or newer epochs")]
+    TooMuchPast {
+        /// The most.
+        most: u64,
+        /// Of what.
+        what: String,
+    },
     /// What this process must remember between a commit and its reveal cannot be kept.
     #[error("{path}: {why}")]
     Journal {
@@ -296,13 +307,14 @@ impl ChainError {
         }
     }
 
-    /// Whether the reason lies in the connection or in the node and may pass by itself: another answer may come,
-    /// or another node be asked.
+    /// Whether the reason may pass by itself: it lies in the connection or in the node, and another answer may
+    /// come or another node be asked; or it lies in an epoch that is still to come.
     pub const fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Behind { .. } | Self::Unconfirmed { .. } | Self::BadAnswer { .. }
-        )
+        match self {
+            Self::Unreachable { .. } | Self::Behind { .. } | Self::Unconfirmed { .. } | Self::BadAnswer { .. } => true,
+            Self::NotRevealEpoch { reveals, running, .. } => running.get() < reveals.get(),
+            _ => false,
+        }
     }
 
     /// Whether weights that were refused so are worth another try with a later block: nothing was said of them.

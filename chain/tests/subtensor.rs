@@ -2,7 +2,19 @@
 //! bytes, refusals and faults as there.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
-use std::{future::Future, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use assay_chain::{
     BlockNumber, Chain, ChainError, Connection, Devnet, EpochKey, EpochKeyHash, Fate, Genesis, GenesisHash, NetUid,
@@ -10,8 +22,14 @@ use assay_chain::{
     WeightsForm, networks::NetworkName,
 };
 use assay_commitments::{Epoch, Hotkey, ManifestId};
-use serde_json::json;
-use subxt::rpcs::{RpcClient, client::RpcParams};
+use jsonrpsee::{
+    RpcModule, SubscriptionMessage,
+    server::{Server, ServerHandle},
+    types::ErrorObjectOwned,
+};
+use parity_scale_codec::Encode;
+use serde_json::{Value, json};
+use subxt::rpcs::{self, RpcClient, client::RpcParams};
 use subxt_signer::sr25519::{Keypair, dev};
 
 const NETUID: u16 = 7;
@@ -24,6 +42,9 @@ struct Net {
     devnet: Devnet,
     node: RunningNode,
 }
+
+/// What a node between makes of an answer: of the method, of what was asked, of the answer.
+type Alter = Box<dyn Fn(&str, &Value, &mut Value) -> Result<(), &'static str> + Send + Sync>;
 
 fn parameters() -> Parameters {
     Parameters {
@@ -63,7 +84,10 @@ impl Net {
     }
 
     async fn with(parameters: Parameters, finality_lag: u64) -> Self {
-        let devnet = devnet(parameters);
+        Self::over(devnet(parameters), finality_lag).await
+    }
+
+    async fn over(devnet: Devnet, finality_lag: u64) -> Self {
         let options = NodeOptions { finality_lag, ..NodeOptions::new().unwrap() };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let node = Node::start(devnet.clone(), listen, options).await.unwrap();
@@ -108,11 +132,109 @@ impl Net {
         }
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&self, method: &str, params: serde_json::Value) -> T {
+    /// Takes the first block back that something comes into which is waited for, and makes blocks from then on.
+    async fn taking_back<T>(&self, fate: Fate, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let first = async {
+            self.waits_in_pool(1).await;
+            self.step(1);
+            self.node.retract(fate).unwrap();
+        };
+        tokio::select! {
+            _ = &mut work => panic!("it ends before anything is final"),
+            () = first => {}
+        }
+        self.during(work).await
+    }
+
+    /// Lets a process die when so many calls of its are in the newest block, which is not final.
+    async fn dying<T>(&self, calls: usize, work: impl Future<Output = T>) {
+        tokio::select! {
+            _ = work => panic!("it ends before anything is final"),
+            () = self.waits_in_pool(calls) => {}
+        }
+        self.step(1);
+    }
+
+    /// Makes blocks until the client sees an epoch.
+    async fn step_to(&self, client: &Subtensor, epoch: Epoch) {
+        while client.head().await.unwrap().epoch < epoch {
+            self.step(1);
+            self.seen_by(client).await;
+        }
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, method: &str, params: Value) -> T {
         let rpc = RpcClient::from_insecure_url(self.node.url()).await.unwrap();
-        let mut list = RpcParams::new();
-        params.as_array().unwrap().iter().for_each(|param| list.push(param).unwrap());
-        rpc.request(method, list).await.unwrap()
+        rpc.request(method, list(&params)).await.unwrap()
+    }
+
+    /// A node between clients and this one. Of each answer, `alter` makes another one, by the method and what
+    /// was asked, or words to refuse it with.
+    async fn between(
+        &self,
+        alter: impl Fn(&str, &Value, &mut Value) -> Result<(), &'static str> + Send + Sync + 'static,
+    ) -> (String, ServerHandle) {
+        const METHODS: [&str; 11] = [
+            "chain_getBlock",
+            "chain_getBlockHash",
+            "chain_getFinalizedHead",
+            "chain_getHeader",
+            "rpc_methods",
+            "state_call",
+            "state_getMetadata",
+            "state_getRuntimeVersion",
+            "state_getStorage",
+            "state_queryStorageAt",
+            "system_accountNextIndex",
+        ];
+        const SUBSCRIPTIONS: [[&str; 3]; 2] = [
+            ["chain_subscribeFinalizedHeads", "chain_finalizedHead", "chain_unsubscribeFinalizedHeads"],
+            ["author_submitAndWatchExtrinsic", "author_extrinsicUpdate", "author_unwatchExtrinsic"],
+        ];
+        let rpc = RpcClient::from_insecure_url(self.node.url()).await.unwrap();
+        let mut module = RpcModule::<(RpcClient, Alter)>::new((rpc, Box::new(alter)));
+        for name in METHODS {
+            let answer = move |params: jsonrpsee::types::Params<'static>, context: Arc<(RpcClient, Alter)>, _| async move {
+                let (rpc, alter) = &*context;
+                let asked: Value = params.parse()?;
+                let mut answer = rpc.request(name, list(&asked)).await.map_err(refusal)?;
+                alter(name, &asked, &mut answer)
+                    .map_err(|words| ErrorObjectOwned::owned(4_003, format!("Client error: {words}"), None::<()>))?;
+                Ok::<Value, ErrorObjectOwned>(answer)
+            };
+            module.register_async_method(name, answer).unwrap();
+        }
+        for [subscribe, notice, unsubscribe] in SUBSCRIPTIONS {
+            let follow = move |params: jsonrpsee::types::Params<'static>,
+                               pending: jsonrpsee::PendingSubscriptionSink,
+                               context: Arc<(RpcClient, Alter)>,
+                               _| async move {
+                let (rpc, alter) = &*context;
+                let asked: Value = params.parse().unwrap();
+                let mut told = match rpc.subscribe::<Value>(subscribe, list(&asked), unsubscribe).await {
+                    Ok(told) => told,
+                    Err(error) => return pending.reject(refusal(error)).await,
+                };
+                let sink = pending.accept().await.unwrap();
+                while let Some(Ok(mut what)) = told.next().await {
+                    alter(notice, &asked, &mut what).unwrap();
+                    let message = SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), &what).unwrap();
+                    if sink.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            module.register_subscription(subscribe, notice, unsubscribe, follow).unwrap();
+        }
+        let server = Server::builder().build("127.0.0.1:0").await.unwrap();
+        (format!("ws://{}", server.local_addr().unwrap()), server.start(module))
+    }
+
+    /// A client of the node that stands between, then of the node itself.
+    async fn client_through(&self, between: &str, signers: Vec<Keypair>) -> Result<Subtensor, ChainError> {
+        let endpoints = vec![between.to_owned(), self.node.url()];
+        Subtensor::connect(Connection { endpoints, ..self.connection(signers) }).await
     }
 
     /// How many transactions of an account stand on chain or wait.
@@ -121,21 +243,51 @@ impl Net {
         self.ask("system_accountNextIndex", json!([account])).await
     }
 
-    async fn waits_in_pool(&self) {
-        for _ in 0..500 {
+    async fn waits_in_pool(&self, calls: usize) {
+        for _ in 0..1_000 {
             let pending: Vec<String> = self.ask("author_pendingExtrinsics", json!([])).await;
-            if !pending.is_empty() {
+            if pending.len() >= calls {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("nothing was submitted");
+        panic!("{calls} calls were not submitted");
     }
 
     /// Waits until the client has seen the newest block.
     async fn seen_by(&self, client: &Subtensor) {
         let newest = self.devnet.head().await.unwrap().block;
         head_in_time(client, BlockNumber::new(newest.get() - 1)).await;
+    }
+}
+
+/// The parameters of a request.
+fn list(params: &Value) -> RpcParams {
+    let mut list = RpcParams::new();
+    params.as_array().into_iter().flatten().for_each(|param| list.push(param).unwrap());
+    list
+}
+
+/// What a node refuses, to be told on.
+fn refusal(error: rpcs::Error) -> ErrorObjectOwned {
+    let rpcs::Error::User(error) = error else { panic!("{error}") };
+    ErrorObjectOwned::owned(error.code, error.message, error.data)
+}
+
+/// The number that a node writes as a number or in hexadecimal.
+fn number(value: &Value) -> Option<u64> {
+    let digits = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    value.as_u64().or_else(|| value.as_str().and_then(digits))
+}
+
+/// Puts other bytes in place of what stands in all values of an item of the subnet.
+fn put(answer: &mut Value, item: &str, bytes: &str) {
+    let prefix = frame_decode::storage::encode_storage_key_prefix("SubtensorModule", item);
+    let prefix = format!("0x{}", hex::encode(prefix));
+    for change in answer[0]["changes"].as_array_mut().into_iter().flatten() {
+        if change[0].as_str().is_some_and(|key| key.starts_with(&prefix)) {
+            change[1] = json!(bytes);
+        }
     }
 }
 
@@ -167,7 +319,7 @@ async fn one_scenario_gives_one_metagraph_on_a_devnet_and_through_a_node() {
         ($method:ident($($argument:expr),*)) => {{
             let through = client.$method($($argument),*);
             let clock = async {
-                net.waits_in_pool().await;
+                net.waits_in_pool(1).await;
                 net.step(1);
                 std::future::pending::<()>().await;
             };
@@ -341,10 +493,7 @@ async fn a_hash_commit_without_its_salt_reveals_nothing_and_stops_nothing() {
     drop(lost);
     let client = net.client(vec![dev::alice()]).await;
     let reveals = client.weights_of(alice).await.unwrap().pending[0].1;
-    while client.head().await.unwrap().epoch < reveals {
-        net.step(1);
-        net.seen_by(&client).await;
-    }
+    net.step_to(&client, reveals).await;
     assert_eq!(client.reveal_weights(alice).await.unwrap(), 0);
 }
 
@@ -365,7 +514,18 @@ async fn timelocked_weights_are_opened_by_the_chain_in_their_epoch() {
             net.step(1);
             net.seen_by(&client).await;
         }
-        net.step(5);
+        // Before anything else in that block, the chain says whose weights it has opened.
+        let who = format!("{}{}", hex::encode(NETUID.to_le_bytes()), hex::encode(alice.as_bytes()));
+        let mut told = 0;
+        for _ in 0..5 {
+            net.step(1);
+            let key = frame_decode::storage::encode_storage_key_prefix("System", "Events");
+            let events: String = net.ask("state_getStorage", json!([format!("0x{}", hex::encode(key))])).await;
+            told += events.matches(&who).count();
+            // The number of events, the phase, the pallet, and then the event and its fields.
+            assert!(!events.contains(&who) || events[4..].starts_with("0207"), "{events}");
+        }
+        assert_eq!(told, 1);
         net.seen_by(&client).await;
         let head = client.head().await.unwrap();
         assert_eq!(head.epoch, reveals, "it is open long before the epoch is over");
@@ -421,7 +581,7 @@ async fn a_call_whose_answer_was_lost_is_made_once() {
     let row = weights(&[(3, 1)]);
     let setting = client.set_weights(alice, &row, 0);
     let faults = async {
-        net.waits_in_pool().await;
+        net.waits_in_pool(1).await;
         net.node.disconnect().await;
         net.step(3);
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -444,17 +604,7 @@ async fn a_call_in_a_block_that_is_taken_back_comes_into_another_one() {
     let client = net.client(vec![dev::alice()]).await;
     let alice = key(&dev::alice());
     let row = weights(&[(3, 1)]);
-    let setting = client.set_weights(alice, &row, 0);
-    let faults = async {
-        net.waits_in_pool().await;
-        net.step(1);
-        net.node.retract(Fate::Return).unwrap();
-        loop {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            net.step(1);
-        }
-    };
-    let placed = tokio::select! { placed = setting => placed, () = faults => unreachable!() };
+    let placed = net.taking_back(Fate::Return, client.set_weights(alice, &row, 0)).await;
     assert!(matches!(placed, Ok(Placement::Set { .. })), "{placed:?}");
     assert_eq!(net.transactions(&dev::alice()).await, 1);
 }
@@ -464,20 +614,378 @@ async fn a_call_that_vanished_with_its_block_is_made_again_once_its_time_is_over
     let net = Net::with(parameters(), 3).await;
     let client = net.client(vec![dev::bob()]).await;
     let bob = key(&dev::bob());
-    let declaring = client.declare_manifest(bob, id(1));
-    let faults = async {
-        net.waits_in_pool().await;
-        net.step(1);
-        net.node.retract(Fate::Vanish).unwrap();
-        loop {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            net.step(1);
-        }
-    };
-    let declared = tokio::select! { declared = declaring => declared, () = faults => unreachable!() };
-    declared.unwrap();
+    net.taking_back(Fate::Vanish, client.declare_manifest(bob, id(1))).await.unwrap();
     assert_eq!(client.metagraph().await.unwrap().neuron(&bob).unwrap().manifest, Some(id(1)));
     assert_eq!(net.transactions(&dev::bob()).await, 1, "the first one never counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_never_comes_is_unconfirmed_and_may_be_tried_again() {
+    let net = Net::with(parameters(), 3).await;
+    let client = net.client(vec![dev::alice(), dev::bob()]).await;
+    let (alice, bob) = (key(&dev::alice()), key(&dev::bob()));
+    let row = weights(&[(3, 1)]);
+    let faults = async {
+        for _ in 0..3 {
+            net.waits_in_pool(2).await;
+            net.step(1);
+            net.node.retract(Fate::Vanish).unwrap();
+            net.step(40);
+        }
+        std::future::pending::<()>().await;
+    };
+    let given_up = tokio::select! {
+        given_up = async { tokio::join!(client.set_weights(alice, &row, 0), client.declare_manifest(bob, id(1))) } => given_up,
+        () = faults => unreachable!(),
+    };
+    let (set, declared) = (given_up.0.unwrap_err(), given_up.1.unwrap_err());
+    assert!(matches!(set, ChainError::Unconfirmed { call: "set_weights", blocks: 96.. }), "{set:?}");
+    assert!(matches!(declared, ChainError::Unconfirmed { call: "set_commitment", blocks: 96.. }), "{declared:?}");
+    assert!(set.is_passing() && declared.is_passing());
+    net.during(async {
+        tokio::try_join!(client.declare_manifest(bob, id(1)), async {
+            client.set_weights(alice, &row, 0).await.map(drop)
+        })
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_process_wrote_is_believed_once_it_is_final() {
+    for vanishes in [false, true] {
+        let net = Net::with(parameters(), 3).await;
+        let signers = || vec![dev::alice(), dev::bob(), dev::charlie()];
+        let (alice, bob, charlie) = (key(&dev::alice()), key(&dev::bob()), key(&dev::charlie()));
+        let endpoint: SocketAddr = "198.51.100.7:8091".parse().unwrap();
+        let row = weights(&[(3, 1)]);
+        let write = async |client: &Subtensor| {
+            tokio::join!(
+                client.set_weights(alice, &row, 0),
+                client.serve_endpoint(bob, endpoint),
+                client.declare_manifest(charlie, id(1)),
+            )
+        };
+        let dead = net.client(signers()).await;
+        net.dying(3, write(&dead)).await;
+        drop(dead);
+
+        let client = net.client(signers()).await;
+        let mut writing = pin!(write(&client));
+        let early = tokio::time::timeout(Duration::from_millis(800), &mut writing).await;
+        assert!(early.is_err(), "the block may still be taken back: {early:?}");
+        if vanishes {
+            net.node.retract(Fate::Vanish).unwrap();
+        }
+        let (set, served, declared) = net.during(writing).await;
+        served.unwrap();
+        declared.unwrap();
+        assert_eq!(matches!(set.unwrap(), Placement::Standing { .. }), !vanishes);
+        for pair in signers() {
+            assert_eq!(net.transactions(&pair).await, 1, "written once, or once more if that was taken back");
+        }
+        let metagraph = client.metagraph().await.unwrap();
+        assert_eq!(metagraph.neuron(&bob).unwrap().endpoint, Some(endpoint));
+        assert_eq!(metagraph.neuron(&charlie).unwrap().manifest, Some(id(1)));
+        assert_eq!(client.weights_of(alice).await.unwrap().weights, weights(&[(3, 65_535)]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_and_its_reveal_by_a_dead_process_are_made_again_if_they_are_taken_back() {
+    let form = WeightsForm::CommitReveal { period: 1 };
+    let net = Net::with(Parameters { weights_form: form, ..parameters() }, 3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = || folder.path().join("commits.json");
+    let alice = key(&dev::alice());
+    let row = weights(&[(3, 2), (4, 1)]);
+    let dead = net.client_with_journal(vec![dev::alice()], journal()).await;
+    net.dying(1, dead.set_weights(alice, &row, 0)).await;
+    let client = net.client_with_journal(vec![dev::alice()], journal()).await;
+    let mut setting = pin!(client.set_weights(alice, &row, 0));
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut setting).await.is_err());
+    net.node.retract(Fate::Vanish).unwrap();
+    let placed = net.during(setting).await.unwrap();
+    let Placement::Committed { reveals, .. } = placed else { panic!("{placed:?}") };
+    while client.head().await.unwrap().epoch < reveals {
+        net.step(1);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    let dead = net.client_with_journal(vec![dev::alice()], journal()).await;
+    net.dying(1, dead.reveal_weights(alice)).await;
+    let client = net.client_with_journal(vec![dev::alice()], journal()).await;
+    let mut revealing = pin!(client.reveal_weights(alice));
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut revealing).await.is_err());
+    net.node.retract(Fate::Vanish).unwrap();
+    assert_eq!(net.during(revealing).await.unwrap(), 1);
+    assert_eq!(client.weights_of(alice).await.unwrap().weights, weights(&[(3, 65_535), (4, 32_768)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_with_one_hotkey_leave_each_others_fields_alone() {
+    let alice = key(&dev::alice());
+    // The second one takes the nonce of the first, or both are in one block.
+    for in_one_block in [false, true] {
+        let net = Net::with(parameters(), 3).await;
+        let (first, second) = (net.client(vec![dev::alice()]).await, net.client(vec![dev::alice()]).await);
+        let next = first.head().await.unwrap().epoch.next();
+        let publish = || second.publish_epoch_key(alice, next, EpochKeyHash::new([8; 32]));
+        if in_one_block {
+            let both = async { tokio::try_join!(first.declare_manifest(alice, id(1)), publish()) };
+            let steps = async {
+                net.waits_in_pool(2).await;
+                net.during(std::future::pending::<()>()).await;
+            };
+            tokio::select! { done = both => done.map(drop), () = steps => unreachable!() }.unwrap();
+        } else {
+            let mut declaring = pin!(first.declare_manifest(alice, id(1)));
+            tokio::select! {
+                done = &mut declaring => panic!("{done:?}"),
+                () = net.waits_in_pool(1) => {}
+            }
+            net.step(1);
+            net.node.retract(Fate::Vanish).unwrap();
+            net.during(publish()).await.unwrap();
+            net.during(declaring).await.unwrap();
+        }
+        let reader = net.client(vec![]).await;
+        assert_eq!(reader.metagraph().await.unwrap().neuron(&alice).unwrap().manifest, Some(id(1)));
+        assert!(reader.epoch_key(alice, next).await.unwrap().is_some(), "in one block: {in_one_block}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_a_node_does_not_have_was_not_searched() {
+    for words in [None, Some("UnknownBlock: Header was not found in the database")] {
+        let net = Net::start(parameters()).await;
+        let missing = Arc::new(AtomicBool::new(true));
+        let (missing_there, alice) = (Arc::clone(&missing), key(&dev::alice()));
+        let (between, _server) = net
+            .between(move |method, _, answer| {
+                if method == "chain_getBlock" && missing_there.load(Ordering::SeqCst) {
+                    *answer = Value::Null;
+                    return words.map_or(Ok(()), Err);
+                }
+                Ok(())
+            })
+            .await;
+        let client = net.client_through(&between, vec![dev::alice()]).await.unwrap();
+        let row = weights(&[(3, 1)]);
+        let mut setting = pin!(client.set_weights(alice, &row, 0));
+        tokio::select! {
+            done = &mut setting => panic!("{done:?}"),
+            () = net.waits_in_pool(1) => {}
+        }
+        net.step(50);
+        let early = tokio::time::timeout(Duration::from_secs(3), &mut setting).await;
+        assert!(early.is_err(), "nothing is known of the call yet: {early:?}");
+        missing.store(false, Ordering::SeqCst);
+        let placed = net.during(setting).await.unwrap();
+        let block = net.devnet.metagraph().await.unwrap().neuron(&alice).unwrap().last_update;
+        assert_eq!(placed, Placement::Set { block });
+        assert_eq!(net.transactions(&dev::alice()).await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absurd_claim_of_one_endpoint_falls_with_it() {
+    const ABSURD: u64 = 1_000_000_000;
+    let net = Net::start(parameters()).await;
+    let (between, server) = net
+        .between(|method, _, answer| {
+            if matches!(method, "chain_getHeader" | "chain_finalizedHead") {
+                answer["number"] = json!(format!("{ABSURD:#x}"));
+            }
+            Ok(())
+        })
+        .await;
+    let client = net.client_through(&between, vec![]).await.unwrap();
+    assert_eq!(client.head().await.unwrap().block.get(), ABSURD);
+    let waiting = client.clone();
+    let waiting = tokio::spawn(async move { waiting.head_after(BlockNumber::new(ABSURD)).await });
+    server.stop().unwrap();
+    let newest = net.devnet.head().await.unwrap();
+    let mut head = client.head().await;
+    for _ in 0..100 {
+        if head == Ok(newest) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        head = client.head().await;
+    }
+    assert_eq!(head, Ok(newest), "the endpoint that is left is believed");
+    let told = waiting.await.unwrap().unwrap_err();
+    assert!(told.is_passing(), "{told}");
+    net.step(1);
+    assert!(client.head_after(newest.block).await.unwrap().block > newest.block);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn absurd_numbers_of_a_node_are_waits_or_errors() {
+    let net = Net::start(parameters()).await;
+    let (between, _server) = net
+        .between(|method, _, answer| {
+            if method == "state_queryStorageAt" {
+                put(answer, "ServingRateLimit", "0xffffffffffffffff");
+                put(answer, "WeightsSetRateLimit", "0xffffffffffffffff");
+            }
+            Ok(())
+        })
+        .await;
+    let client = net.client_through(&between, vec![dev::alice(), dev::bob()]).await.unwrap();
+    let (alice, bob) = (key(&dev::alice()), key(&dev::bob()));
+    let endpoint = |port| SocketAddr::from(([198, 51, 100, 7], port));
+    net.during(client.serve_endpoint(bob, endpoint(1))).await.unwrap();
+    net.during(client.set_weights(alice, &weights(&[(3, 1)]), 0)).await.unwrap();
+    let never = BlockNumber::new(u64::MAX);
+    assert_eq!(client.serve_endpoint(bob, endpoint(2)).await, Err(ChainError::ServingTooFast { next: never }));
+    let refused = client.set_weights(alice, &weights(&[(4, 1)]), 0).await;
+    assert_eq!(refused, Err(ChainError::WeightsTooFast { next: never }));
+
+    let (between, _server) = net
+        .between(|method, _, answer| {
+            if method == "chain_getHeader" {
+                answer["number"] = json!("0xffffffffffffffff");
+            }
+            Ok(())
+        })
+        .await;
+    let alone = Connection { endpoints: vec![between.clone()], ..net.connection(vec![]) };
+    let refused = Subtensor::connect(alone).await.unwrap_err();
+    assert!(matches!(&refused, ChainError::BadAnswer { endpoint, .. } if *endpoint == between), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_commit_too_many_is_refused_and_costs_none() {
+    let form = WeightsForm::CommitReveal { period: 1 };
+    let net = Net::start(Parameters { weights_form: form, weights_rate_limit: 0, ..parameters() }).await;
+    let client = net.client(vec![dev::alice()]).await;
+    let alice = key(&dev::alice());
+    let row = weights(&[(3, 1)]);
+    let mut setting = pin!(client.set_weights(alice, &row, 0));
+    tokio::select! {
+        done = &mut setting => panic!("{done:?}"),
+        () = net.waits_in_pool(1) => {}
+    }
+    // Another process commits ten times before the call is in a block.
+    for byte in 0..10 {
+        net.devnet.commit_weights(alice, [byte; 32]).unwrap();
+    }
+    let refused = net.during(setting).await.unwrap_err();
+    assert_eq!(refused, ChainError::TooManyCommits { open: 10 });
+    assert!(refused.to_string().contains("wait for their reveal"), "{refused}");
+    assert!(refused.spares_weights(), "the weights are as good as before");
+    assert_eq!(client.weights_of(alice).await.unwrap().pending.len(), 10);
+    // It is known before anything is submitted as long as they stand, and over when they are.
+    assert_eq!(client.set_weights(alice, &row, 0).await, Err(ChainError::TooManyCommits { open: 10 }));
+    let reveals = client.weights_of(alice).await.unwrap().pending[0].1;
+    net.step_to(&client, reveals.next()).await;
+    let placed = net.during(client.set_weights(alice, &row, 0)).await.unwrap();
+    let Placement::Committed { reveals, .. } = placed else { panic!("{placed:?}") };
+    net.step_to(&client, reveals).await;
+    assert_eq!(net.during(client.reveal_weights(alice)).await.unwrap(), 1);
+    assert_eq!(client.weights_of(alice).await.unwrap().weights, weights(&[(3, 65_535)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reveal_that_comes_too_late_says_so_and_stops_no_other() {
+    let form = WeightsForm::CommitReveal { period: 1 };
+    let net = Net::with(Parameters { weights_form: form, ..parameters() }, 1).await;
+    let client = net.client(vec![dev::alice()]).await;
+    let alice = key(&dev::alice());
+    let row = weights(&[(3, 1)]);
+    let placed = net.during(client.set_weights(alice, &row, 0)).await.unwrap();
+    let Placement::Committed { reveals, .. } = placed else { panic!("{placed:?}") };
+    // The last block of its epoch is the next one, and what comes into that is taken back.
+    loop {
+        let head = net.devnet.head().await.unwrap();
+        if head.epoch == reveals && head.block.get() + 2 == head.next_epoch.get() {
+            break;
+        }
+        net.step(1);
+    }
+    let refused = net.taking_back(Fate::Return, client.reveal_weights(alice)).await.unwrap_err();
+    let ChainError::NotRevealEpoch { committed, reveals: due, running } = refused else { panic!("{refused:?}") };
+    assert_eq!((committed.next(), due), (reveals, reveals));
+    assert!(running > reveals);
+    assert!(refused.to_string().ends_with("they are lost, commit others"), "{refused}");
+    assert!(!refused.is_passing());
+    assert!(client.weights_of(alice).await.unwrap().weights.is_empty());
+    // The same weights may be committed once more, and are revealed in their time.
+    let placed = net.during(client.set_weights(alice, &row, 0)).await.unwrap();
+    let Placement::Committed { reveals, .. } = placed else { panic!("{placed:?}") };
+    while client.head().await.unwrap().epoch < reveals {
+        net.during(client.head_after(client.head().await.unwrap().block)).await.unwrap();
+    }
+    assert_eq!(net.during(client.reveal_weights(alice)).await.unwrap(), 1);
+    assert_eq!(client.weights_of(alice).await.unwrap().weights, weights(&[(3, 65_535)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reveal_that_is_refused_does_not_hold_up_the_next() {
+    let form = WeightsForm::CommitReveal { period: 1 };
+    let net = Net::start(Parameters { weights_form: form, weights_rate_limit: 0, ..parameters() }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("commits.json");
+    let alice = key(&dev::alice());
+    // Weights on a uid that does not exist, committed first.
+    let (uids, values, salt) = (vec![9_u16], vec![u16::MAX], vec![1_u16; 8]);
+    let hash = (alice.as_bytes(), NETUID, &uids, &values, &salt, 0_u64).encode();
+    let hash = sp_crypto_hashing::blake2_256(&hash);
+    net.devnet.commit_weights(alice, hash).unwrap();
+    net.step(1);
+    let client = net.client_with_journal(vec![dev::alice()], journal.clone()).await;
+    let placed = net.during(client.set_weights(alice, &weights(&[(3, 1)]), 0)).await.unwrap();
+    let Placement::Committed { reveals, .. } = placed else { panic!("{placed:?}") };
+    drop(client);
+    let mut noted: Value = serde_json::from_slice(&std::fs::read(&journal).unwrap()).unwrap();
+    let mut wrong = noted["commits"][0].clone();
+    (wrong["weights"], wrong["salt"]) = (json!([[9, u16::MAX]]), json!(salt));
+    wrong["digest"] = json!(hex::encode(hash));
+    noted["commits"].as_array_mut().unwrap().push(wrong);
+    std::fs::write(&journal, noted.to_string()).unwrap();
+
+    let client = net.client_with_journal(vec![dev::alice()], journal).await;
+    assert_eq!(
+        client.weights_of(alice).await.unwrap().pending.iter().filter(|(_, epoch)| *epoch == reveals).count(),
+        2
+    );
+    net.step_to(&client, reveals).await;
+    let refused = net.during(client.reveal_weights(alice)).await.unwrap_err();
+    assert!(matches!(&refused, ChainError::Refused { name, .. } if name == "UidVecContainInvalidOne"), "{refused}");
+    assert_eq!(client.weights_of(alice).await.unwrap().weights, weights(&[(3, 65_535)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_salt_is_kept_when_the_time_until_the_reveal_grows() {
+    let form = WeightsForm::CommitReveal { period: 1 };
+    let net = Net::start(Parameters { weights_form: form, ..parameters() }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, state) = (folder.path().join("commits.json"), folder.path().join("devnet.json"));
+    let client = net.client_with_journal(vec![dev::alice()], journal.clone()).await;
+    let alice = key(&dev::alice());
+    let placed = net.during(client.set_weights(alice, &weights(&[(3, 1)]), 0)).await.unwrap();
+    let Placement::Committed { reveals, .. } = placed else { panic!("{placed:?}") };
+    drop(client);
+    net.devnet.save(&state).unwrap();
+    drop(net);
+    let saved = std::fs::read_to_string(&state).unwrap();
+    let longer = saved.replace("{\"period\":1}", "{\"period\":4}");
+    assert_ne!(saved, longer);
+    std::fs::write(&state, longer).unwrap();
+
+    let net = Net::over(Devnet::load(&state).unwrap(), 0).await;
+    let client = net.client_with_journal(vec![dev::alice()], journal).await;
+    let later = Epoch::new(reveals.get() + 3);
+    assert_eq!(client.weights_of(alice).await.unwrap().pending[0].1, later);
+    for epoch in reveals.get()..later.get() {
+        net.step_to(&client, Epoch::new(epoch)).await;
+        assert_eq!(client.reveal_weights(alice).await.unwrap(), 0, "too early");
+    }
+    net.step_to(&client, later).await;
+    assert_eq!(net.during(client.reveal_weights(alice)).await.unwrap(), 1);
+    assert_eq!(client.weights_of(alice).await.unwrap().weights, weights(&[(3, 65_535)]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -506,7 +1014,7 @@ async fn an_upgrade_between_two_writes_costs_one_more_try() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/chain/finney-393.scale");
     let declaring = client.declare_manifest(bob, id(1));
     let upgrade = async {
-        net.waits_in_pool().await;
+        net.waits_in_pool(1).await;
         // What waits was signed for the old runtime.
         net.node.upgrade(Runtime::read(&std::fs::read(path).unwrap()).unwrap()).unwrap();
         loop {
@@ -664,8 +1172,8 @@ async fn the_main_network_is_reached_by_its_name_alone() {
 }
 
 /// A node whose only block is of 1970 and whose time nobody can move.
-async fn stuck_node() -> (String, jsonrpsee::server::ServerHandle) {
-    let mut module = jsonrpsee::RpcModule::new(());
+async fn stuck_node() -> (String, ServerHandle) {
+    let mut module = RpcModule::new(());
     let hash = || format!("0x{}", "a5".repeat(32));
     module.register_method("chain_getBlockHash", move |_, (), _| hash()).unwrap();
     module.register_method("chain_getFinalizedHead", move |_, (), _| hash()).unwrap();
@@ -674,7 +1182,7 @@ async fn stuck_node() -> (String, jsonrpsee::server::ServerHandle) {
     });
     module.register_method("chain_getHeader", move |_, (), _| header.clone()).unwrap();
     module.register_method("state_getStorage", |_, (), _| "0xe803000000000000").unwrap();
-    let server = jsonrpsee::server::Server::builder().build("127.0.0.1:0").await.unwrap();
+    let server = Server::builder().build("127.0.0.1:0").await.unwrap();
     (format!("ws://{}", server.local_addr().unwrap()), server.start(module))
 }
 
@@ -738,6 +1246,61 @@ async fn the_past_is_found_by_going_back_through_old_blocks() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_epoch_has_the_registry_of_its_own_owner() {
+    let net = Net::start(parameters()).await;
+    let (ferdie, alice) = (key(&dev::ferdie()), key(&dev::alice()));
+    // From some block on the subnet is alice's.
+    let changes = Arc::new(AtomicU64::new(u64::MAX));
+    let (changes_there, numbers) = (Arc::clone(&changes), Mutex::new(HashMap::new()));
+    let hers = format!("0x{}", hex::encode(alice.as_bytes()));
+    let (between, _server) = net
+        .between(move |method, asked, answer| {
+            let mut numbers = numbers.lock().unwrap();
+            match method {
+                "chain_getBlockHash" => {
+                    number(&asked[0]).map(|number| numbers.insert(answer.clone(), number));
+                }
+                "chain_getHeader" => {
+                    number(&answer["number"]).map(|number| numbers.insert(asked[0].clone(), number));
+                }
+                "state_queryStorageAt"
+                    if numbers.get(&asked[1]).is_some_and(|number| *number >= changes_there.load(Ordering::SeqCst)) =>
+                {
+                    put(answer, "SubnetOwnerHotkey", &hers);
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+        .await;
+    let client = net.client_through(&between, vec![dev::ferdie(), dev::alice()]).await.unwrap();
+    let first = client.head().await.unwrap().epoch;
+    let epoch = |behind: u64| Epoch::new(first.get() + behind);
+    net.during(client.publish_manifests(ferdie, &[id(1)])).await.unwrap();
+    net.step_to(&client, epoch(2)).await;
+    net.step(7);
+    net.seen_by(&client).await;
+    let since = client.head().await.unwrap().block.get() + 1;
+    changes.store(since, Ordering::SeqCst);
+    net.step(3);
+    net.seen_by(&client).await;
+    assert!(client.manifests().await.unwrap().is_empty(), "she has published nothing yet");
+    assert_eq!(client.publish_manifests(ferdie, &[id(3)]).await, Err(ChainError::NotOwner(ferdie)));
+    net.during(client.publish_manifests(alice, &[id(2)])).await.unwrap();
+    net.step_to(&client, epoch(4)).await;
+
+    for last in 0..=4 {
+        let history = client.history(first..=epoch(last), &[]).await.unwrap();
+        let in_force =
+            |byte| (0..=last).map(|behind| history.was_in_force(&id(byte), epoch(behind))).collect::<Vec<_>>();
+        let among = |epochs: RangeInclusive<u64>| (0..=last).map(|behind| epochs.contains(&behind)).collect::<Vec<_>>();
+        assert_eq!(in_force(1), among(0..=2), "hers was not his, up to epoch {last}");
+        assert_eq!(in_force(2), among(2..=4), "up to epoch {last}");
+        assert!(last < 2 || history.manifests.contains(&(BlockNumber::new(since), vec![])), "{:?}", history.manifests);
     }
 }
 

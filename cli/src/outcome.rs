@@ -229,7 +229,8 @@ impl From<ChainError> for Fault {
             | ChainError::ReadBack { .. }
             | ChainError::Refused { .. }
             | ChainError::BadAnswer { .. }
-            | ChainError::Forgotten { .. } => Outcome::Inconclusive,
+            | ChainError::Forgotten { .. }
+            | ChainError::TooMuchPast { .. } => Outcome::Inconclusive,
         };
         Self::new(outcome, &error.to_string())
     }

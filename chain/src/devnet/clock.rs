@@ -9,13 +9,22 @@
 //! Each block first lets the price of a registration fall, then opens the commits of weights that are
 //! due, then computes the epoch that has ended, and then takes transactions: the order of the chain.
 
-use assay_commitments::Epoch;
+use assay_commitments::{Epoch, Hotkey};
 
 use super::{report::EpochReport, state::State};
 use crate::types::{BlockNumber, Head};
 
 /// How many reports of past epochs are kept.
 const REPORTS_MAX: usize = 4_096;
+
+/// What a block brings before its transactions.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    /// What the epoch came to that it ends, if it ends one.
+    pub(super) report: Option<EpochReport>,
+    /// Whose timelocked weights were opened and count from here on.
+    pub(super) opened: Vec<Hotkey>,
+}
 
 impl State {
     /// The running epoch.
@@ -52,18 +61,18 @@ impl State {
     }
 
     /// Begins the next block: all that happens in it before its transactions.
-    pub(super) fn begin_block(&mut self) -> Option<EpochReport> {
+    pub(super) fn begin_block(&mut self) -> Begun {
         self.block += 1;
         self.decay_burn();
-        self.open_timelocked();
+        let opened = self.open_timelocked();
         if self.epoch_of(self.block - 1) == self.epoch() {
-            return None;
+            return Begun { report: None, opened };
         }
         let report = self.end_epoch();
         self.reports.push_back(report.clone().into());
         if self.reports.len() > REPORTS_MAX {
             self.reports.pop_front();
         }
-        Some(report)
+        Begun { report: Some(report), opened }
     }
 }

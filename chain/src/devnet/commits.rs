@@ -166,12 +166,13 @@ impl State {
 
     /// Opens the encrypted commits that are due in this epoch and whose round has been published, and
     /// drops those that were due in an earlier one. What cannot be decrypted, or what the checks refuse,
-    /// is lost without a word, as on chain.
-    pub(super) fn open_timelocked(&mut self) {
-        let Some(period) = self.parameters.reveal_period() else { return };
-        let Some(due) = self.epoch().get().checked_sub(period) else { return };
+    /// is lost without a word, as on chain. Whose were opened, in the order of their commits.
+    pub(super) fn open_timelocked(&mut self) -> Vec<Hotkey> {
+        let period = self.parameters.reveal_period();
+        let Some(due) = period.and_then(|period| self.epoch().get().checked_sub(period)) else { return Vec::new() };
         self.timelocked.retain(|epoch, _| *epoch >= due);
-        let Some(commits) = self.timelocked.remove(&due) else { return };
+        let Some(commits) = self.timelocked.remove(&due) else { return Vec::new() };
+        let mut of = Vec::new();
         let published = beacon::round_of(self.block);
         let (ripe, waiting): (VecDeque<_>, VecDeque<_>) =
             commits.into_iter().partition(|commit| commit.round <= published);
@@ -183,13 +184,16 @@ impl State {
                 }
             };
             let placed = opened.map(|(weights, key)| self.place_weights(commit.hotkey, &weights, key));
-            if !matches!(placed, Some(Ok(()))) {
+            if matches!(placed, Some(Ok(()))) {
+                of.push(commit.hotkey);
+            } else {
                 tracing::debug!(hotkey = %commit.hotkey, ?placed, "a timelocked commit is lost");
             }
         }
         if !waiting.is_empty() {
             self.timelocked.insert(due, waiting);
         }
+        of
     }
 
     /// A hotkey's commits that may still be revealed, by block: when each was made and in which epoch it

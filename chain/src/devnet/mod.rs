@@ -47,6 +47,7 @@ use crate::{
     metagraph::Metagraph,
     types::{BlockNumber, Coldkey, EpochKey, EpochKeyHash, EpochKeyRecord, Head, Network, Rao, RequestsDigest, Uid},
 };
+use clock::Begun;
 use state::{Axon, State};
 use tokio::sync::watch;
 
@@ -85,7 +86,7 @@ impl Blocks {
         Arc::make_mut(&mut self.newest)
     }
 
-    fn begin_block(&mut self) -> Option<EpochReport> {
+    fn begin_block(&mut self) -> Begun {
         if self.past.len() + 1 >= BLOCKS_KEPT {
             self.past.pop_front();
         }
@@ -225,7 +226,7 @@ impl Devnet {
 
     /// Makes one block, and with it the epoch if that is due.
     pub fn step_block(&self) -> Option<EpochReport> {
-        self.make_block(|_| ()).0
+        self.make_block(|_, _| ()).0
     }
 
     /// Makes blocks until the running epoch is computed, in the first block of the next one.
@@ -237,11 +238,15 @@ impl Devnet {
         }
     }
 
-    /// Makes one block with transactions in it. Nobody sees the block before they are done.
-    pub(crate) fn make_block<T>(&self, transactions: impl FnOnce(&mut State) -> T) -> (Option<EpochReport>, T) {
+    /// Makes one block with transactions in it, which are told whose timelocked weights it has opened. Nobody
+    /// sees the block before they are done.
+    pub(crate) fn make_block<T>(
+        &self,
+        transactions: impl FnOnce(&mut State, &[Hotkey]) -> T,
+    ) -> (Option<EpochReport>, T) {
         let mut blocks = self.locked();
-        let report = blocks.begin_block();
-        let made = transactions(blocks.open());
+        let Begun { report, opened } = blocks.begin_block();
+        let made = transactions(blocks.open(), &opened);
         self.newest.send_replace(blocks.newest.block);
         (report, made)
     }

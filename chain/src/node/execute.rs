@@ -86,6 +86,11 @@ pub(super) fn execute(state: &mut State, account: [u8; 32], call: &Call) -> Resu
     Ok(vec![event])
 }
 
+/// The event of timelocked weights that the chain has opened.
+pub(super) fn opened(netuid: u16, author: [u8; 32]) -> Event {
+    (SUBTENSOR, "TimelockedWeightsRevealed", vec![Value::u128(netuid.into()), Value::from_bytes(author)])
+}
+
 fn pairs(uids: &[u16], values: &[u16]) -> Option<Vec<(u16, u16)>> {
     (uids.len() == values.len()).then(|| uids.iter().copied().zip(values.iter().copied()).collect())
 }
@@ -137,30 +142,38 @@ pub(super) struct Events {
     records: Vec<Vec<u8>>,
 }
 
-impl Events {
-    /// Adds an event of the extrinsic with an index.
-    ///
-    /// # Errors
-    /// [`NodeError::Item`] if the runtime has none of this form.
-    pub(super) fn push(&mut self, extrinsic: u32, event: &Event, runtime: &Runtime) -> Result<(), NodeError> {
-        const APPLY_EXTRINSIC: u8 = 0;
-        let (pallet, name, fields) = event;
-        let event = runtime.event(pallet, name, fields)?;
-        let topics = Vec::<[u8; 32]>::new();
-        self.records.push([(APPLY_EXTRINSIC, extrinsic).encode(), event, topics.encode()].concat());
-        Ok(())
-    }
+/// When in a block something happens, as its event tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Phase {
+    /// In the extrinsic with this index.
+    Extrinsic(u32),
+    /// Behind all extrinsics.
+    Finalization,
+    /// Before them.
+    Initialization,
+}
 
-    /// Adds an event of the end of the block.
+impl Phase {
+    /// As the chain writes it.
+    fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Extrinsic(index) => (0_u8, index).encode(),
+            Self::Finalization => vec![1],
+            Self::Initialization => vec![2],
+        }
+    }
+}
+
+impl Events {
+    /// Adds an event.
     ///
     /// # Errors
     /// [`NodeError::Item`] if the runtime has none of this form.
-    pub(super) fn push_final(&mut self, event: &Event, runtime: &Runtime) -> Result<(), NodeError> {
-        const FINALIZATION: u8 = 1;
+    pub(super) fn push(&mut self, phase: Phase, event: &Event, runtime: &Runtime) -> Result<(), NodeError> {
         let (pallet, name, fields) = event;
         let event = runtime.event(pallet, name, fields)?;
         let topics = Vec::<[u8; 32]>::new();
-        self.records.push([FINALIZATION.encode(), event, topics.encode()].concat());
+        self.records.push([phase.encode(), event, topics.encode()].concat());
         Ok(())
     }
 

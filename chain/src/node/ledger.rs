@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use assay_commitments::Hotkey;
 use scale_value::Value;
 use tokio::sync::{broadcast, mpsc};
 
@@ -14,7 +15,7 @@ use super::{
     block::{Block, Hash, Header},
     call::Call,
     error::{Invalid, NodeError, Refusal},
-    execute::{self, Event, Events},
+    execute::{self, Event, Events, Phase},
     extrinsic::{Extrinsic, Ground, inherent},
     pool::{Pending, Pool, Status},
     runtime::Runtime,
@@ -121,7 +122,7 @@ impl Ledger {
             let hash = if number == 0 { self.genesis } else { header.hash() };
             let mut events = Events::default();
             if number > 0 {
-                events.push(0, &success(), runtime)?;
+                events.push(Phase::Extrinsic(0), &success(), runtime)?;
             }
             let state = self.devnet.at(BlockNumber::new(number));
             self.headers.push((hash, header.clone()));
@@ -307,7 +308,7 @@ impl Ledger {
         let parent = self.head();
         let number = parent.number() + 1;
         let devnet = self.devnet.clone();
-        let (_, filling) = devnet.make_block(|state| self.fill(state, waiting, &runtime));
+        let (_, filling) = devnet.make_block(|state, opened| self.fill(state, opened, waiting, &runtime));
         let Filling { extrinsics, events, included, left } = filling?;
         if let Some(path) = &self.state {
             self.devnet.save(path).map_err(|failure| NodeError::State(failure.to_string()))?;
@@ -339,10 +340,20 @@ impl Ledger {
     }
 
     /// Carries out what is good in this block, in the order of arrival and of nonces.
-    fn fill(&self, state: &mut State, mut waiting: VecDeque<Pending>, runtime: &Runtime) -> Result<Filling, NodeError> {
+    fn fill(
+        &self,
+        state: &mut State,
+        opened: &[Hotkey],
+        mut waiting: VecDeque<Pending>,
+        runtime: &Runtime,
+    ) -> Result<Filling, NodeError> {
         let mut events = Events::default();
+        for author in opened {
+            let event = execute::opened(state.network.netuid.get(), *author.as_bytes());
+            events.push(Phase::Initialization, &event, runtime)?;
+        }
         let mut extrinsics = vec![timestamp(runtime, state.block)?];
-        events.push(0, &success(), runtime)?;
+        events.push(Phase::Extrinsic(0), &success(), runtime)?;
         let mut included = Vec::new();
         loop {
             let before = included.len();
@@ -358,16 +369,17 @@ impl Ledger {
                     continue;
                 };
                 let index = u32::try_from(extrinsics.len()).unwrap_or(u32::MAX);
+                let phase = Phase::Extrinsic(index);
                 match outcome {
                     Ok(left_behind) => {
                         for event in left_behind.iter().chain([&success()]) {
-                            events.push(index, event, runtime)?;
+                            events.push(phase, event, runtime)?;
                         }
                     }
                     Err(failure) => {
                         let error = execute::dispatch_error(&failure, &call, runtime);
                         let failed = ("System", "ExtrinsicFailed", vec![error, execute::dispatch_info()]);
-                        events.push(index, &failed, runtime)?;
+                        events.push(phase, &failed, runtime)?;
                     }
                 }
                 extrinsics.push(pending.bytes.clone());
@@ -379,7 +391,7 @@ impl Ledger {
             }
         }
         if self.upgrade.is_some() {
-            events.push_final(&("System", "CodeUpdated", Vec::new()), runtime)?;
+            events.push(Phase::Finalization, &("System", "CodeUpdated", Vec::new()), runtime)?;
         }
         Ok(Filling { extrinsics, events: events.encode(), included, left: waiting })
     }
@@ -466,7 +478,7 @@ fn timestamp(runtime: &Runtime, block: u64) -> Result<Vec<u8>, NodeError> {
 fn probe(state: &State, runtime: &Runtime) -> Result<(), NodeError> {
     let mut events = Events::default();
     let (account, number) = (|| Value::from_bytes([0; 32]), || Value::u128(0));
-    let all: [Event; 10] = [
+    let all: [Event; 11] = [
         success(),
         ("System", "ExtrinsicFailed", vec![Value::unnamed_variant("Other", []), execute::dispatch_info()]),
         ("System", "CodeUpdated", Vec::new()),
@@ -475,10 +487,11 @@ fn probe(state: &State, runtime: &Runtime) -> Result<(), NodeError> {
         ("SubtensorModule", "WeightsCommitted", vec![account(), number(), account()]),
         ("SubtensorModule", "WeightsRevealed", vec![account(), number(), account()]),
         ("SubtensorModule", "TimelockedWeightsCommitted", vec![account(), number(), account(), number()]),
+        execute::opened(0, [0; 32]),
         ("SubtensorModule", "NeuronRegistered", vec![number(), number(), account()]),
         ("Commitments", "Commitment", vec![number(), account()]),
     ];
-    all.iter().try_for_each(|event| events.push(0, event, runtime))?;
+    all.iter().try_for_each(|event| events.push(Phase::Extrinsic(0), event, runtime))?;
     timestamp(runtime, 0)?;
     storage::write(state, &Frame { parent: [0; 32], events: &events.encode() }, runtime).map(drop)
 }

@@ -1,4 +1,10 @@
 //! The newest final block, followed by subscription.
+//!
+//! The endpoint that is followed is believed about it. Another one, followed later, may be a little behind
+//! and is passed over until it has caught up, so that what was final stays it. If it is further behind
+//! than nodes of the present can be, then the block that the earlier one claimed does not stand on this
+//! chain: the claim falls, whoever waits for something is told, and the endpoint that is followed now is
+//! believed in turn. So no claim outlasts the connection it came by for long.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +23,8 @@ const SILENCE: Duration = Duration::from_secs(40);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Seconds from block to block, to say how far behind a node is.
 const BLOCK_S: u64 = 12;
+/// Blocks by which one node of the present may be behind another: twenty minutes.
+const LAG_MAX: u64 = 100;
 
 /// A final block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,17 +161,27 @@ async fn newest(link: &Link) -> Result<Tip, ChainError> {
 }
 
 fn report(link: &Link, sender: &watch::Sender<Followed>, tip: Tip) -> Result<(), ChainError> {
-    let known = sender.borrow().tip;
-    match known {
-        Some(known) if tip.number < known.number => Err(ChainError::Behind {
-            endpoint: link.endpoint.clone(),
-            block: BlockNumber::new(tip.number),
-            age_s: (known.number - tip.number) * BLOCK_S,
-        }),
-        Some(known) if tip.number == known.number => Ok(()),
-        _ => {
-            sender.send_modify(|followed| followed.tip = Some(tip));
-            Ok(())
-        }
+    link.check_number("its final block", tip.number)?;
+    let known = sender.borrow().tip.map(|known| known.number);
+    if known == Some(tip.number) {
+        return Ok(());
     }
+    let behind = known.map_or(0, |known| known.saturating_sub(tip.number));
+    let trouble = (behind > 0).then(|| ChainError::Behind {
+        endpoint: link.endpoint.clone(),
+        block: BlockNumber::new(tip.number),
+        age_s: behind.saturating_mul(BLOCK_S),
+    });
+    if let Some(trouble) = trouble.clone().filter(|_| behind <= LAG_MAX) {
+        return Err(trouble);
+    }
+    sender.send_modify(|followed| {
+        followed.tip = Some(tip);
+        if let Some(trouble) = trouble {
+            tracing::warn!(claimed = known, %trouble, "a block was claimed to be final that is not; the claim is dropped");
+            followed.troubles += 1;
+            followed.trouble = Some(trouble);
+        }
+    });
+    Ok(())
 }

@@ -32,6 +32,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// The pause behind the first round; each later one is twice as long.
 const PAUSE: Duration = Duration::from_millis(250);
+/// More blocks, and epochs, than any chain will have: up to here, sums of them are exact.
+const BLOCKS_MAX: u64 = 1 << 48;
 /// A method that only a chain has whose time is moved by hand.
 const STEP_METHOD: &str = "devnet_step";
 
@@ -209,6 +211,17 @@ impl Link {
         let now = self.methods.state_get_storage(&key, Some(hash)).await.map_err(lost)?;
         let now = now.and_then(|bytes| u64::decode(&mut bytes.as_slice()).ok()).unwrap_or(0);
         self.check_time(header.map_or(0, |header| header.number), now)
+    }
+
+    /// Whether a chain may have so many blocks, or epochs, as the node says.
+    ///
+    /// # Errors
+    /// [`ChainError::BadAnswer`].
+    pub(super) fn check_number(&self, what: &str, number: u64) -> Result<(), ChainError> {
+        if number <= BLOCKS_MAX {
+            return Ok(());
+        }
+        Err(bad_answer(self, what, format!("it is said to be number {number}, which no chain has reached")))
     }
 
     /// Whether a block of this time, in milliseconds since 1970, is of the present.

@@ -190,18 +190,17 @@ impl Subtensor {
         let hash = hash.map_err(|trouble| trouble.about(what))?;
         let header = links.ask(what, |node| async move { node.chain_get_header(hash).await }).await;
         let header = header.map_err(|trouble| trouble.about(what))?;
-        match hash.zip(header) {
-            Some((hash, header)) => At::new(links, header.number, hash).await,
-            None => Err(link::unreachable("the node", "it has no newest block")),
-        }
+        let newest = hash.zip(header);
+        let (hash, header) = newest.ok_or_else(|| link::unreachable("the node", "it has no newest block"))?;
+        links.link().await?.check_number(what, header.number)?;
+        At::new(links, header.number, hash).await
     }
 
     /// What is known of the newest final block, with what is wanted read if it was not yet.
     async fn seen(&self, want: Want) -> Result<Seen, ChainError> {
-        let tip = self.inner.follower.tip().await?;
         let mut seen = self.inner.seen.lock().await;
-        // While the lock was waited for, somebody may have seen a newer block.
-        let mut known = if let Some(known) = seen.take().filter(|seen| seen.tip.number >= tip.number) {
+        let tip = self.inner.follower.tip().await?;
+        let mut known = if let Some(known) = seen.take().filter(|seen| seen.tip == tip) {
             known
         } else {
             let at = At::new(&self.inner.links, tip.number, tip.hash).await?;

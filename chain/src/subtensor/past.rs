@@ -15,6 +15,7 @@ use subxt::utils::H256;
 
 use super::{
     Subtensor, Want,
+    follow::Tip,
     link::{self, Trouble},
     snapshot::Clock,
     state::At,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Versions of one hotkey's commitment that are gone through for one answer.
-const VERSIONS_MAX: usize = 10_000;
+const VERSIONS_MAX: u64 = 10_000;
 /// Epochs of one answer.
 const EPOCHS_MAX: u64 = 10_000;
 /// Steps of the search for an epoch's first block.
@@ -88,23 +89,13 @@ impl Subtensor {
         let from = epochs.start().get();
         let mut first_blocks = BTreeMap::new();
         if last.get().saturating_sub(from) > EPOCHS_MAX {
-            let error = format!("{} epochs were asked for, and {EPOCHS_MAX} are answered at a time", last.get() - from);
-            return Err(link::bad_answer(&*self.inner.links.link().await?, "the past", error));
+            return Err(ChainError::TooMuchPast { most: EPOCHS_MAX, what: "epochs".to_owned() });
         }
         for epoch in from..=last.get().saturating_add(1).min(running.get()) {
             if let Some(block) = self.first_block(at, epoch).await? {
                 first_blocks.insert(Epoch::new(epoch), BlockNumber::new(block));
             }
         }
-        let Some(first) = first_blocks.values().next().map(|block| block.get()) else {
-            return Ok(History {
-                network: self.inner.network,
-                epochs: first_blocks,
-                manifests: Vec::new(),
-                hotkeys: Vec::new(),
-                epoch_keys: Vec::new(),
-            });
-        };
         // The last block of each epoch, where registrations are looked up.
         let ends: Vec<u64> = (from..=last.get())
             .filter(|epoch| first_blocks.contains_key(&Epoch::new(*epoch)))
@@ -113,7 +104,9 @@ impl Subtensor {
                 next.map_or(seen.tip.number, |next| next.get().saturating_sub(1))
             })
             .collect();
-        let manifests = self.manifests_since(at, first).await?;
+        let begins = (from..=last.get()).filter_map(|epoch| first_blocks.get(&Epoch::new(epoch)));
+        let looked_at: Vec<u64> = begins.map(|block| block.get()).chain(ends.last().copied()).collect();
+        let manifests = self.manifests_between(at, &looked_at).await?;
         let mut registered = Vec::new();
         let mut epoch_keys = Vec::new();
         for hotkey in hotkeys {
@@ -130,17 +123,66 @@ impl Subtensor {
         Ok(History { network: self.inner.network, epochs: first_blocks, manifests, hotkeys: registered, epoch_keys })
     }
 
-    /// The manifests in force from a block on, each list from when it came.
-    async fn manifests_since(&self, at: &At, first: u64) -> Result<Vec<(BlockNumber, Vec<ManifestId>)>, ChainError> {
-        let Some(owner) = self.subnet(at).registry().await?.0 else { return Ok(Vec::new()) };
-        let versions = self.versions(at, owner, first).await?;
+    /// The manifests in force between the first and the last of some blocks, each list from when it came:
+    /// what the owner of that time had in its registry.
+    async fn manifests_between(
+        &self,
+        at: &At,
+        blocks: &[u64],
+    ) -> Result<Vec<(BlockNumber, Vec<ManifestId>)>, ChainError> {
+        let owners = self.owners(at, blocks).await?;
+        let ends = owners.iter().skip(1).map(|(next, _)| next.saturating_sub(1)).chain(blocks.last().copied());
         let mut manifests: Vec<(BlockNumber, Vec<ManifestId>)> = Vec::new();
-        for (block, record) in versions {
-            if manifests.last().is_none_or(|(_, last)| *last != record.registry) {
-                manifests.push((block, record.registry));
+        for ((begin, owner), end) in owners.iter().zip(ends) {
+            let mut lists = vec![(BlockNumber::new(*begin), Vec::new())];
+            if let Some(owner) = owner {
+                let then = self.state_at(at, end).await?;
+                for (block, record) in self.versions(&then, *owner, *begin).await? {
+                    // What its owner had written before counts from the moment that it became the owner.
+                    if block.get() <= *begin {
+                        lists[0].1 = record.registry;
+                    } else {
+                        lists.push((block, record.registry));
+                    }
+                }
+            }
+            for (block, list) in lists {
+                if manifests.last().is_none_or(|(_, last)| *last != list) {
+                    manifests.push((block, list));
+                }
             }
         }
         Ok(manifests)
+    }
+
+    /// Whose the subnet was between the first and the last of some blocks, each owner from its first block
+    /// on. Between two of the blocks that differ in it, the change is searched for; who came and went between
+    /// two of them is not seen.
+    async fn owners(&self, at: &At, blocks: &[u64]) -> Result<Vec<(u64, Option<Hotkey>)>, ChainError> {
+        let mut owners: Vec<(u64, Option<Hotkey>)> = Vec::new();
+        let mut before = 0;
+        for block in blocks {
+            let owner = self.owner_at(at, *block).await?;
+            match owners.last() {
+                None => owners.push((*block, owner)),
+                Some((_, last)) if *last != owner => {
+                    let (mut without, mut with) = (before, *block);
+                    while with - without > 1 {
+                        let middle = without.midpoint(with);
+                        if self.owner_at(at, middle).await? == owner { with = middle } else { without = middle }
+                    }
+                    owners.push((with, owner));
+                }
+                Some(_) => {}
+            }
+            before = *block;
+        }
+        Ok(owners)
+    }
+
+    async fn owner_at(&self, at: &At, number: u64) -> Result<Option<Hotkey>, ChainError> {
+        let then = self.state_at(at, number).await?;
+        self.subnet(&then).owner().await
     }
 
     /// When a hotkey was registered, as far as it was in some epoch; of several times, the first.
@@ -161,10 +203,25 @@ impl Subtensor {
     /// All versions of a hotkey's commitment that stood at some block from `first` to the block `at`,
     /// oldest first.
     async fn versions(&self, at: &At, hotkey: Hotkey, first: u64) -> Result<Vec<(BlockNumber, Record)>, ChainError> {
+        self.versions_within(at, hotkey, first, VERSIONS_MAX).await
+    }
+
+    /// The same, within so many steps from one version to the one before.
+    async fn versions_within(
+        &self,
+        at: &At,
+        hotkey: Hotkey,
+        first: u64,
+        most: u64,
+    ) -> Result<Vec<(BlockNumber, Record)>, ChainError> {
         let epoch = self.seen(Want::Clock).await?.clock.length;
+        // Of final blocks alone it is worth keeping what was found, and what is final is asked before the walk:
+        // while it lasts, another block of this number may become it.
+        let is_final = self.is_final(at).await?;
         let mut known = self.inner.past.of(hotkey);
         let mut cursor = at.number;
-        for _ in 0..VERSIONS_MAX {
+        let mut steps = 0..most;
+        loop {
             // From here back to its begin, everything is known.
             if let Some(range) = known.known.clone().filter(|range| range.contains(&cursor)) {
                 if *range.start() <= first {
@@ -172,6 +229,10 @@ impl Subtensor {
                 }
                 cursor = range.start() - 1;
                 continue;
+            }
+            if steps.next().is_none() {
+                let what = format!("writings of hotkey {hotkey} since block {first}");
+                return Err(ChainError::TooMuchPast { most, what });
             }
             let then = if cursor == at.number { at.clone() } else { self.state_at(at, cursor).await? };
             let begin = match self.subnet(&then).commitment(hotkey).await? {
@@ -184,7 +245,6 @@ impl Subtensor {
                 None => cursor.saturating_sub(epoch).max(first),
             };
             let begin = begin.min(cursor);
-            // Final blocks alone are worth keeping: the newest ones may still be others.
             known.known = Some(match known.known {
                 Some(range)
                     if *range.start() <= cursor.saturating_add(1) && *range.end() >= begin.saturating_sub(1) =>
@@ -198,13 +258,19 @@ impl Subtensor {
             }
             cursor = begin - 1;
         }
-        let tip = self.inner.follower.tip().await?;
-        if at.number <= tip.number {
+        if is_final {
             self.inner.past.keep(hotkey, &known);
         }
         let standing = known.by_block.range(..=first.min(at.number)).next_back().map_or(0, |(block, _)| *block);
         let versions = known.by_block.range(standing..=at.number);
         Ok(versions.map(|(block, record)| (BlockNumber::new(*block), record.clone())).collect())
+    }
+
+    /// Whether a block is final now, and not another one of its number.
+    async fn is_final(&self, at: &At) -> Result<bool, ChainError> {
+        let tip = self.inner.follower.tip().await?;
+        let same = Tip { number: at.number, hash: at.hash } == tip;
+        Ok(same || at.number < tip.number && self.hash_of(at.number).await? == at.hash)
     }
 
     /// The state of a final block.
@@ -290,5 +356,39 @@ impl Past {
 
     fn keep(&self, hotkey: Hotkey, versions: &Versions) {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner).insert(hotkey, versions.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use subxt_signer::sr25519::dev;
+
+    use super::*;
+    use crate::{
+        Chain, Connection, Devnet, Genesis, GenesisHash, NetUid, Network, Node, NodeOptions, Parameters,
+        networks::NetworkName,
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn more_versions_than_are_gone_through_are_an_error_and_not_a_shorter_past() {
+        let owner = Hotkey::new(dev::ferdie().public_key().0);
+        let network = Network { genesis: GenesisHash::new([0xa5; 32]), netuid: NetUid::new(7) };
+        let genesis = Genesis { network, owner, validators: vec![], parameters: Parameters::default() };
+        let devnet = Devnet::new(&genesis).unwrap();
+        for byte in 0..5 {
+            devnet.publish_manifests(owner, &[ManifestId::new([byte; 32])]).await.unwrap();
+            devnet.step_block();
+        }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let node = Node::start(devnet, listen, NodeOptions::new().unwrap()).await.unwrap();
+        let connection = Connection::to(&NetworkName::Url(node.url()), network.netuid);
+        let client = Subtensor::connect(connection).await.unwrap();
+        let at = client.newest_final().await.unwrap();
+        let refused = client.versions_within(&at, owner, 0, 4).await.unwrap_err();
+        assert!(matches!(refused, ChainError::TooMuchPast { most: 4, .. }), "{refused}");
+        // Five writings, and nothing before them.
+        assert_eq!(client.versions_within(&at, owner, 0, 6).await.unwrap().len(), 5);
     }
 }

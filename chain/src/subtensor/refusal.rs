@@ -248,6 +248,15 @@ mod tests {
     }
 
     #[test]
+    fn a_reveal_before_its_epoch_is_a_wait_and_one_behind_it_is_not() {
+        let early = Facts { running: Epoch::new(7), ..facts() };
+        let (early, late) =
+            (of_name("RevealTooEarly", "reveal_weights", &early), of_custom(17, "reveal_weights", &facts()));
+        assert!(early.is_passing() && early.to_string().ends_with("wait for that epoch"), "{early}");
+        assert!(!late.is_passing() && late.to_string().ends_with("they are lost, commit others"), "{late}");
+    }
+
+    #[test]
     fn a_refusal_nobody_has_heard_of_keeps_its_name() {
         let text = of_name("SomethingNew", "set_weights", &facts()).to_string();
         assert!(text.contains("SomethingNew") && text.contains("set_weights"), "{text}");

@@ -44,11 +44,11 @@ impl Clock {
     /// Where the chain stands at a block.
     pub(super) fn head(&self, block: u64) -> Head {
         let (epoch, first, next) = if let Some(Kept { epoch, first, pending }) = self.kept {
-            let due = first.saturating_add(self.length).max(block + 1);
+            let due = first.saturating_add(self.length).max(block.saturating_add(1));
             (epoch, first, pending.filter(|pending| *pending > block).map_or(due, |pending| pending.min(due)))
         } else {
             let epoch = self.epoch_of(block);
-            (epoch, self.first_block(epoch), self.first_block(epoch + 1))
+            (epoch, self.first_block(epoch), self.first_block(epoch.saturating_add(1)))
         };
         Head {
             block: BlockNumber::new(block),
@@ -61,7 +61,7 @@ impl Clock {
     /// The epoch of a block that is not behind the running epoch by arithmetic alone, as runtimes count
     /// that keep no epochs.
     pub(super) fn epoch_of(&self, block: u64) -> u64 {
-        (block + u64::from(self.netuid.get()) + 1) / self.length
+        block.saturating_add(u64::from(self.netuid.get()) + 1) / self.length
     }
 
     /// The epoch of a recent block, such as a commit's. Where the chain keeps its epochs, it is counted
@@ -75,7 +75,7 @@ impl Clock {
 
     /// The first block of an epoch, counted the same way as [`Clock::epoch_of`].
     pub(super) fn first_block(&self, epoch: u64) -> u64 {
-        (epoch * self.length).saturating_sub(u64::from(self.netuid.get()) + 1)
+        epoch.saturating_mul(self.length).saturating_sub(u64::from(self.netuid.get()) + 1)
     }
 }
 
@@ -118,6 +118,11 @@ impl Subnet<'_> {
         let tempo = u64::from(answers.value(tempo)?);
         let pending = answers.optional(pending)?.filter(|pending| *pending > 0);
         let kept = answers.optional(epoch)?.zip(answers.optional(first)?);
+        if let Some((epoch, first)) = kept {
+            let link = self.at.links.link().await?;
+            link.check_number("the running epoch", epoch)?;
+            link.check_number("the first block of the running epoch", first)?;
+        }
         let kept = kept.map(|(epoch, first)| Kept { epoch, first, pending });
         let length = if kept.is_some() { tempo.max(1) } else { tempo + 1 };
         Ok((Clock { netuid: self.netuid, length, kept }, answers.value(now)?))
@@ -283,9 +288,10 @@ impl Subnet<'_> {
         let weighed = hotkeys.iter().zip(&families).map(|(hotkey, (children, parents))| {
             let (own, tao) = of(hotkey);
             let inherited = |mine: u64, lent: &dyn Fn(&Bytes32) -> u64| {
-                let given: u64 = children.iter().map(|(share, _)| part(mine, *share)).sum();
-                let got: u64 = parents.iter().map(|(share, parent)| part(lent(parent), *share)).sum();
-                mine.saturating_sub(given).saturating_add(got)
+                let given = children.iter().map(|(share, _)| part(mine, *share));
+                let got = parents.iter().map(|(share, parent)| part(lent(parent), *share));
+                let left = given.fold(mine, u64::saturating_sub);
+                got.fold(left, u64::saturating_add)
             };
             let own = inherited(own, &|parent| of(parent).0);
             let tao = inherited(tao, &|parent| of(parent).1);
@@ -294,10 +300,14 @@ impl Subnet<'_> {
         Ok(weighed.collect())
     }
 
+    /// The subnet owner's hotkey.
+    pub(super) async fn owner(&self) -> Result<Option<Hotkey>, ChainError> {
+        Ok(self.at.read(items::SUBNET_OWNER_HOTKEY, vec![self.id()]).await?.map(Hotkey::new))
+    }
+
     /// The subnet owner's hotkey, and its commitment.
     pub(super) async fn registry(&self) -> Result<(Option<Hotkey>, Option<(u64, Record)>), ChainError> {
-        let owner = self.at.read(items::SUBNET_OWNER_HOTKEY, vec![self.id()]).await?.map(Hotkey::new);
-        match owner {
+        match self.owner().await? {
             Some(owner) => Ok((Some(owner), self.commitment(owner).await?)),
             None => Ok((None, None)),
         }
@@ -334,7 +344,9 @@ impl Subnet<'_> {
         let weights = self.at.read(items::WEIGHTS, vec![self.id(), number(uid)]).await?.unwrap_or_default();
         let mut weights: Vec<(u16, u16)> = weights.into_iter().filter(|(_, value)| *value > 0).collect();
         weights.sort_unstable();
+        let running = self.clock().await?.0.head(self.at.number).epoch.get();
         let hashes = self.hash_commits(hotkey).await?.into_iter().map(|(commit, reveals)| (commit.1, reveals));
+        let hashes = hashes.filter(|(_, reveals)| *reveals >= running);
         let locked = self.timelocked_commits(hotkey).await?.into_iter().map(|(commit, reveals)| (commit.1, reveals));
         let mut pending: Vec<_> =
             hashes.chain(locked).map(|(block, reveals)| (BlockNumber::new(block), Epoch::new(reveals))).collect();
@@ -342,17 +354,17 @@ impl Subnet<'_> {
         Ok(StoredWeights { weights: weights.into_iter().map(|(uid, value)| (Uid::new(uid), value)).collect(), pending })
     }
 
-    /// A hotkey's commits of hashes that may still be revealed, and in which epoch.
+    /// A hotkey's commits of hashes that stand on chain, each with the epoch in which alone it is revealed. One
+    /// whose epoch is over stands until the next is made or revealed.
     pub(super) async fn hash_commits(&self, hotkey: Hotkey) -> Result<Vec<(items::HashCommit, u64)>, ChainError> {
         let (clock, _) = self.clock().await?;
         let mut batch = self.at.batch();
         let period = batch.ask(items::REVEAL_PERIOD_EPOCHS, vec![self.id()])?;
         let commits = batch.ask(items::WEIGHT_COMMITS, vec![self.id(), account(hotkey.as_bytes())])?;
         let answers = batch.read().await?;
-        let (period, running) = (answers.value(period)?, clock.head(self.at.number).epoch.get());
+        let period = reveal_period(answers.value(period)?);
         let commits = answers.get(commits)?.unwrap_or_default().into_iter();
-        let open = commits.map(|commit| (commit, clock.epoch_of_recent(commit.1) + period));
-        Ok(open.filter(|(_, reveals)| *reveals >= running).collect())
+        Ok(commits.map(|commit| (commit, clock.epoch_of_recent(commit.1).saturating_add(period))).collect())
     }
 
     /// A hotkey's encrypted commits that are not opened yet, and in which epoch they are.
@@ -364,9 +376,7 @@ impl Subnet<'_> {
             return Ok(Vec::new());
         }
         let (clock, _) = self.clock().await?;
-        let period: u64 = self.at.read(items::REVEAL_PERIOD_EPOCHS, vec![self.id()]).await?.unwrap_or(1);
-        // The chain's own bounds, whatever a node says.
-        let period = period.clamp(1, 100);
+        let period = reveal_period(self.at.read(items::REVEAL_PERIOD_EPOCHS, vec![self.id()]).await?.unwrap_or(1));
         let running = clock.head(self.at.number).epoch.get();
         let mut batch = self.at.batch();
         let slots: Vec<_> = (running.saturating_sub(period)..=running)
@@ -383,9 +393,15 @@ impl Subnet<'_> {
     }
 }
 
+/// Epochs from commit to reveal, within the chain's own bounds whatever a node says.
+fn reveal_period(said: u64) -> u64 {
+    said.clamp(1, 100)
+}
+
 /// How weights are hidden: encrypted to the beacon where the runtime has that and names a version of it,
 /// as a hash elsewhere.
 fn hidden_form(runtime: &Runtime, period: u64, version: Option<u16>) -> Result<WeightsForm, ChainError> {
+    let period = reveal_period(period);
     let timelocked = runtime.check_call(items::COMMIT_TIMELOCKED_WEIGHTS);
     match version.filter(|version| *version > 0) {
         Some(version) if timelocked.is_ok() => Ok(WeightsForm::Timelocked { period, version }),
@@ -440,5 +456,27 @@ fn collect_bytes(value: &Value<()>, bytes: &mut Vec<u8>) -> Option<()> {
             Some(())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_numbers_of_a_node_leave_a_head_that_is_in_order() {
+        let numbers = [0, 1, 1 << 48, u64::MAX - 1, u64::MAX];
+        for length in [1, 65_536] {
+            for (block, other) in numbers.iter().flat_map(|block| numbers.map(|other| (*block, other))) {
+                let kept = Kept { epoch: other, first: other, pending: Some(other) };
+                for kept in [None, Some(kept)] {
+                    let clock = Clock { netuid: NetUid::new(u16::MAX), length, kept };
+                    let head = clock.head(block);
+                    assert_eq!(head.block.get(), block);
+                    assert!(head.next_epoch.get() > block || block == u64::MAX, "{head:?}");
+                    assert!(clock.epoch_of_recent(other) <= clock.epoch_of_recent(u64::MAX));
+                }
+            }
+        }
     }
 }

@@ -47,6 +47,8 @@ pub(super) const ERA_BLOCKS: u64 = 32;
 pub(super) const TRIES: u32 = 3;
 /// Without a new final block for so long, nothing more can be said about a transaction.
 const STALL: Duration = Duration::from_mins(3);
+/// Before a node that could not say something is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A hotkey's key. Writes take turns: the nonce of the next one is known once the last one is on chain.
 pub(super) struct Signer {
@@ -78,11 +80,18 @@ struct Signed {
     anchor: Tip,
 }
 
+impl Signed {
+    /// The last block that it may stand in.
+    const fn last(&self) -> u64 {
+        self.anchor.number.saturating_add(ERA_BLOCKS)
+    }
+}
+
 /// How a transaction ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// It stands in this final block, at this place.
-    Included(Tip, u32),
+    /// It stands in this final block, and did what it should.
+    Included(Tip),
     /// It stands in none and will not.
     Never(String),
 }
@@ -118,10 +127,10 @@ impl Desk<'_> {
     /// Makes a call once, and waits until it is known how that ended. The caller holds the signer's turn.
     ///
     /// # Errors
-    /// [`Refused`] by the pool or by a pallet.
+    /// [`Refused`] by the pool or by a pallet; [`ChainError::Unconfirmed`] if that stays unknown.
     pub(super) async fn submit(&self, signer: &Signer, call: &Call) -> Result<End, Refused> {
         let name = call.form.name;
-        let (signed, runtime) = self.sign(signer, call).await?;
+        let signed = self.sign(signer, call).await?;
         let link = self.links.link().await?;
         let watch = match link.methods.author_submit_and_watch_extrinsic(&signed.bytes).await {
             Ok(watch) => Some(watch),
@@ -140,14 +149,10 @@ impl Desk<'_> {
             }
         };
         tracing::debug!(call = name, hotkey = %signer.hotkey(), nonce = signed.nonce, "submitted");
-        let end = self.wait(signer, &signed, watch, name).await?;
-        if let End::Included(block, index) = &end {
-            self.check_success(&runtime, *block, *index).await?;
-        }
-        Ok(end)
+        self.wait(signer, &signed, watch, name).await
     }
 
-    async fn sign(&self, signer: &Signer, call: &Call) -> Result<(Signed, Arc<Runtime>), ChainError> {
+    async fn sign(&self, signer: &Signer, call: &Call) -> Result<Signed, ChainError> {
         let anchor = self.follower.tip().await?;
         // A new runtime takes effect in the newest block, before that is final.
         let best = self.links.ask("its newest block", |node| async move { node.chain_get_block_hash(None).await });
@@ -158,19 +163,25 @@ impl Desk<'_> {
             self.links.ask("the account's nonce", |node| async move { node.system_account_next_index(&account).await });
         let nonce = nonce.await.map_err(|trouble| trouble.about("the account's nonce"))?;
         let bytes = sign(&runtime, self.genesis, &signer.keypair, call, nonce, (anchor, ERA_BLOCKS))?;
-        Ok((Signed { bytes, nonce, anchor }, runtime))
+        Ok(Signed { bytes, nonce, anchor })
     }
 
+    /// Waits until it is known how a transaction ended. What keeps a node from answering passes, and the
+    /// transaction is where it is: only what an operator has to put right ends the wait before its time.
     async fn wait(
         &self,
         signer: &Signer,
         signed: &Signed,
         mut watch: Option<RpcSubscription<TransactionStatus<H256>>>,
         call: &'static str,
-    ) -> Result<End, ChainError> {
+    ) -> Result<End, Refused> {
         let mut searched = signed.anchor.number;
         let mut moved = Instant::now();
         loop {
+            if moved.elapsed() >= STALL {
+                let blocks = searched - signed.anchor.number;
+                return Err(ChainError::Unconfirmed { call, blocks }.into());
+            }
             let reached = tokio::select! {
                 status = next_status(&mut watch) => {
                     if !tell(status, call) {
@@ -179,48 +190,67 @@ impl Desk<'_> {
                     continue;
                 }
                 reached = self.follower.wait_for(|tip| tip.number > searched) => reached,
-                () = sleep_until(moved + STALL) => {
-                    let blocks = searched - signed.anchor.number;
-                    return Err(ChainError::Unconfirmed { call, blocks });
-                }
+                () = sleep_until(moved + STALL) => continue,
             };
-            // Trouble with the connection passes, and the transaction is where it is.
-            let Ok(tip) = reached else {
-                sleep(Duration::from_millis(200)).await;
-                continue;
+            let before = searched;
+            let end = match reached {
+                Ok(tip) => self.search(signer, signed, tip, &mut searched).await,
+                Err(trouble) => Err(trouble.into()),
             };
-            let last = tip.number.min(signed.anchor.number + ERA_BLOCKS);
-            while searched < last {
-                match self.find(searched + 1, &signed.bytes).await {
-                    Ok(Some(end)) => return Ok(end),
-                    Ok(None) => (searched, moved) = (searched + 1, Instant::now()),
-                    Err(error) if error.is_passing() => break,
-                    Err(error) => return Err(error),
+            if searched > before {
+                moved = Instant::now();
+            }
+            match end {
+                Ok(Some(end)) => return Ok(end),
+                Ok(None) => {}
+                Err(Refused::Chain(trouble)) if !trouble.needs_operator() => {
+                    tracing::debug!(call, searched, %trouble, "the search for a call goes on");
+                    sleep(PAUSE).await;
                 }
-            }
-            if searched >= signed.anchor.number + ERA_BLOCKS {
-                return Ok(End::Never(format!("its {ERA_BLOCKS} blocks are over")));
-            }
-            if searched == tip.number && self.nonce_at(signer, tip).await?.is_some_and(|nonce| nonce > signed.nonce) {
-                return Ok(End::Never("another transaction of this account has taken its nonce".to_owned()));
+                Err(refused) => return Err(refused),
             }
         }
     }
 
-    /// Looks for a transaction in a final block.
-    async fn find(&self, number: u64, bytes: &[u8]) -> Result<Option<End>, ChainError> {
+    /// Looks for a transaction in the final blocks behind those that were searched, and counts them. How it
+    /// ended, if they tell.
+    async fn search(
+        &self,
+        signer: &Signer,
+        signed: &Signed,
+        tip: Tip,
+        searched: &mut u64,
+    ) -> Result<Option<End>, Refused> {
+        while *searched < tip.number.min(signed.last()) {
+            if let Some((block, index)) = self.find(*searched + 1, &signed.bytes).await? {
+                self.check_success(block, index).await?;
+                return Ok(Some(End::Included(block)));
+            }
+            *searched += 1;
+        }
+        if *searched >= signed.last() {
+            return Ok(Some(End::Never(format!("its {ERA_BLOCKS} blocks are over"))));
+        }
+        if *searched == tip.number && self.nonce_at(signer, tip).await?.is_some_and(|nonce| nonce > signed.nonce) {
+            return Ok(Some(End::Never("another transaction of this account has taken its nonce".to_owned())));
+        }
+        Ok(None)
+    }
+
+    /// Looks for a transaction in a final block: that block, and its place there.
+    async fn find(&self, number: u64, bytes: &[u8]) -> Result<Option<(Tip, u32)>, ChainError> {
         let what = "a final block";
         let hash = self.links.ask(what, |node| async move { node.chain_get_block_hash(Some(number.into())).await });
         let hash = hash.await.map_err(|trouble| trouble.about(what))?;
-        let Some(hash) = hash else {
-            return Err(super::link::unreachable("the node", &format!("it does not find its block {number}")));
-        };
+        let not_found = || super::link::unreachable("the node", &format!("it does not find its block {number}"));
+        let hash = hash.ok_or_else(not_found)?;
         let block = self.links.ask(what, |node| async move { node.chain_get_block(Some(hash)).await });
         let block = block.await.map_err(|trouble| trouble.about_block(what, number))?;
-        let extrinsics = block.map(|details| details.block.extrinsics).unwrap_or_default();
+        // A block that the node does not have was not searched.
+        let extrinsics = block.ok_or_else(not_found)?.block.extrinsics;
         // Blocks hold extrinsics with the length in front, as they are submitted.
         let index = extrinsics.iter().position(|extrinsic| extrinsic.0 == bytes);
-        Ok(index.map(|index| End::Included(Tip { number, hash }, u32::try_from(index).unwrap_or(u32::MAX))))
+        Ok(index.map(|index| (Tip { number, hash }, u32::try_from(index).unwrap_or(u32::MAX))))
     }
 
     /// The account's nonce as of a final block; nothing where the runtime does not say.
@@ -241,7 +271,7 @@ impl Desk<'_> {
     }
 
     /// Whether a transaction that stands in a block did what it should.
-    async fn check_success(&self, runtime: &Runtime, block: Tip, index: u32) -> Result<(), Refused> {
+    async fn check_success(&self, block: Tip, index: u32) -> Result<(), Refused> {
         // The block may be the first one behind an upgrade.
         let at = At::new(self.links, block.number, block.hash).await?;
         let key = frame_decode::storage::encode_storage_key_prefix("System", "Events");
@@ -250,7 +280,7 @@ impl Desk<'_> {
         let bytes = bytes.await.map_err(|trouble| trouble.about_block("events", block.number))?.unwrap_or_default();
         let client = at.runtime.client(self.genesis)?;
         for event in client.events().from_bytes(bytes).iter() {
-            let event = event.map_err(|error| runtime.incompatible(format!("System.Events ({error})")))?;
+            let event = event.map_err(|error| at.runtime.incompatible(format!("System.Events ({error})")))?;
             if event.phase() != Phase::ApplyExtrinsic(index) || event.pallet_name() != "System" {
                 continue;
             }
@@ -265,7 +295,8 @@ impl Desk<'_> {
                 _ => {}
             }
         }
-        Err(runtime
+        Err(at
+            .runtime
             .incompatible("event System.ExtrinsicSuccess or ExtrinsicFailed for each extrinsic".to_owned())
             .into())
     }

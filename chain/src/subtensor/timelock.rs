@@ -36,11 +36,13 @@ const HASH_BYTES: u64 = 32;
 ///
 /// - `now_ms` is the time of the block `head`, in milliseconds since 1970; `block_ms` that of a block.
 /// - Source: the Python SDK's choice, from block `OPENING_BLOCKS` of the reveal epoch.
+/// - Whatever the numbers, there is a round: where they leave the range, the last one of it.
 pub(super) fn round(beacon: &Beacon, clock: &Clock, head: u64, period: u64, now_ms: u64, block_ms: u64) -> u64 {
     let next_epoch = clock.head(head).next_epoch.get();
-    let reveal = next_epoch + period.saturating_sub(1) * clock.length;
-    let opening = (reveal + OPENING_BLOCKS.min(clock.length - 1)).saturating_sub(head);
-    let target_s = (now_ms + opening * block_ms) / 1000;
+    let reveal = next_epoch.saturating_add(period.saturating_sub(1).saturating_mul(clock.length));
+    let first = OPENING_BLOCKS.min(clock.length.saturating_sub(1));
+    let opening = reveal.saturating_add(first).saturating_sub(head);
+    let target_s = now_ms.saturating_add(opening.saturating_mul(block_ms)) / 1000;
     (target_s.saturating_sub(beacon.genesis_time.into())) / u64::from(beacon.period.max(1))
 }
 
@@ -130,6 +132,24 @@ mod tests {
     #[test]
     fn a_key_that_is_none_is_refused() {
         assert!(encrypt(Hotkey::new([7; 32]), &[], 0, 1, &[0; 95]).is_err());
+    }
+
+    #[test]
+    fn absurd_numbers_of_a_node_bring_a_round_and_no_panic() {
+        let numbers = [0, 1, u64::from(u32::MAX), u64::MAX - 1, u64::MAX];
+        let most = u64::MAX / 1000;
+        for (period, genesis_time) in [(0, 0), (1, u32::MAX), (u32::MAX, 3)] {
+            let beacon = Beacon { public_key: vec![], period, genesis_time };
+            for length in [1, 65_536, u64::MAX] {
+                let clock = Clock { netuid: NetUid::new(u16::MAX), length, kept: None };
+                for (head, now, block) in numbers.iter().flat_map(|head| numbers.map(|other| (*head, other, other))) {
+                    assert!(round(&beacon, &clock, head, now, now, block) <= most, "{head}, {now}");
+                }
+            }
+        }
+        let beacon = Beacon { public_key: vec![], period: 1, genesis_time: 0 };
+        let clock = Clock { netuid: NetUid::new(1), length: 361, kept: None };
+        assert_eq!(round(&beacon, &clock, 100, u64::MAX, 0, u64::MAX), most, "as far as it goes, and not round again");
     }
 
     #[test]

@@ -35,16 +35,24 @@ const SALT: usize = 8;
 /// Between two blocks, where the runtime does not say.
 const BLOCK_MS: u64 = 12_000;
 
+/// A change of one part of a hotkey's record, which leaves the others alone.
+#[derive(Clone, Copy, Debug)]
+enum Change<'a> {
+    Manifests(&'a [ManifestId]),
+    Serves(ManifestId),
+    KeyHash(Epoch, EpochKeyHash),
+    Key(Epoch, EpochKey, RequestsDigest),
+}
+
 /// What a call brings about, to be looked for on chain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Effect<'a> {
     Endpoint(SocketAddr),
-    Record(&'a Record),
-    /// Weights that count, set in a block behind this one.
+    /// A record in which this would change nothing any more.
+    Change(Change<'a>),
+    /// Weights that count, set in this block or behind it.
     Weights(&'a [(Uid, u16)], u64),
-    HashCommit([u8; 32]),
-    /// By the hash of the ciphertext.
-    TimelockedCommit([u8; 32]),
+    Commit(&'a Commit),
     /// The commit of this hash is gone, and its weights count.
     Revealed([u8; 32], &'a [(Uid, u16)]),
 }
@@ -65,42 +73,30 @@ impl Subtensor {
         if endpoint.port() == 0 {
             return Err(ChainError::ZeroPort);
         }
-        let at = self.newest().await?;
-        let subnet = self.subnet(&at);
         let effect = Effect::Endpoint(endpoint);
-        if self.stands(&effect, &at, hotkey).await? {
+        if self.settled(effect, hotkey).await?.is_some() {
             return Ok(());
         }
+        let at = self.newest().await?;
+        let subnet = self.subnet(&at);
         subnet.uid(hotkey).await?.ok_or(ChainError::NotRegistered(hotkey))?;
         if let Some(axon) = subnet.axon(hotkey).await? {
-            let next = axon.block + subnet.hyperparameters().await?.serving_rate_limit;
+            let next = axon.block.saturating_add(subnet.hyperparameters().await?.serving_rate_limit);
             if axon.block > 0 && at.number + 1 < next {
                 return Err(ChainError::ServingTooFast { next: BlockNumber::new(next) });
             }
         }
         let call = calls::serve_axon(self.inner.network.netuid, endpoint);
         let attempt = Attempt { endpoint: Some(endpoint), ..Attempt::default() };
-        self.perform(signer, &call, &effect, attempt).await.map(drop)
+        self.perform(signer, &call, effect, attempt).await.map(drop)
     }
 
     pub(super) async fn write_manifests(&self, hotkey: Hotkey, manifests: &[ManifestId]) -> Result<(), ChainError> {
-        let signer = self.signer(hotkey)?;
-        let _turn = signer.turn.lock().await;
-        let at = self.newest().await?;
-        let (owner, _) = self.subnet(&at).registry().await?;
-        record::check_owner(hotkey, owner)?;
-        self.edit(signer, &at, |record| record.put_in_force(manifests)).await
+        self.edit(hotkey, Change::Manifests(manifests)).await
     }
 
     pub(super) async fn write_manifest(&self, hotkey: Hotkey, manifest: ManifestId) -> Result<(), ChainError> {
-        let signer = self.signer(hotkey)?;
-        let _turn = signer.turn.lock().await;
-        let at = self.newest().await?;
-        self.edit(signer, &at, |record| {
-            record.serves = Some(manifest);
-            Ok(())
-        })
-        .await
+        self.edit(hotkey, Change::Serves(manifest)).await
     }
 
     pub(super) async fn write_key_hash(
@@ -109,39 +105,83 @@ impl Subtensor {
         epoch: Epoch,
         hash: EpochKeyHash,
     ) -> Result<(), ChainError> {
-        let signer = self.signer(hotkey)?;
-        let _turn = signer.turn.lock().await;
-        let at = self.newest().await?;
-        let running = self.subnet(&at).clock().await?.0.head(at.number + 1).epoch;
-        // The record holds the newest hash alone; the first one of an epoch stands, whatever came behind it.
-        let published = self.subnet(&at).commitment(hotkey).await?.and_then(|(_, record)| record.published);
-        if published.is_some_and(|(of, _)| of > epoch) {
-            let known = self.epoch_key_at(&at, hotkey, epoch).await?;
-            match known {
-                Some(known) if known.hash == hash => return Ok(()),
-                Some(_) => return Err(ChainError::KeyAlreadyPublished(epoch)),
-                None => {}
-            }
-        }
-        self.edit(signer, &at, |record| record.publish_key(running, epoch, hash)).await
+        self.edit(hotkey, Change::KeyHash(epoch, hash)).await
     }
 
     pub(super) async fn write_key(
         &self,
         hotkey: Hotkey,
-        revealed: (Epoch, EpochKey, RequestsDigest),
+        (epoch, key, requests): (Epoch, EpochKey, RequestsDigest),
     ) -> Result<(), ChainError> {
+        self.edit(hotkey, Change::Key(epoch, key, requests)).await
+    }
+
+    /// Changes a hotkey's record until a final block shows the change. Each try changes what stands then: the
+    /// signer's turn keeps two changes of this process apart, and another process may have written since.
+    async fn edit(&self, hotkey: Hotkey, change: Change<'_>) -> Result<(), ChainError> {
         let signer = self.signer(hotkey)?;
         let _turn = signer.turn.lock().await;
-        let at = self.newest().await?;
-        let running = self.subnet(&at).clock().await?.0.head(at.number).epoch;
-        let known = match self.epoch_key_at(&at, hotkey, revealed.0).await {
-            // What was published lies further back than this node remembers. A key that comes with no hash
-            // convinces nobody, so it does no harm to reveal it, and not to reveal it would.
-            Err(ChainError::Forgotten { .. }) => self.published_last(&at, hotkey, revealed.0).await?,
-            known => known?,
-        };
-        self.edit(signer, &at, |record| record.reveal_key(running, known, revealed)).await
+        let (effect, call) = (Effect::Change(change), items::SET_COMMITMENT.name);
+        let begun = self.inner.follower.tip().await?.number;
+        for turn in 0..TRIES {
+            if turn > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            if self.settled(effect, hotkey).await?.is_some() {
+                return Ok(());
+            }
+            let at = self.newest().await?;
+            let Some(record) = self.changed(&at, hotkey, change).await? else { continue };
+            let fields = record.fields()?;
+            self.check_space(&at, hotkey, &fields).await?;
+            let call = calls::set_commitment(self.inner.network.netuid, &fields);
+            match self.make(signer, &call, effect, Attempt::default()).await {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => {}
+                // Somebody has written over it in the same block.
+                Err(ChainError::ReadBack { .. }) if turn + 1 < TRIES => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.unconfirmed(call, begun).await)
+    }
+
+    /// What a change makes of a hotkey's record, unless nothing.
+    async fn changed(&self, at: &At, hotkey: Hotkey, change: Change<'_>) -> Result<Option<Record>, ChainError> {
+        let subnet = self.subnet(at);
+        if let Change::Manifests(_) = change {
+            record::check_owner(hotkey, subnet.owner().await?)?;
+        }
+        subnet.uid(hotkey).await?.ok_or(ChainError::NotRegistered(hotkey))?;
+        let standing = subnet.commitment(hotkey).await?.map(|(_, record)| record).unwrap_or_default();
+        let mut record = standing.clone();
+        match change {
+            Change::Manifests(manifests) => record.put_in_force(manifests)?,
+            Change::Serves(manifest) => record.serves = Some(manifest),
+            Change::KeyHash(epoch, hash) => {
+                // The record holds the newest hash alone; the first one of an epoch stands, whatever came behind it.
+                if standing.published.is_some_and(|(of, _)| of > epoch) {
+                    match self.epoch_key_at(at, hotkey, epoch).await? {
+                        Some(known) if known.hash == hash => return Ok(None),
+                        Some(_) => return Err(ChainError::KeyAlreadyPublished(epoch)),
+                        None => {}
+                    }
+                }
+                let running = subnet.clock().await?.0.head(at.number + 1).epoch;
+                record.publish_key(running, epoch, hash)?;
+            }
+            Change::Key(epoch, key, requests) => {
+                let known = match self.epoch_key_at(at, hotkey, epoch).await {
+                    // What was published lies further back than this node remembers. A key that comes with no
+                    // hash convinces nobody, so it does no harm to reveal it, and not to reveal it would.
+                    Err(ChainError::Forgotten { .. }) => self.published_last(at, hotkey, epoch).await?,
+                    known => known?,
+                };
+                let running = subnet.clock().await?.0.head(at.number).epoch;
+                record.reveal_key(running, known, (epoch, key, requests))?;
+            }
+        }
+        Ok((record != standing).then_some(record))
     }
 
     /// What the newest record says of an epoch's key, for nodes that remember no older one.
@@ -159,29 +199,6 @@ impl Subtensor {
         Ok(Some(EpochKeyRecord { hash, published_at, key, requests }))
     }
 
-    /// Changes a hotkey's record. The signer's turn is held, so that two changes leave each other's parts
-    /// alone.
-    async fn edit(
-        &self,
-        signer: &Signer,
-        at: &At,
-        change: impl FnOnce(&mut Record) -> Result<(), ChainError>,
-    ) -> Result<(), ChainError> {
-        let (hotkey, netuid) = (signer.hotkey(), self.inner.network.netuid);
-        let subnet = self.subnet(at);
-        let standing = subnet.commitment(hotkey).await?.map(|(_, record)| record).unwrap_or_default();
-        subnet.uid(hotkey).await?.ok_or(ChainError::NotRegistered(hotkey))?;
-        let mut record = standing.clone();
-        change(&mut record)?;
-        if record == standing {
-            return Ok(());
-        }
-        let fields = record.fields()?;
-        self.check_space(at, hotkey, &fields).await?;
-        let call = calls::set_commitment(netuid, &fields);
-        self.perform(signer, &call, &Effect::Record(&record), Attempt::default()).await.map(drop)
-    }
-
     /// Whether a commitment fits into what the hotkey may still write in this epoch.
     async fn check_space(&self, at: &At, hotkey: Hotkey, fields: &[Vec<u8>]) -> Result<(), ChainError> {
         let subnet = self.subnet(at);
@@ -193,7 +210,7 @@ impl Subtensor {
         let answers = batch.read().await?;
         let used = answers.get(used)?.filter(|used| used.last_epoch == head.epoch.get());
         let bytes: u64 = fields.iter().map(|field| field.len() as u64).sum();
-        let wanted = used.map_or(0, |used| used.used_space) + bytes.max(COMMITMENT_BYTES_MIN);
+        let wanted = used.map_or(0, |used| used.used_space).saturating_add(bytes.max(COMMITMENT_BYTES_MIN));
         if wanted <= answers.value(most)?.into() {
             return Ok(());
         }
@@ -208,10 +225,10 @@ impl Subtensor {
     ) -> Result<Placement, ChainError> {
         let signer = self.signer(hotkey)?;
         let _turn = signer.turn.lock().await;
-        let at = self.newest().await?;
-        if let Some(block) = self.standing(&at, hotkey, given, version_key).await? {
+        if let Some(block) = self.standing(hotkey, given, version_key).await? {
             return Ok(Placement::Standing { block });
         }
+        let at = self.newest().await?;
         let plan = self.plan(&at, hotkey, given, version_key).await?;
         let placed = match plan.form {
             WeightsForm::Plain => self.set_plain(signer, &at, &plan).await,
@@ -246,39 +263,32 @@ impl Subtensor {
     /// The block in which these weights were set, or committed, in this epoch already.
     async fn standing(
         &self,
-        at: &At,
         hotkey: Hotkey,
         given: &[(Uid, u16)],
         version_key: u64,
     ) -> Result<Option<BlockNumber>, ChainError> {
-        let subnet = self.subnet(at);
-        let Some(uid) = subnet.uid(hotkey).await? else { return Ok(None) };
-        let head = subnet.clock().await?.0.head(at.number);
+        let at = self.newest().await?;
+        let subnet = self.subnet(&at);
+        if subnet.uid(hotkey).await?.is_none() {
+            return Ok(None);
+        }
+        // An update in block 0 stands for "never".
+        let since = subnet.clock().await?.0.head(at.number).epoch_start.get().max(1);
         let wanted = weights::rescale(given);
-        match subnet.hyperparameters().await?.weights_form {
-            WeightsForm::Plain => {
-                let id = snapshot::number(self.inner.network.netuid.get());
-                let updates = at.read(items::LAST_UPDATE, vec![id]).await?.unwrap_or_default();
-                let last = updates.get(usize::from(uid)).copied().unwrap_or(0);
-                let stored = subnet.weights_of(hotkey).await?.weights;
-                let stands = last > 0 && last >= head.epoch_start.get() && stored == wanted;
-                Ok(stands.then_some(BlockNumber::new(last)))
+        if subnet.hyperparameters().await?.weights_form == WeightsForm::Plain {
+            return self.settled(Effect::Weights(&wanted, since), hotkey).await;
+        }
+        for commit in self.inner.journal.of(self.inner.network, hotkey) {
+            let weights: Vec<_> = commit.weights().into_iter().filter(|(_, value)| *value > 0).collect();
+            if commit.version_key != version_key || weights != wanted {
+                continue;
             }
-            WeightsForm::CommitReveal { .. } | WeightsForm::Timelocked { .. } => {
-                let noted = self.inner.journal.of(self.inner.network, hotkey);
-                let same = |commit: &&Commit| {
-                    let weights: Vec<_> = commit.weights().into_iter().filter(|(_, value)| *value > 0).collect();
-                    commit.version_key == version_key && weights == wanted
-                };
-                let since = head.epoch_start.get();
-                for commit in noted.iter().filter(same) {
-                    if let Some(block) = self.committed_at(at, hotkey, commit).await?.filter(|block| *block >= since) {
-                        return Ok(Some(BlockNumber::new(block)));
-                    }
-                }
-                Ok(None)
+            let block = self.settled(Effect::Commit(&commit), hotkey).await?;
+            if let Some(block) = block.filter(|block| block.get() >= since) {
+                return Ok(Some(block));
             }
         }
+        Ok(None)
     }
 
     /// The block that holds a commit which was written down.
@@ -297,7 +307,7 @@ impl Subtensor {
         let call = calls::set_weights(self.inner.network.netuid, &plan.weights, plan.version_key);
         let wanted = plan.effect();
         let attempt = Attempt { version_key: plan.version_key, ..Attempt::default() };
-        let block = self.perform(signer, &call, &Effect::Weights(&wanted, at.number), attempt).await?;
+        let block = self.perform(signer, &call, Effect::Weights(&wanted, at.number), attempt).await?;
         Ok(Placement::Set { block })
     }
 
@@ -314,14 +324,14 @@ impl Subtensor {
             None => salt()?,
         };
         let hash = weights_hash(hotkey, network.netuid, &plan.weights, &salt, plan.version_key);
+        let epochs = (epoch, epoch + period);
+        let commit = Commit::new(network, hotkey, epochs, &plan.weights, plan.version_key, Some(salt), hash);
         if !self.inner.journal.of(network, hotkey).iter().any(|commit| commit.is_of(&hash)) {
-            let epochs = (epoch, epoch + period);
-            let commit = Commit::new(network, hotkey, epochs, &plan.weights, plan.version_key, Some(salt), hash);
-            self.inner.journal.add(commit)?;
+            self.inner.journal.add(commit.clone())?;
         }
         let call = calls::commit_weights(network.netuid, &hash);
         let attempt = Attempt { version_key: plan.version_key, ..Attempt::default() };
-        let block = self.perform(signer, &call, &Effect::HashCommit(hash), attempt).await?;
+        let block = self.perform(signer, &call, Effect::Commit(&commit), attempt).await?;
         self.committed(block, period).await
     }
 
@@ -338,7 +348,8 @@ impl Subtensor {
         let beacon = at.read(items::BEACON_CONFIG, vec![]).await?;
         let beacon = beacon.ok_or_else(|| at.runtime.incompatible("Drand.BeaconConfig".to_owned()))?;
         // A slot is twice the least time between two blocks.
-        let block_ms = at.runtime.constant("Timestamp", "MinimumPeriod").map_or(BLOCK_MS, |half| 2 * half);
+        let block_ms =
+            at.runtime.constant("Timestamp", "MinimumPeriod").map_or(BLOCK_MS, |half| half.saturating_mul(2));
         let round = timelock::round(&beacon, &clock, at.number, period, now_ms, block_ms);
         let sealed = timelock::encrypt(hotkey, &plan.weights, plan.version_key, round, &beacon.public_key);
         let sealed = sealed.map_err(|why| at.runtime.incompatible(format!("Drand.BeaconConfig ({why})")))?;
@@ -350,12 +361,12 @@ impl Subtensor {
         let digest = blake2_256(&sealed);
         let epoch = clock.head(at.number + 1).epoch.get();
         let epochs = (epoch, epoch + period);
-        self.forget(at, hotkey).await?;
+        self.forget(hotkey).await?;
         let commit = Commit::new(network, hotkey, epochs, &plan.weights, plan.version_key, None, digest);
-        self.inner.journal.add(commit)?;
+        self.inner.journal.add(commit.clone())?;
         let call = calls::commit_timelocked_weights(network.netuid, &sealed, round, version);
         let attempt = Attempt { version_key: plan.version_key, ..Attempt::default() };
-        let block = self.perform(signer, &call, &Effect::TimelockedCommit(digest), attempt).await?;
+        let block = self.perform(signer, &call, Effect::Commit(&commit), attempt).await?;
         self.committed(block, period).await
     }
 
@@ -370,13 +381,17 @@ impl Subtensor {
         let signer = self.signer(hotkey)?;
         let _turn = signer.turn.lock().await;
         let network = self.inner.network;
-        let at = self.newest().await?;
+        let mut at = self.newest().await?;
+        let mut due = self.due(&at, hotkey).await?;
+        // What was revealed in a block that is not final may be taken back with it.
+        let settled = self.due(&self.newest_final().await?, hotkey).await?;
+        if settled.iter().any(|commit| !due.contains(commit)) {
+            submit::catch_up(&self.inner.follower, at.number).await?;
+            at = self.newest().await?;
+            due = self.due(&at, hotkey).await?;
+        }
         let (clock, _) = self.subnet(&at).clock().await?;
-        let running = clock.head(at.number + 1).epoch.get();
-        let open = self.subnet(&at).hash_commits(hotkey).await?;
-        let mut due: Vec<_> = open.into_iter().filter(|(_, reveals)| *reveals == running).collect();
-        due.sort_unstable_by_key(|((_, block, ..), _)| *block);
-        let mut revealed = 0;
+        let (mut revealed, mut refused) = (0, None);
         for ((hash, block, ..), reveals) in due {
             let noted = self.inner.journal.of(network, hotkey).into_iter().find(|commit| commit.is_of(&hash));
             let Some((commit, salt)) = noted.and_then(|commit| commit.salt.clone().map(|salt| (commit, salt))) else {
@@ -389,18 +404,36 @@ impl Subtensor {
             let epoch = clock.epoch_of_recent(block);
             let attempt =
                 Attempt { version_key: commit.version_key, commit: Some((epoch, reveals)), ..Attempt::default() };
-            self.perform(signer, &call, &Effect::Revealed(hash, &counts), attempt).await?;
-            revealed += 1;
+            match self.perform(signer, &call, Effect::Revealed(hash, &counts), attempt).await {
+                Ok(_) => revealed += 1,
+                Err(error) if error.is_passing() || error.needs_operator() => return Err(error),
+                // The next one is due all the same.
+                Err(error) => refused = refused.or(Some(error)),
+            }
         }
-        self.forget(&at, hotkey).await?;
-        Ok(revealed)
+        self.forget(hotkey).await?;
+        refused.map_or(Ok(revealed), Err)
     }
 
-    /// Strikes commits out of the journal whose reveal is over.
-    async fn forget(&self, at: &At, hotkey: Hotkey) -> Result<(), ChainError> {
-        let running = self.subnet(at).clock().await?.0.head(at.number).epoch.get();
-        // A commit may have come an epoch later than it was meant for.
-        self.inner.journal.retain(self.inner.network, hotkey, |commit| commit.reveals + 1 >= running)
+    /// A hotkey's commits of hashes that are revealed in the running epoch, oldest first.
+    async fn due(&self, at: &At, hotkey: Hotkey) -> Result<Vec<(items::HashCommit, u64)>, ChainError> {
+        let running = self.subnet(at).clock().await?.0.head(at.number + 1).epoch.get();
+        let mut due = self.subnet(at).hash_commits(hotkey).await?;
+        due.retain(|(_, reveals)| *reveals == running);
+        due.sort_unstable_by_key(|((_, block, ..), _)| *block);
+        Ok(due)
+    }
+
+    /// Strikes commits out of the journal whose reveal is over. What is still on chain is kept, whatever the
+    /// journal says of its epoch: the subnet's owner may lengthen the time until the reveal.
+    async fn forget(&self, hotkey: Hotkey) -> Result<(), ChainError> {
+        let at = self.newest_final().await?;
+        let running = self.subnet(&at).clock().await?.0.head(at.number).epoch.get();
+        let open = self.subnet(&at).hash_commits(hotkey).await?;
+        self.inner.journal.retain(self.inner.network, hotkey, |commit| {
+            // A commit may have come an epoch later than it was meant for.
+            commit.reveals.saturating_add(1) >= running || open.iter().any(|((hash, ..), _)| commit.is_of(hash))
+        })
     }
 
     /// Makes a call until it has its effect, and reads that back. The block that it stands in.
@@ -408,87 +441,121 @@ impl Subtensor {
         &self,
         signer: &Signer,
         call: &Call,
-        effect: &Effect<'_>,
+        effect: Effect<'_>,
         attempt: Attempt,
     ) -> Result<BlockNumber, ChainError> {
-        let (hotkey, name) = (signer.hotkey(), call.form.name);
-        let desk =
-            Desk { links: &self.inner.links, follower: &self.inner.follower, genesis: self.inner.network.genesis };
-        let mut why = String::new();
+        let begun = self.inner.follower.tip().await?.number;
         for turn in 0..TRIES {
             if turn > 0 {
                 tokio::time::sleep(PAUSE).await;
                 // An earlier try may have come through after all.
                 let at = self.newest_final().await?;
-                if self.stands(effect, &at, hotkey).await? {
-                    return Ok(BlockNumber::new(at.number));
+                if let Some(block) = self.stands(effect, &at, signer.hotkey()).await? {
+                    return Ok(block);
                 }
             }
-            match desk.submit(signer, call).await {
-                Ok(End::Included(block, _)) => return self.read_back(call, effect, hotkey, block).await,
-                Ok(End::Never(reason)) => {
-                    tracing::info!(call = name, %hotkey, reason, "not on chain and not coming any more; made again");
-                    why = reason;
-                }
-                Err(Refused::Chain(error)) => return Err(error),
-                Err(refused) => return Err(self.explain(&refused, name, hotkey, attempt).await),
+            if let Some(block) = self.make(signer, call, effect, attempt).await? {
+                return Ok(block);
             }
         }
-        Err(ChainError::Refused { call: name, name: why, advice: "try again later" })
+        Err(self.unconfirmed(call.form.name, begun).await)
+    }
+
+    /// Makes a call once, and reads its effect back. The block that it stands in; none if it is on chain
+    /// nowhere and not coming any more.
+    async fn make(
+        &self,
+        signer: &Signer,
+        call: &Call,
+        effect: Effect<'_>,
+        attempt: Attempt,
+    ) -> Result<Option<BlockNumber>, ChainError> {
+        let (hotkey, name) = (signer.hotkey(), call.form.name);
+        let desk =
+            Desk { links: &self.inner.links, follower: &self.inner.follower, genesis: self.inner.network.genesis };
+        match desk.submit(signer, call).await {
+            Ok(End::Included(block)) => self.read_back(name, effect, hotkey, block).await.map(Some),
+            Ok(End::Never(reason)) => {
+                tracing::info!(call = name, %hotkey, reason, "not on chain and not coming any more");
+                Ok(None)
+            }
+            Err(Refused::Chain(error)) => Err(error),
+            Err(refused) => Err(self.explain(&refused, name, hotkey, attempt).await),
+        }
+    }
+
+    /// What is known of a call whose tries are used up.
+    async fn unconfirmed(&self, call: &'static str, begun: u64) -> ChainError {
+        match self.inner.follower.tip().await {
+            Ok(tip) => ChainError::Unconfirmed { call, blocks: tip.number.saturating_sub(begun) },
+            Err(error) => error,
+        }
     }
 
     async fn read_back(
         &self,
-        call: &Call,
-        effect: &Effect<'_>,
+        call: &'static str,
+        effect: Effect<'_>,
         hotkey: Hotkey,
         block: Tip,
     ) -> Result<BlockNumber, ChainError> {
         submit::catch_up(&self.inner.follower, block.number).await?;
         let at = At::new(&self.inner.links, block.number, block.hash).await?;
-        if self.stands(effect, &at, hotkey).await? {
+        if self.stands(effect, &at, hotkey).await?.is_some() {
             return Ok(BlockNumber::new(block.number));
         }
         let what = match effect {
             Effect::Endpoint(_) => format!("the axon {:?}", self.subnet(&at).axon(hotkey).await?),
-            Effect::Record(_) => format!("the commitment {:?}", self.subnet(&at).commitment(hotkey).await?),
+            Effect::Change(_) => format!("the commitment {:?}", self.subnet(&at).commitment(hotkey).await?),
             Effect::Weights(..) | Effect::Revealed(..) => {
                 format!("the weights {:?}", self.subnet(&at).weights_of(hotkey).await?.weights)
             }
-            Effect::HashCommit(_) | Effect::TimelockedCommit(_) => "no such commit".to_owned(),
+            Effect::Commit(_) => "no such commit".to_owned(),
         };
-        Err(ChainError::ReadBack { call: call.form.name, what })
+        Err(ChainError::ReadBack { call, what })
     }
 
-    /// Whether a call has had its effect.
-    async fn stands(&self, effect: &Effect<'_>, at: &At, hotkey: Hotkey) -> Result<bool, ChainError> {
+    /// The block in which a call has had its effect, as a final block shows it. What the newest one shows may
+    /// be taken back with it, so the final one of its number is waited for.
+    async fn settled(&self, effect: Effect<'_>, hotkey: Hotkey) -> Result<Option<BlockNumber>, ChainError> {
+        let newest = self.newest().await?;
+        if self.stands(effect, &newest, hotkey).await?.is_none() {
+            return Ok(None);
+        }
+        // Where it does not stand yet, a change may even be refused: its epoch can be one too far.
+        if let Ok(Some(block)) = self.stands(effect, &self.newest_final().await?, hotkey).await {
+            return Ok(Some(block));
+        }
+        submit::catch_up(&self.inner.follower, newest.number).await?;
+        self.stands(effect, &self.newest_final().await?, hotkey).await
+    }
+
+    /// The block in which a call has had its effect; where the chain does not keep that, the one that shows
+    /// it.
+    async fn stands(&self, effect: Effect<'_>, at: &At, hotkey: Hotkey) -> Result<Option<BlockNumber>, ChainError> {
         let subnet = self.subnet(at);
-        match effect {
+        let block = match effect {
             Effect::Endpoint(endpoint) => {
                 let (ip, ip_type) = calls::address(endpoint.ip());
                 let axon = subnet.axon(hotkey).await?;
-                Ok(axon.is_some_and(|axon| (axon.ip, axon.ip_type, axon.port) == (ip, ip_type, endpoint.port())))
+                let same = axon.filter(|axon| (axon.ip, axon.ip_type, axon.port) == (ip, ip_type, endpoint.port()));
+                same.map(|axon| axon.block)
             }
-            Effect::Record(record) => Ok(subnet.commitment(hotkey).await?.is_some_and(|(_, found)| found == **record)),
+            Effect::Change(change) => self.changed(at, hotkey, change).await?.is_none().then_some(at.number),
             Effect::Weights(wanted, since) => {
-                let Some(uid) = subnet.uid(hotkey).await? else { return Ok(false) };
+                let Some(uid) = subnet.uid(hotkey).await? else { return Ok(None) };
                 let id = snapshot::number(self.inner.network.netuid.get());
                 let updates = at.read(items::LAST_UPDATE, vec![id]).await?.unwrap_or_default();
                 let last = updates.get(usize::from(uid)).copied().unwrap_or(0);
-                Ok(last >= *since && subnet.weights_of(hotkey).await?.weights == *wanted)
+                (last >= since && subnet.weights_of(hotkey).await?.weights == wanted).then_some(last)
             }
-            Effect::HashCommit(hash) => {
-                Ok(subnet.hash_commits(hotkey).await?.iter().any(|((found, ..), _)| found == hash))
-            }
-            Effect::TimelockedCommit(digest) => {
-                let commits = subnet.timelocked_commits(hotkey).await?;
-                Ok(commits.iter().any(|((_, _, bytes, _), _)| blake2_256(bytes) == *digest))
-            }
+            Effect::Commit(commit) => self.committed_at(at, hotkey, commit).await?,
             Effect::Revealed(hash, wanted) => {
-                let waits = subnet.hash_commits(hotkey).await?.iter().any(|((found, ..), _)| found == hash);
-                Ok(!waits && subnet.weights_of(hotkey).await?.weights == *wanted)
+                let waits = subnet.hash_commits(hotkey).await?.iter().any(|((found, ..), _)| *found == hash);
+                (!waits && subnet.weights_of(hotkey).await?.weights == wanted).then_some(at.number)
             }
-        }
+        };
+        Ok(block.map(BlockNumber::new))
     }
 
     /// A refusal in our words, with the figures that the chain has now.
@@ -518,8 +585,10 @@ impl Subtensor {
             hotkey,
             netuid: self.inner.network.netuid,
             ip: attempt.endpoint.map(|endpoint| endpoint.ip()),
-            weights_next: BlockNumber::new(last + settings.weights_rate_limit),
-            serving_next: BlockNumber::new(axon.map_or(0, |axon| axon.block) + settings.serving_rate_limit),
+            weights_next: BlockNumber::new(last.saturating_add(settings.weights_rate_limit)),
+            serving_next: BlockNumber::new(
+                axon.map_or(0, |axon| axon.block).saturating_add(settings.serving_rate_limit),
+            ),
             epoch_next: head.next_epoch,
             stake: neuron.map_or(Rao::new(0), |neuron| neuron.stake),
             stake_least: settings.stake_threshold,
