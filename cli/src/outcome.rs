@@ -259,7 +259,7 @@ impl From<StorageError> for Fault {
     fn from(error: StorageError) -> Self {
         let outcome = match &error {
             StorageError::Damaged { .. } => Outcome::Damaged,
-            StorageError::InUse(_) => Outcome::Usage,
+            StorageError::InUse(_) | StorageError::Foreign { .. } | StorageError::Taken(_) => Outcome::Usage,
             StorageError::Io { .. } | StorageError::Random(_) | StorageError::Poisoned(_) | StorageError::Worker(_) => {
                 Outcome::Inconclusive
             }

@@ -22,6 +22,7 @@ use crate::event::{Ending, ValidatorEvent};
 use crate::fetch::fetch_model;
 use crate::model::VerifierModel;
 use crate::nonces::{EpochNonces, Unfinished};
+use crate::owner::Owner;
 use crate::probe;
 use crate::report::{EpochReport, MinerReport};
 use crate::requests::RequestSource;
@@ -30,6 +31,9 @@ use crate::session::{Auditor, Peer, Terms};
 use crate::state::{Records, StateFile, WeightSet};
 use crate::store::Store;
 use crate::weights::Placing;
+
+/// The folder of nonces among the records.
+const NONCES: &str = "nonces";
 
 /// How a validator runs.
 #[derive(Clone, Debug)]
@@ -108,7 +112,13 @@ impl<C: Chain + 'static> Validator<C> {
         let epoch = chain.head().await?.epoch;
         let network = chain.network();
         let network = Network { genesis: *network.genesis.as_bytes(), netuid: network.netuid.get() };
-        let (file, records) = StateFile::load(&settings.directory, epoch)?;
+        let hotkey = settings.keys.hotkey();
+        let (file, records) = StateFile::load(&settings.directory, Owner::new(network, &hotkey), epoch)?;
+        // Whose a journal is has to be known before anything is written beside it, not when its epoch comes.
+        let nonces = settings.directory.join(NONCES);
+        for open in EpochNonces::open_epochs(&nonces)? {
+            EpochNonces::open(&nonces, network, hotkey, open)?;
+        }
         let ledger = Ledger::new(settings.probation, records.ledger.clone());
         Ok(Self {
             auditor: Auditor::new(settings.keys.clone(), network, settings.terms, settings.verifying),
@@ -243,12 +253,11 @@ impl<C: Chain + 'static> Validator<C> {
     }
 
     pub(crate) fn nonce_directory(&self) -> PathBuf {
-        self.settings.directory.join("nonces")
+        self.settings.directory.join(NONCES)
     }
 
     fn open_nonces(&self, epoch: Epoch) -> Result<(EpochNonces, Vec<Unfinished>), StorageError> {
-        let netuid = self.chain.network().netuid.get();
-        EpochNonces::open(&self.nonce_directory(), netuid, self.auditor.hotkey(), epoch)
+        EpochNonces::open(&self.nonce_directory(), self.auditor.network(), self.auditor.hotkey(), epoch)
     }
 
     /// Sessions that a crash left without an end: those whose transcript was kept are counted, unless they
@@ -257,7 +266,9 @@ impl<C: Chain + 'static> Validator<C> {
         let epoch = nonces.epoch();
         for Unfinished { miner, counter, revealed } in unfinished {
             let (store, counted) = (self.store.clone(), self.records().is_counted(epoch, &miner, counter));
-            let found = tokio::task::spawn_blocking(move || store.find(epoch, &miner, counter)).await;
+            let (network, validator) = (self.auditor.network(), self.auditor.hotkey());
+            let found =
+                tokio::task::spawn_blocking(move || store.find((network, &validator), epoch, &miner, counter)).await;
             let transcript = found.unwrap_or_default();
             let ending = if transcript.is_some() { LogEnding::Judged } else { LogEnding::Dead };
             if !counted {

@@ -115,7 +115,10 @@ async fn read(
             Some(Own {
                 hotkey,
                 place,
-                ledger: config.map(|config| of_ledger(config, &metagraph)).transpose()?.flatten(),
+                ledger: config
+                    .map(|config| of_ledger(config, chain.network(), &hotkey, &metagraph))
+                    .transpose()?
+                    .flatten(),
             })
         }
     };
@@ -123,9 +126,16 @@ async fn read(
 }
 
 /// What a validator's ledger comes to on this metagraph; none if it has judged nobody yet.
-fn of_ledger((file, base): &(ValidatorFile, config::Base), metagraph: &Metagraph) -> Result<Option<Vec<Given>>, Fault> {
+fn of_ledger(
+    (file, base): &(ValidatorFile, config::Base),
+    network: Network,
+    hotkey: &Hotkey,
+    metagraph: &Metagraph,
+) -> Result<Option<Vec<Given>>, Fault> {
     let settings = file.check(base)?;
-    let Some(ledger) = stored_ledger(&settings.records, settings.probation)? else { return Ok(None) };
+    let network = assay_audit::request::Network { genesis: *network.genesis.as_bytes(), netuid: network.netuid.get() };
+    let stored = stored_ledger(&settings.records, network, hotkey, settings.probation)?;
+    let Some(ledger) = stored else { return Ok(None) };
     let weights = weight_vector(&ledger, metagraph)?;
     let given = metagraph.neurons.iter().filter_map(|neuron| {
         let weight = weights.get(&neuron.hotkey).copied().filter(|weight| *weight > 0)?;

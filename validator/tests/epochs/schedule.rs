@@ -132,7 +132,7 @@ async fn a_transcript_that_was_kept_and_not_counted_counts_after_a_crash() {
     let auditor = Auditor::new(world.validator.clone(), NETWORK, settings.terms, 1);
     let epoch = world.chain.head().await.unwrap().epoch;
     let nonces_at = settings.directory.join("nonces");
-    let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK.netuid, auditor.hotkey(), epoch).unwrap();
+    let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK, auditor.hotkey(), epoch).unwrap();
     let ask = PromptList::new(vec![Prompt::Text("to be or not".to_owned())], 8).unwrap().draw(0);
     let peer = Peer { hotkey: keys(1).hotkey(), endpoint: miner.local_addr() };
     let outcome = auditor.session(&peer, &Arc::new(model), ask, AuditRate::Always, &nonces).await;
