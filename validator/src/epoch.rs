@@ -418,18 +418,15 @@ impl<C: Chain + 'static> Validator<C> {
                 warn!(%miner, slug = fault.slug(), "inconclusive: {fault}; {}", fault.remedy());
             }
             match consequence(&ending) {
-                Consequence::Now(outcome) => self.count(epoch, miner, counter, &ending, &outcome, miners).await?,
+                Consequence::Now(outcome) => self.count(nonces, miner, counter, &ending, &outcome, miners).await?,
                 Consequence::AtEpochEnd => over.push((miner, counter, ending)),
-            }
-            if let Some(counter) = counter {
-                nonces.close(miner, counter, logged(&ending)).await?;
             }
             (self.events)(ValidatorEvent::Session { miner, counter, ending, transcript });
         }
         for (miner, counter, ending) in over {
             let spent = proof_ms.get(&miner).copied().unwrap_or(0);
             let outcome = over_budget(spent, self.least_budget_ms());
-            self.count(epoch, miner, counter, &ending, &outcome, miners).await?;
+            self.count(nonces, miner, counter, &ending, &outcome, miners).await?;
         }
         if is_whole && !late.is_empty() {
             self.excuse(epoch, &late, miners).await?;
@@ -458,20 +455,26 @@ impl<C: Chain + 'static> Validator<C> {
         self.save_records().await
     }
 
+    /// Counts a session, and only then closes it: a crash in between finds it counted, and one before finds it
+    /// open.
     async fn count(
         &self,
-        epoch: Epoch,
+        nonces: &EpochNonces,
         miner: Hotkey,
         counter: Option<u64>,
         ending: &Ending,
         outcome: &Outcome,
         miners: &mut BTreeMap<Hotkey, MinerReport>,
     ) -> Result<(), StorageError> {
-        self.record(epoch, miner, counter, *outcome);
+        self.record(nonces.epoch(), miner, counter, *outcome);
         if let Some(report) = miners.get_mut(&miner) {
             report.count(ending, outcome);
         }
-        self.save_records().await
+        self.save_records().await?;
+        match counter {
+            Some(counter) => nonces.close(miner, counter, logged(ending)).await,
+            None => Ok(()),
+        }
     }
 
     /// Puts an outcome into the ledger, and the session's counter beside it.

@@ -32,7 +32,7 @@ use assay_miner::{
 };
 use assay_validator::{
     Auditor, Ending, EpochNonces, FetchError, LOG_NAME, MinerReport, Outcome, Peer, PromptList, RequestSource,
-    Settings, Terms, Validator, ValidatorError, ValidatorEvent, VerifierModel, fetch_model,
+    Settings, StorageError, Store, Terms, Validator, ValidatorError, ValidatorEvent, VerifierModel, fetch_model,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
