@@ -514,3 +514,9 @@ fn a_role_with_a_configuration_that_is_wrong_says_where() {
     fails(&["miner", "--config", path], 2, &["miner.toml:2: ", "`modell`"]);
     fails(&["devnet", "--listen", "0.0.0.0:0"], 2, &["loopback"]);
 }
+
+        // The subnet's owner needs neither stake nor permit.
+        let owner = world.hotkey("owner").to_string();
+        let (code, stdout, stderr) = assay(&[&status[..6], &["--hotkey", &owner, "--json"]].concat());
+        let shown: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
+        assert_eq!((code, &shown["own"]["hindrances"]), (0, &serde_json::json!([])), "{shown}");
