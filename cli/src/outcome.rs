@@ -238,6 +238,7 @@ impl From<ChainError> for Fault {
 impl From<WalletError> for Fault {
     fn from(error: WalletError) -> Self {
         let outcome = match &error {
+            // Which key signs is configuration.
             WalletError::Missing(_)
             | WalletError::Exposed { .. }
             | WalletError::Name(_)
@@ -247,9 +248,11 @@ impl From<WalletError> for Fault {
             | WalletError::Legacy { .. }
             | WalletError::PublicOnly(_)
             | WalletError::Expanded(_)
-            | WalletError::Exists(_) => Outcome::Usage,
-            WalletError::Malformed { .. } | WalletError::Mismatch { .. } => Outcome::Damaged,
-            WalletError::Io { .. } | WalletError::Memory(_) | WalletError::Random(_) => Outcome::Inconclusive,
+            | WalletError::Exists(_)
+            | WalletError::Malformed { .. }
+            | WalletError::Mismatch { .. }
+            | WalletError::Io { .. } => Outcome::Usage,
+            WalletError::Memory(_) | WalletError::Random(_) => Outcome::Inconclusive,
         };
         Self::new(outcome, &error.to_string())
     }

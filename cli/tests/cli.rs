@@ -966,3 +966,19 @@ fn benches_of_the_runtime_print_what_they_measured() {
     assert!(audit["proof_bytes"].as_u64() > Some(1000));
     fails(&["bench", "serve", "--shape", "llama-8b-head"], 2, &["needs the shape of a model"]);
 }
+
+#[test]
+fn a_file_that_is_no_key_is_damaged_where_it_is_looked_into_and_wrong_where_it_should_sign() {
+    let workshop = Workshop::new();
+    let key = workshop.text("key");
+    fs::write(&key, "{\"secretPhrase\": \"abandon").unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fails(&["wallet", "show", &key], 4, &[&key, "no key file"]);
+    prints(&["model", "commit", &workshop.model()]);
+    let manifest = workshop.text("model/manifest.assay");
+    let publish = ["model", "publish", &manifest, "--network", "ws://127.0.0.1:1", "--netuid", "3", "--key-file"];
+    fails(&[&publish[..], &[&key]].concat(), 2, &[&key, "no key file"]);
+    // There is no folder of this name, and so nothing that could be read.
+    fails(&[&publish[..], &[&format!("{key}/deeper")]].concat(), 2, &["cannot be read"]);
+}
