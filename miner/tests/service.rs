@@ -313,9 +313,18 @@ async fn a_session_that_is_settled_leaves_nothing_behind() {
     assert_eq!(bench.resume(&commitment).await.status().await, Code::NotFound);
 }
 
-/// Hears the warnings of one thread.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
+/// Hears the warnings of all tests.
+struct Warnings;
+
+static HEARD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Warnings {
+    /// What was warned of a session, once all is heard.
+    fn of(request: &Request) -> Vec<String> {
+        let session = request.session_id().to_string();
+        HEARD.lock().unwrap().iter().filter(|text| text.contains(&session)).cloned().collect()
+    }
+}
 
 impl tracing::Subscriber for Warnings {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
@@ -335,7 +344,7 @@ impl tracing::Subscriber for Warnings {
         event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
             let _ = write!(text, "{field}={value:?} ");
         });
-        self.0.lock().unwrap().push(text);
+        HEARD.lock().unwrap().push(text);
     }
 
     fn enter(&self, _: &tracing::span::Id) {}
@@ -343,12 +352,12 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_of_another_exchange_than_was_held_is_told_of() {
-    let warnings = Warnings::default();
-    let _heard = tracing::subscriber::set_default(warnings.clone());
+    tracing::subscriber::set_global_default(Warnings).unwrap();
+    // Other tests may have warned before anybody heard.
+    tracing::callsite::rebuild_interest_cache();
     let bench = honest(Limits::default()).await;
-    let heard = || std::mem::take(&mut *warnings.0.lock().unwrap());
 
     // What was held, to the last byte: settled, and audited.
     let settled = bench.request(1, AuditRate::Below(0));
@@ -364,7 +373,7 @@ async fn a_receipt_of_another_exchange_than_was_held_is_told_of() {
     line.challenge(Bench::nonce(2)).await;
     let reply = Reply::Challenged { nonce, answer: Answer::Proof(line.signed_proof().await) };
     line.receipt_of(&audited, streamed, Exchange::Committed { commitment, reply }).await;
-    assert_eq!(heard(), Vec::<String>::new());
+    assert_eq!((Warnings::of(&settled), Warnings::of(&audited)), (vec![], vec![]));
 
     // A validator that signs that no proof came.
     let audited = bench.request(3, AuditRate::Always);
@@ -375,9 +384,8 @@ async fn a_receipt_of_another_exchange_than_was_held_is_told_of() {
     line.signed_proof().await;
     let reply = Reply::Challenged { nonce, answer: Answer::Omitted(Omission::Absent) };
     line.receipt_of(&audited, streamed, Exchange::Committed { commitment, reply }).await;
-    let told = heard();
-    let session = audited.session_id().to_string();
-    assert!(told.len() == 1 && told[0].contains("another exchange") && told[0].contains(&session), "{told:?}");
+    let told = Warnings::of(&audited);
+    assert!(told.len() == 1 && told[0].contains("another exchange"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
