@@ -234,6 +234,9 @@ pub struct Tally {
     pub owed: u64,
     /// Of those, how many were.
     pub made: u64,
+    /// Responses that the draw calls to be audited and whose commitment, wrong in itself, was not answered. They are not
+    /// owed.
+    pub unaudited: u64,
     /// Responses that were settled.
     pub settled: u64,
     /// What is shown of the validator, with the counter.
@@ -317,8 +320,9 @@ impl<'a> Account<'a> {
         let is_steered = match reply {
             Reply::None => {
                 match owed.then(replay) {
+                    None => {}
                     // A commitment that is wrong in itself is answered by its verdict.
-                    None | Some(Verdict::Rejected(_)) => {}
+                    Some(Verdict::Rejected(_)) => tally.unaudited = tally.unaudited.saturating_add(1),
                     // Without its assets a file cannot be judged: it is as good as not there.
                     Some(Verdict::Inconclusive(OwnFault::AssetMissing)) => {
                         tally.missing = tally.missing.saturating_add(1);

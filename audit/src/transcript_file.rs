@@ -442,17 +442,22 @@ impl Canonical for Exchange {
     }
 }
 
-impl SessionRecord {
-    /// Of the tokens that were streamed and all that came after them, to the last byte: what a receipt signs.
-    pub fn exchange_digest(&self) -> [u8; 32] {
-        let mut out = Writer::new();
-        self.write_exchange(&mut out);
-        blake3::derive_key(domains::EXCHANGE, &out.finish())
-    }
+/// Of the tokens that were streamed and all that came after them, to the last byte: what a receipt signs.
+pub fn exchange_digest(streamed: &[TokenId], exchange: &Exchange) -> [u8; 32] {
+    let mut out = Writer::new();
+    write_exchange(&mut out, streamed, exchange);
+    blake3::derive_key(domains::EXCHANGE, &out.finish())
+}
 
-    fn write_exchange(&self, out: &mut Writer) {
-        out.list(&self.streamed.iter().map(|token| token.get()).collect::<Vec<_>>());
-        out.value(&self.exchange);
+fn write_exchange(out: &mut Writer, streamed: &[TokenId], exchange: &Exchange) {
+    out.list(&streamed.iter().map(|token| token.get()).collect::<Vec<_>>());
+    out.value(exchange);
+}
+
+impl SessionRecord {
+    /// Its [`exchange_digest`].
+    pub fn exchange_digest(&self) -> [u8; 32] {
+        exchange_digest(&self.streamed, &self.exchange)
     }
 }
 
@@ -460,7 +465,7 @@ impl Canonical for SessionRecord {
     fn write(&self, out: &mut Writer) {
         out.value(&self.request);
         out.value(&self.request_signature);
-        self.write_exchange(out);
+        write_exchange(out, &self.streamed, &self.exchange);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {

@@ -239,6 +239,7 @@ impl From<ChainError> for Fault {
 impl From<WalletError> for Fault {
     fn from(error: WalletError) -> Self {
         let outcome = match &error {
+            // Which key signs is configuration.
             WalletError::Missing(_)
             | WalletError::Exposed { .. }
             | WalletError::Name(_)
@@ -248,9 +249,11 @@ impl From<WalletError> for Fault {
             | WalletError::Legacy { .. }
             | WalletError::PublicOnly(_)
             | WalletError::Expanded(_)
-            | WalletError::Exists(_) => Outcome::Usage,
-            WalletError::Malformed { .. } | WalletError::Mismatch { .. } => Outcome::Damaged,
-            WalletError::Io { .. } | WalletError::Memory(_) | WalletError::Random(_) => Outcome::Inconclusive,
+            | WalletError::Exists(_)
+            | WalletError::Malformed { .. }
+            | WalletError::Mismatch { .. }
+            | WalletError::Io { .. } => Outcome::Usage,
+            WalletError::Memory(_) | WalletError::Random(_) => Outcome::Inconclusive,
         };
         Self::new(outcome, &error.to_string())
     }
@@ -260,7 +263,7 @@ impl From<StorageError> for Fault {
     fn from(error: StorageError) -> Self {
         let outcome = match &error {
             StorageError::Damaged { .. } => Outcome::Damaged,
-            StorageError::InUse(_) => Outcome::Usage,
+            StorageError::InUse(_) | StorageError::Foreign { .. } | StorageError::Taken(_) => Outcome::Usage,
             StorageError::Io { .. } | StorageError::Random(_) | StorageError::Poisoned(_) | StorageError::Worker(_) => {
                 Outcome::Inconclusive
             }

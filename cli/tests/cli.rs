@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use assay_audit::epoch_log::{Ending, EpochLog, Listed};
 use assay_audit::keys::Keypair;
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::transcript_file::{Receipt, TranscriptFile};
@@ -108,12 +109,19 @@ impl Workshop {
     fn changed(&self, from: &str, name: &str, change: impl FnOnce(&mut TranscriptFile)) -> String {
         let mut file = TranscriptFile::decode(&fs::read(from).expect("it was written")).expect("it is a transcript");
         change(&mut file);
-        let entropy = blake3::derive_key("assay/command-line-seed/v1", &SEED.to_le_bytes());
-        let validator = Keypair::from_seed(blake3::derive_key("assay self audit validator", &entropy)).expect("keys");
-        file.receipt = Receipt::sign(&validator, &file.record, Verdict::Accepted, file.receipt.measurements);
+        file.receipt = Receipt::sign(&validator(), &file.record, Verdict::Accepted, file.receipt.measurements);
         fs::write(self.path(name), file.encode()).expect("a file is written");
         self.text(name)
     }
+}
+
+/// What the keys of sessions with oneself follow from.
+fn entropy() -> [u8; 32] {
+    blake3::derive_key("assay/command-line-seed/v1", &SEED.to_le_bytes())
+}
+
+fn validator() -> Keypair {
+    Keypair::from_seed(blake3::derive_key("assay self audit validator", &entropy())).expect("keys")
 }
 
 /// The place of a tensor's bytes in a safetensors file.
@@ -635,6 +643,62 @@ fn assets_are_found_by_their_digest() {
 }
 
 #[test]
+fn an_epoch_is_checked_with_the_assets_that_lie_beside_its_transcripts() {
+    let workshop = Workshop::new();
+    let good = workshop.transcript("good", &[]);
+    let whole = TranscriptFile::decode(&fs::read(&good).unwrap()).unwrap();
+    // A commitment that its miner did not sign was not answered.
+    let folder = workshop.path("transcripts");
+    fs::create_dir_all(folder.join("epoch-0")).unwrap();
+    let mut listed = None;
+    workshop.changed(&good, "transcripts/epoch-0/it.assay", |file| {
+        (file.tokenizer, file.chat_template) = (None, None);
+        let Exchange::Committed { commitment, reply } = &mut file.record.exchange else { panic!("committed") };
+        commitment.signature.0[0] ^= 1;
+        *reply = Reply::None;
+        listed = Some((file.record.request.clone(), file.record.request.session_id()));
+    });
+    let (request, session) = listed.unwrap();
+    let log = EpochLog {
+        network: request.network,
+        validator: request.validator,
+        epoch: request.epoch,
+        key: blake3::derive_key("assay self audit epoch", &entropy()),
+        requests: [(request.miner, vec![Listed { session: Some(session), ending: Ending::Judged }])].into(),
+    };
+    fs::write(folder.join("epoch-0/epoch.log"), log.encode_signed(&validator())).unwrap();
+    let check = |code: i32, counts: [u64; 4]| {
+        let run = assay(&["audit", "epoch", folder.to_str().unwrap(), "--json"]);
+        let told: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{run:?}"));
+        let miner = &told["epochs"][0]["miners"][0];
+        let found = ["owed", "made", "unaudited", "missing"].map(|key| miner[key].as_u64().unwrap());
+        assert_eq!((run.code, found), (code, counts), "{run:?}");
+        run.stderr
+    };
+    check(3, [0, 0, 0, 1]);
+
+    let assets = folder.join("assets");
+    fs::create_dir(&assets).unwrap();
+    let mut paths = vec![];
+    for asset in [whole.tokenizer, whole.chat_template].into_iter().flatten() {
+        paths.push(assets.join(blake3::hash(&asset).to_hex().as_str()));
+        fs::write(paths.last().unwrap(), asset).unwrap();
+    }
+    check(0, [0, 0, 1, 0]);
+    let table = prints(&["audit", "epoch", folder.to_str().unwrap()]);
+    assert!(table.contains("unaudited"), "{table}");
+    // One that cannot be read is missing, one with another content is damaged.
+    fs::remove_file(&paths[0]).unwrap();
+    fs::create_dir(&paths[0]).unwrap();
+    let told = check(3, [0, 0, 0, 1]);
+    assert!(told.contains("cannot be read"), "{told}");
+    fs::remove_dir(&paths[0]).unwrap();
+    fs::write(&paths[0], b"something else").unwrap();
+    let told = check(4, [0, 0, 0, 1]);
+    assert!(told.contains("not what its name says"), "{told}");
+}
+
+#[test]
 fn files_that_are_no_transcripts_are_refused() {
     let workshop = Workshop::new();
     let good = workshop.transcript("good", &[]);
@@ -965,4 +1029,20 @@ fn benches_of_the_runtime_print_what_they_measured() {
     let audit = measured("audit", &["prove_seconds", "verify_ms", "proof_bytes"]);
     assert!(audit["proof_bytes"].as_u64() > Some(1000));
     fails(&["bench", "serve", "--shape", "llama-8b-head"], 2, &["needs the shape of a model"]);
+}
+
+#[test]
+fn a_file_that_is_no_key_is_damaged_where_it_is_looked_into_and_wrong_where_it_should_sign() {
+    let workshop = Workshop::new();
+    let key = workshop.text("key");
+    fs::write(&key, "{\"secretPhrase\": \"abandon").unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fails(&["wallet", "show", &key], 4, &[&key, "no key file"]);
+    prints(&["model", "commit", &workshop.model()]);
+    let manifest = workshop.text("model/manifest.assay");
+    let publish = ["model", "publish", &manifest, "--network", "ws://127.0.0.1:1", "--netuid", "3", "--key-file"];
+    fails(&[&publish[..], &[&key]].concat(), 2, &[&key, "no key file"]);
+    // There is no folder of this name, and so nothing that could be read.
+    fails(&[&publish[..], &[&format!("{key}/deeper")]].concat(), 2, &["cannot be read"]);
 }

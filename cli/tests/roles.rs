@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use assay_chain::wallet::{KeyFile, WalletPaths, create_hotkey};
 use assay_chain::{BlockNumber, Chain, Connection, NetUid, Subtensor, networks::NetworkName};
-use assay_commitments::Hotkey;
+use assay_commitments::{Epoch, Hotkey};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -224,6 +224,13 @@ impl World {
         path
     }
 
+    /// Two miners, and a validator.
+    fn roles(&self) -> [Role; 3] {
+        let config = self.validator_config("validator", &self.chain());
+        let validator = Role::new(self.root.path(), "validator", &["validator", "--config", &config]);
+        [self.miner("miner-1"), self.miner("miner-2"), validator]
+    }
+
     async fn connect(&self) -> Subtensor {
         let network: NetworkName = self.url.parse().unwrap();
         let connection = Connection { age_max: None, ..Connection::to(&network, NetUid::new(3)) };
@@ -250,8 +257,17 @@ impl Dice {
     }
 }
 
-/// The blocks in which the validator's weights came.
-type Seen = Arc<Mutex<BTreeSet<BlockNumber>>>;
+/// What was seen of the validator's weights, block after block.
+#[derive(Default)]
+struct Weights {
+    /// The blocks in which they came.
+    updates: BTreeSet<BlockNumber>,
+    /// Commits by their block: the epoch of the reveal, and whether they were gone before it was over. One that
+    /// nobody reveals stays for as long.
+    commits: BTreeMap<BlockNumber, (Epoch, bool)>,
+}
+
+type Seen = Arc<Mutex<Weights>>;
 
 /// Follows the chain, whatever happens to its node.
 async fn watch(chain: Subtensor, validator: Hotkey, seen: Seen) {
@@ -262,7 +278,17 @@ async fn watch(chain: Subtensor, validator: Hotkey, seen: Seen) {
             block = head.block;
             let neuron = metagraph.neuron(&validator).unwrap();
             if neuron.last_update > neuron.registered_at {
-                seen.lock().unwrap().insert(neuron.last_update);
+                seen.lock().unwrap().updates.insert(neuron.last_update);
+            }
+            // The head comes last: it is no earlier than what is seen to be gone.
+            let (Ok(stored), Ok(head)) = (chain.weights_of(validator).await, chain.head().await) else { continue };
+            let commits = &mut seen.lock().unwrap().commits;
+            let pending: BTreeMap<BlockNumber, Epoch> = stored.pending.into_iter().collect();
+            for (block, (reveals, is_revealed)) in commits.iter_mut() {
+                *is_revealed |= !pending.contains_key(block) && head.epoch <= *reveals;
+            }
+            for (block, reveals) in pending {
+                commits.entry(block).or_insert((reveals, false));
             }
         } else {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -304,12 +330,7 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
     let miners: BTreeMap<&str, Hotkey> = ["miner-1", "miner-2"].map(|name| (name, world.hotkey(name))).into();
     let (seen, chain) = (Seen::default(), world.connect().await);
     let watching = tokio::spawn(watch(chain.clone(), validator_hotkey, Arc::clone(&seen)));
-    let config = world.validator_config("validator", &world.chain());
-    let mut roles = [
-        world.miner("miner-1"),
-        world.miner("miner-2"),
-        Role::new(world.root.path(), "validator", &["validator", "--config", &config]),
-    ];
+    let mut roles = world.roles();
     let World { root, url, mut devnet } = world;
     roles.iter_mut().for_each(Role::start);
     tokio::task::block_in_place(|| roles[2].tells(0, "the weights are on chain"));
@@ -350,7 +371,7 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
 
     // Weights: once for each epoch that was judged.
     let log = roles[2].log();
-    let (epochs, seen) = (placed(&log), seen.lock().unwrap().clone());
+    let (epochs, seen) = (placed(&log), seen.lock().unwrap().updates.clone());
     assert_eq!(epochs.len(), seen.len(), "weights of {epochs:?}, on chain in blocks {seen:?}");
     let stored = chain.weights_of(validator_hotkey).await.unwrap();
 
@@ -403,6 +424,92 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
     };
     assert!(after.block >= before.block, "{before:?} {after:?}");
     assert!(roles.iter_mut().take(2).all(|miner| miner.terminate().success()));
+}
+
+/// Kills roles where weights are hidden at first. Each judged epoch's weights are committed once, and whatever came
+/// due was revealed.
+async fn hidden_weights_come_once_and_are_revealed(form: &str, seed: u64) {
+    const VALIDATOR: usize = 2;
+    const DEVNET: usize = 3;
+    println!("{form}: seed {seed:#x}");
+    let parameters = format!("tempo = 39\nweights = \"{form}\"\nweights_rate_limit = 3\nserving_rate_limit = 1");
+    let world = World::new(150, &parameters);
+    world.publish();
+    let hotkey = world.hotkey("validator");
+    let (seen, chain) = (Seen::default(), world.connect().await);
+    let watching = tokio::spawn(watch(chain.clone(), hotkey, Arc::clone(&seen)));
+    let mut roles = world.roles();
+    let World { root: _root, mut devnet, .. } = world;
+    roles.iter_mut().for_each(Role::start);
+    tokio::task::block_in_place(|| roles[VALIDATOR].tells(0, "the weights are on chain"));
+
+    let mut dice = Dice(seed);
+    for victim in [VALIDATOR, DEVNET, VALIDATOR, 0, VALIDATOR, DEVNET, VALIDATOR] {
+        tokio::time::sleep(Duration::from_millis(300 + dice.roll(1_500))).await;
+        let victim = if victim == DEVNET { &mut devnet } else { &mut roles[victim] };
+        victim.kill();
+        tokio::time::sleep(Duration::from_millis(dice.roll(700))).await;
+        victim.start();
+    }
+    // Three epochs left alone: the weights of two of them are revealed within.
+    let (begin, from) = (Instant::now(), roles[VALIDATOR].log().len());
+    while placed(&roles[VALIDATOR].log()[from..]).len() < 3 {
+        assert!(begin.elapsed() < PATIENCE, "{}", tail(&roles[VALIDATOR].log()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(tokio::task::block_in_place(|| roles[VALIDATOR].terminate()).success());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!watching.is_finished(), "the chain went back");
+    watching.abort();
+
+    let (epochs, running) = (placed(&roles[VALIDATOR].log()), chain.head().await.unwrap().epoch);
+    let Weights { updates, commits } = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(epochs.len(), updates.len(), "weights of {epochs:?}, on chain in blocks {updates:?}");
+    assert_eq!(commits.keys().copied().collect::<BTreeSet<_>>(), updates, "all of them are commits: {commits:?}");
+    let due: Vec<_> = commits.iter().filter(|(_, (reveals, _))| *reveals < running).collect();
+    assert!(due.len() >= 3 && due.iter().all(|(_, (_, is_revealed))| *is_revealed), "in {running}: {commits:?}");
+    assert!(!chain.weights_of(hotkey).await.unwrap().weights.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_are_committed_as_hashes_come_once_and_are_revealed_through_kills() {
+    hidden_weights_come_once_and_are_revealed("commit-reveal", 0x0a55_a720_2612).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_are_timelocked_come_once_and_are_revealed_through_kills() {
+    hidden_weights_come_once_and_are_revealed("timelocked", 0x0a55_a720_2613).await;
+}
+
+#[test]
+fn records_of_another_chain_subnet_or_hotkey_are_refused_at_the_start() {
+    let world = World::new(100, "tempo = 9\nweights = \"plain\"\nweights_rate_limit = 0");
+    let config = world.validator_config("validator", &world.chain());
+    let (code, _, stderr) = assay(&["validator", "--config", &config, "--epochs", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+    let path = world.root.path().join("records-validator/standing.json");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let records: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let other = Value::from("ab".repeat(32));
+    let status = ["chain", "status", "--network", &world.url, "--netuid", "3", "--config", &config];
+    for (key, value, what) in [
+        ("genesis", &other, "the chain abab"),
+        ("netuid", &Value::from(4), "subnet 4"),
+        ("hotkey", &other, "hotkey abab"),
+    ] {
+        let mut changed = records.clone();
+        changed["owner"][key] = value.clone();
+        fs::write(&path, changed.to_string()).unwrap();
+        fails(&["validator", "--config", &config], 2, &["standing.json is of ", what, "a folder of its own"]);
+        fails(&status, 2, &["standing.json is of ", what]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), changed.to_string(), "it is left as it is");
+    }
+    // The folder of another hotkey, as its configuration would name it.
+    fs::write(&path, records.to_string()).unwrap();
+    let config = world.validator_config("miner-1", &world.chain());
+    let text = fs::read_to_string(&config).unwrap().replace("records-miner-1", "records-validator");
+    fs::write(&config, text).unwrap();
+    fails(&["validator", "--config", &config], 2, &["standing.json is of hotkey"]);
 }
 
 #[test]
@@ -485,6 +592,12 @@ fn weights_that_the_chain_refuses_are_one_clear_line_and_scores_are_kept() {
         assert_eq!(shown["own"]["ledger"], serde_json::json!([[0, 65_535]]), "what nobody earned is burned");
         let (code, stdout, stderr) = assay(&status);
         assert!(code == 0 && stdout.contains("would not be taken"), "{stdout}{stderr}");
+
+        // The subnet's owner needs neither stake nor permit.
+        let owner = world.hotkey("owner").to_string();
+        let (code, stdout, stderr) = assay(&[&status[..6], &["--hotkey", &owner, "--json"]].concat());
+        let shown: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
+        assert_eq!((code, &shown["own"]["hindrances"]), (0, &serde_json::json!([])), "{shown}");
     }
 }
 

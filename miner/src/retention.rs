@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use assay_audit::request::Request;
-use assay_audit::session::SignedBytes;
-use assay_commitments::SessionId;
+use assay_audit::session::{Exchange, Reply, SignedBytes};
+use assay_audit::transcript_file::exchange_digest;
 use assay_commitments::trace::TraceCommitment;
+use assay_commitments::{SessionId, TokenId};
 use assay_llm_runtime::retention::Held;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,6 +32,9 @@ pub(crate) struct Kept {
     pub(crate) session: SessionId,
     pub(crate) request: Request,
     pub(crate) commitment: TraceCommitment,
+    /// The tokens and the commitment as they were sent.
+    streamed: Vec<TokenId>,
+    pub(crate) signed: SignedBytes,
     pub(crate) permit: SessionPermit,
     /// When no settlement or challenge is waited for any more.
     pub(crate) reveal_due: Instant,
@@ -41,7 +45,13 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn new(request: Request, commitment: TraceCommitment, permit: SessionPermit, trace: Held) -> Self {
+    pub(crate) fn new(
+        request: Request,
+        streamed: Vec<TokenId>,
+        (commitment, signed): (TraceCommitment, SignedBytes),
+        permit: SessionPermit,
+        trace: Held,
+    ) -> Self {
         let ms = |ms: u32| Duration::from_millis(u64::from(ms));
         let reveal_due = Instant::now() + ms(request.deadlines.settle_ms) + GRACE;
         Self {
@@ -51,10 +61,17 @@ impl Kept {
             expires: reveal_due + ms(request.deadlines.proof_ms) + GRACE,
             request,
             commitment,
+            streamed,
+            signed,
             permit,
             trace: Mutex::new(Some(trace)),
             proof: watch::Sender::new(ProofState::Pending),
         }
+    }
+
+    /// What the receipt signs of the session, if its validator has it as it was here.
+    pub(crate) fn exchange_digest(&self, reply: Reply) -> [u8; 32] {
+        exchange_digest(&self.streamed, &Exchange::Committed { commitment: self.signed.clone(), reply })
     }
 
     /// The trace, for the one who begins the proof.

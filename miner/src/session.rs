@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use assay_audit::prompt::prompt_tokens;
 use assay_audit::request::Request;
-use assay_audit::session::{RefusalReason, SignedBytes, sign_commitment};
+use assay_audit::session::{Answer, RefusalReason, Reply, SignedBytes, sign_commitment};
 use assay_audit::transcript_file::{Conclusion, Receipt};
 use assay_commitments::codec;
 use assay_commitments::trace::{Trace, TraceShape};
@@ -170,10 +170,12 @@ where
         let (picked, tokens) = mpsc::unbounded_channel::<TokenId>();
         let state = Arc::clone(&self.state);
         let work = tokio::task::spawn_blocking(move || {
+            let mut sent = Vec::new();
             let served = state.backend.serve(&request, &mut |token| {
                 if state.closing.is_cancelled() || picked.send(token).is_err() {
                     ControlFlow::Break(())
                 } else {
+                    sent.push(token);
                     ControlFlow::Continue(())
                 }
             });
@@ -183,15 +185,15 @@ where
             let signed = sign_commitment(&state.config.keys, &commitment);
             drop(slot);
             let trace = state.traces.keep(served.trace, room);
-            let kept = Arc::new(Kept::new(request, commitment, permit, trace));
+            let kept = Arc::new(Kept::new(request, sent, (commitment, signed), permit, trace));
             // Kept before it is sent: the answer may come on another stream.
             state.retention.keep(Arc::clone(&kept));
-            Ok::<_, ServeError>((kept, signed))
+            Ok::<_, ServeError>(kept)
         });
         let streamed = self.forward(tokens).await?;
         let done = work.await.unwrap_or_else(|panicked| Err(ServeError::Failed(panicked.to_string())));
-        let (kept, signed) = match done {
-            Ok(done) => done,
+        let kept = match done {
+            Ok(kept) => kept,
             Err(ServeError::Cancelled) => return Err(End::Gone),
             Err(failure @ ServeError::Unserved(_)) if streamed == 0 => {
                 info!(%session, %failure, "refused: not served here");
@@ -209,7 +211,7 @@ where
             }
         };
         info!(%session, tokens = streamed, "answered and committed");
-        self.send(Ours::Commitment(envelope(signed))).await?;
+        self.send(Ours::Commitment(envelope(kept.signed.clone()))).await?;
         Ok(kept)
     }
 
@@ -245,7 +247,7 @@ where
         let reveal = match self.next(kept.reveal_due).await? {
             Theirs::Settle(settle) => fields::digest(&settle.nonce).map(Reveal::Settle),
             Theirs::Challenge(challenge) => fields::optional_nonce(&challenge.nonce).ok().map(Reveal::Challenge),
-            Theirs::Receipt(receipt) => return self.take_receipt(&kept, &receipt),
+            Theirs::Receipt(receipt) => return self.take_receipt(&kept, &kept.exchange_digest(Reply::None), &receipt),
             Theirs::Request(_) | Theirs::Resume(_) => None,
         };
         let reveal = reveal.ok_or_else(|| Status::invalid_argument("a settlement or a challenge is due here"))?;
@@ -253,32 +255,45 @@ where
             warn!(session = %kept.session, reason = reason.name(), "the validator's reply is not in order");
             return self.refuse(kept.session, reason).await;
         }
-        if let Reveal::Challenge(nonce) = reveal {
-            let proof = proving::proof(&self.state, &kept, nonce).await;
-            let proof = proof.ok_or_else(|| Status::not_found("there is no proof"))?;
-            for message in chunks::proof_messages(&proof.bytes, proof.signature.0) {
-                self.send_message(message).await?;
+        let reply = match reveal {
+            Reveal::Challenge(nonce) => {
+                let proof = proving::proof(&self.state, &kept, nonce).await;
+                let proof = proof.ok_or_else(|| Status::not_found("there is no proof"))?;
+                for message in chunks::proof_messages(&proof.bytes, proof.signature.0) {
+                    self.send_message(message).await?;
+                }
+                Reply::Challenged { nonce, answer: Answer::Proof(SignedBytes::clone(&proof)) }
             }
-        } else {
-            self.state.retention.forget(&kept.session);
-        }
+            Reveal::Settle(nonce) => {
+                self.state.retention.forget(&kept.session);
+                Reply::Settled { nonce }
+            }
+        };
+        let exchange = kept.exchange_digest(reply);
         // Without a receipt, a proof is kept until nobody can ask for it again.
         match self.next(Instant::now() + RECEIPT).await? {
-            Theirs::Receipt(receipt) => self.take_receipt(&kept, &receipt),
+            Theirs::Receipt(receipt) => self.take_receipt(&kept, &exchange, &receipt),
             Theirs::Request(_) | Theirs::Resume(_) | Theirs::Settle(_) | Theirs::Challenge(_) => {
                 Err(Status::invalid_argument("a receipt is due here").into())
             }
         }
     }
 
-    /// Takes note of the verdict.
-    fn take_receipt(&self, kept: &Kept, receipt: &v1::Receipt) -> Result<(), End> {
+    /// Takes note of the verdict, and of a validator that signs something else than was said here.
+    fn take_receipt(&self, kept: &Kept, exchange: &[u8; 32], receipt: &v1::Receipt) -> Result<(), End> {
         let receipt: Receipt = codec::decode(&receipt.body)
             .map_err(|error| Status::invalid_argument(format!("the receipt cannot be read: {error}")))?;
         if receipt.session != kept.session || !receipt.is_signed_by(&kept.request.validator) {
             return Err(Status::unauthenticated("the receipt is not the validator's for this session").into());
         }
         self.state.retention.forget(&kept.session);
+        if receipt.exchange != *exchange {
+            warn!(
+                session = %kept.session,
+                validator = %kept.request.validator,
+                "the receipt is of another exchange than was held here: something did not arrive, or is claimed not to have"
+            );
+        }
         match receipt.conclusion {
             Conclusion::Accepted => info!(session = %kept.session, "accepted"),
             Conclusion::Rejected(reason) => warn!(session = %kept.session, reason = reason.slug(), "rejected"),

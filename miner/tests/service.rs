@@ -1,9 +1,10 @@
 //! The service, spoken to message by message.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use assay_audit::assets::ModelAssets;
@@ -15,7 +16,7 @@ use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::{AuditRate, Deadlines, MAX_REQUEST_BYTES, Network, Request};
 use assay_audit::sampling::Sampling;
-use assay_audit::session::{Exchange, Omission, Refusal, RefusalReason, SessionRecord, SignedBytes};
+use assay_audit::session::{Answer, Exchange, Omission, Refusal, RefusalReason, Reply, SessionRecord, SignedBytes};
 use assay_audit::transcript_file::{Measurements, Receipt};
 use assay_audit::verdict::Verdict;
 use assay_commitments::codec;
@@ -237,20 +238,27 @@ impl Line {
         Ok(message.expect("the stream goes on").message.unwrap())
     }
 
-    /// The commitment, after the tokens that it commits to.
-    async fn commitment(&mut self) -> TraceCommitment {
+    /// The tokens, and the commitment behind them, as they came.
+    async fn answer(&mut self) -> (Vec<TokenId>, SignedBytes) {
         let mut streamed = Vec::new();
         loop {
             match self.next().await.unwrap() {
                 FromMiner::Tokens(tokens) => streamed.extend(tokens.ids.into_iter().map(TokenId::new)),
                 FromMiner::Commitment(signed) => {
-                    let commitment: TraceCommitment = codec::decode(&signed.body).unwrap();
-                    assert_eq!(commitment.output, streamed);
-                    return commitment;
+                    let signature = Signature(assay_proto::fields::signature(&signed.signature).unwrap());
+                    return (streamed, SignedBytes { bytes: signed.body, signature });
                 }
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// The commitment, after the tokens that it commits to.
+    async fn commitment(&mut self) -> TraceCommitment {
+        let (streamed, signed) = self.answer().await;
+        let commitment: TraceCommitment = codec::decode(&signed.bytes).unwrap();
+        assert_eq!(commitment.output, streamed);
+        commitment
     }
 
     async fn refusal(&mut self, request: &Request) -> RefusalReason {
@@ -261,24 +269,28 @@ impl Line {
     }
 
     async fn proof(&mut self) -> Vec<u8> {
+        self.signed_proof().await.bytes
+    }
+
+    async fn signed_proof(&mut self) -> SignedBytes {
         let mut assembly = Assembly::new(64 << 20);
         loop {
             let FromMiner::Proof(chunk) = self.next().await.unwrap() else { panic!("not a proof") };
             if let Some(whole) = assembly.push_proof(&chunk).unwrap() {
-                return whole.bytes;
+                return SignedBytes { bytes: whole.bytes, signature: Signature(whole.signature) };
             }
         }
     }
 
     /// Sends a receipt; the miner then ends the stream.
-    async fn receipt(mut self, request: &Request) {
+    async fn receipt(self, request: &Request) {
         // The miner takes the validator's word for what came of it.
-        let record = SessionRecord {
-            request: request.clone(),
-            request_signature: request.sign(&validator_keys()),
-            streamed: vec![],
-            exchange: Exchange::Uncommitted(Omission::Absent),
-        };
+        self.receipt_of(request, vec![], Exchange::Uncommitted(Omission::Absent)).await;
+    }
+
+    async fn receipt_of(mut self, request: &Request, streamed: Vec<TokenId>, exchange: Exchange) {
+        let (request, request_signature) = (request.clone(), request.sign(&validator_keys()));
+        let record = SessionRecord { request, request_signature, streamed, exchange };
         let receipt = Receipt::sign(&validator_keys(), &record, Verdict::Accepted, Measurements::default());
         self.say(ToMiner::Receipt(v1::Receipt { body: codec::encode(&receipt) })).await;
         assert_eq!(self.inbound.message().await.unwrap(), None);
@@ -299,6 +311,81 @@ async fn a_session_that_is_settled_leaves_nothing_behind() {
     line.say(ToMiner::Settle(v1::Settle { nonce: Bench::nonce(1).to_vec() })).await;
     line.receipt(&request).await;
     assert_eq!(bench.resume(&commitment).await.status().await, Code::NotFound);
+}
+
+/// Hears the warnings of all tests.
+struct Warnings;
+
+static HEARD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Warnings {
+    /// What was warned of a session, once all is heard.
+    fn of(request: &Request) -> Vec<String> {
+        let session = request.session_id().to_string();
+        HEARD.lock().unwrap().iter().filter(|text| text.contains(&session)).cloned().collect()
+    }
+}
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            let _ = write!(text, "{field}={value:?} ");
+        });
+        HEARD.lock().unwrap().push(text);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_of_another_exchange_than_was_held_is_told_of() {
+    tracing::subscriber::set_global_default(Warnings).unwrap();
+    // Other tests may have warned before anybody heard.
+    tracing::callsite::rebuild_interest_cache();
+    let bench = honest(Limits::default()).await;
+
+    // What was held, to the last byte: settled, and audited.
+    let settled = bench.request(1, AuditRate::Below(0));
+    let mut line = bench.ask(&settled).await;
+    let (streamed, commitment) = line.answer().await;
+    let nonce = Bench::nonce(1);
+    line.say(ToMiner::Settle(v1::Settle { nonce: nonce.to_vec() })).await;
+    line.receipt_of(&settled, streamed, Exchange::Committed { commitment, reply: Reply::Settled { nonce } }).await;
+    let audited = bench.request(2, AuditRate::Always);
+    let mut line = bench.ask(&audited).await;
+    let (streamed, commitment) = line.answer().await;
+    let nonce = Some(Bench::nonce(2));
+    line.challenge(Bench::nonce(2)).await;
+    let reply = Reply::Challenged { nonce, answer: Answer::Proof(line.signed_proof().await) };
+    line.receipt_of(&audited, streamed, Exchange::Committed { commitment, reply }).await;
+    assert_eq!((Warnings::of(&settled), Warnings::of(&audited)), (vec![], vec![]));
+
+    // A validator that signs that no proof came.
+    let audited = bench.request(3, AuditRate::Always);
+    let mut line = bench.ask(&audited).await;
+    let (streamed, commitment) = line.answer().await;
+    let nonce = Some(Bench::nonce(3));
+    line.challenge(Bench::nonce(3)).await;
+    line.signed_proof().await;
+    let reply = Reply::Challenged { nonce, answer: Answer::Omitted(Omission::Absent) };
+    line.receipt_of(&audited, streamed, Exchange::Committed { commitment, reply }).await;
+    let told = Warnings::of(&audited);
+    assert!(told.len() == 1 && told[0].contains("another exchange"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,8 +67,8 @@ impl Arena {
     pub fn new(local: &Arc<LocalModel>) -> Self {
         let validator = keys(200);
         let directory = tempfile::tempdir().expect("there is room for a folder");
-        let (nonces, _) = EpochNonces::open(directory.path(), NETWORK.netuid, validator.hotkey(), EPOCH)
-            .expect("a journal can be begun");
+        let (nonces, _) =
+            EpochNonces::open(directory.path(), NETWORK, validator.hotkey(), EPOCH).expect("a journal can be begun");
         let template = local.chat_template.as_ref().map(|template| template.clone().into_bytes());
         let committed = &local.committed;
         let model = VerifierModel::new(

@@ -22,6 +22,7 @@ use crate::event::{Ending, ValidatorEvent};
 use crate::fetch::fetch_model;
 use crate::model::VerifierModel;
 use crate::nonces::{EpochNonces, Unfinished};
+use crate::owner::Owner;
 use crate::probe;
 use crate::report::{EpochReport, MinerReport};
 use crate::requests::RequestSource;
@@ -30,6 +31,9 @@ use crate::session::{Auditor, Peer, Terms};
 use crate::state::{Records, StateFile, WeightSet};
 use crate::store::Store;
 use crate::weights::Placing;
+
+/// The folder of nonces among the records.
+const NONCES: &str = "nonces";
 
 /// How a validator runs.
 #[derive(Clone, Debug)]
@@ -108,7 +112,13 @@ impl<C: Chain + 'static> Validator<C> {
         let epoch = chain.head().await?.epoch;
         let network = chain.network();
         let network = Network { genesis: *network.genesis.as_bytes(), netuid: network.netuid.get() };
-        let (file, records) = StateFile::load(&settings.directory, epoch)?;
+        let hotkey = settings.keys.hotkey();
+        let (file, records) = StateFile::load(&settings.directory, Owner::new(network, &hotkey), epoch)?;
+        // Whose a journal is has to be known before anything is written beside it, not when its epoch comes.
+        let nonces = settings.directory.join(NONCES);
+        for open in EpochNonces::open_epochs(&nonces)? {
+            EpochNonces::open(&nonces, network, hotkey, open)?;
+        }
         let ledger = Ledger::new(settings.probation, records.ledger.clone());
         Ok(Self {
             auditor: Auditor::new(settings.keys.clone(), network, settings.terms, settings.verifying),
@@ -243,12 +253,11 @@ impl<C: Chain + 'static> Validator<C> {
     }
 
     pub(crate) fn nonce_directory(&self) -> PathBuf {
-        self.settings.directory.join("nonces")
+        self.settings.directory.join(NONCES)
     }
 
     fn open_nonces(&self, epoch: Epoch) -> Result<(EpochNonces, Vec<Unfinished>), StorageError> {
-        let netuid = self.chain.network().netuid.get();
-        EpochNonces::open(&self.nonce_directory(), netuid, self.auditor.hotkey(), epoch)
+        EpochNonces::open(&self.nonce_directory(), self.auditor.network(), self.auditor.hotkey(), epoch)
     }
 
     /// Sessions that a crash left without an end: those whose transcript was kept are counted, unless they
@@ -257,7 +266,9 @@ impl<C: Chain + 'static> Validator<C> {
         let epoch = nonces.epoch();
         for Unfinished { miner, counter, revealed } in unfinished {
             let (store, counted) = (self.store.clone(), self.records().is_counted(epoch, &miner, counter));
-            let found = tokio::task::spawn_blocking(move || store.find(epoch, &miner, counter)).await;
+            let (network, validator) = (self.auditor.network(), self.auditor.hotkey());
+            let found =
+                tokio::task::spawn_blocking(move || store.find((network, &validator), epoch, &miner, counter)).await;
             let transcript = found.unwrap_or_default();
             let ending = if transcript.is_some() { LogEnding::Judged } else { LogEnding::Dead };
             if !counted {
@@ -407,18 +418,15 @@ impl<C: Chain + 'static> Validator<C> {
                 warn!(%miner, slug = fault.slug(), "inconclusive: {fault}; {}", fault.remedy());
             }
             match consequence(&ending) {
-                Consequence::Now(outcome) => self.count(epoch, miner, counter, &ending, &outcome, miners).await?,
+                Consequence::Now(outcome) => self.count(nonces, miner, counter, &ending, &outcome, miners).await?,
                 Consequence::AtEpochEnd => over.push((miner, counter, ending)),
-            }
-            if let Some(counter) = counter {
-                nonces.close(miner, counter, logged(&ending)).await?;
             }
             (self.events)(ValidatorEvent::Session { miner, counter, ending, transcript });
         }
         for (miner, counter, ending) in over {
             let spent = proof_ms.get(&miner).copied().unwrap_or(0);
             let outcome = over_budget(spent, self.least_budget_ms());
-            self.count(epoch, miner, counter, &ending, &outcome, miners).await?;
+            self.count(nonces, miner, counter, &ending, &outcome, miners).await?;
         }
         if is_whole && !late.is_empty() {
             self.excuse(epoch, &late, miners).await?;
@@ -447,20 +455,26 @@ impl<C: Chain + 'static> Validator<C> {
         self.save_records().await
     }
 
+    /// Counts a session, and only then closes it: a crash in between finds it counted, and one before finds it
+    /// open.
     async fn count(
         &self,
-        epoch: Epoch,
+        nonces: &EpochNonces,
         miner: Hotkey,
         counter: Option<u64>,
         ending: &Ending,
         outcome: &Outcome,
         miners: &mut BTreeMap<Hotkey, MinerReport>,
     ) -> Result<(), StorageError> {
-        self.record(epoch, miner, counter, *outcome);
+        self.record(nonces.epoch(), miner, counter, *outcome);
         if let Some(report) = miners.get_mut(&miner) {
             report.count(ending, outcome);
         }
-        self.save_records().await
+        self.save_records().await?;
+        match counter {
+            Some(counter) => nonces.close(miner, counter, logged(ending)).await,
+            None => Ok(()),
+        }
     }
 
     /// Puts an outcome into the ledger, and the session's counter beside it.

@@ -28,6 +28,24 @@ pub enum StorageError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A file is another validator's, or was written on another network.
+    #[error(
+        "{} is of {what} {found}, and this validator's is {own}; give it a folder of its own, or the configuration that these records were made with",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is another: chain, subnet or hotkey.
+        what: &'static str,
+        /// The one in the file.
+        found: String,
+        /// The validator's own.
+        own: String,
+    },
+    /// Another session's transcript lies where one is to be kept.
+    #[error("{} is another session's; give this validator a folder of transcripts of its own", .0.display())]
+    Taken(PathBuf),
     /// Another process writes it.
     #[error("{} is in use by another process; stop the other validator or give this one a directory of its own", .0.display())]
     InUse(PathBuf),

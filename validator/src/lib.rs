@@ -30,6 +30,7 @@ mod fetch;
 mod journal;
 mod model;
 mod nonces;
+mod owner;
 mod probe;
 mod report;
 mod requests;

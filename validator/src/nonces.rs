@@ -11,14 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_audit::challenge::{EpochKey, Nonce, nonce_commitment};
 use assay_audit::epoch_log::{Ending as LogEnding, Listed, MAX_REQUESTS};
+use assay_audit::request::Network;
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer, decode, encode};
 use assay_commitments::{Epoch, Hotkey, SessionId};
 use zeroize::Zeroizing;
 
 use crate::error::StorageError;
 use crate::journal::{Journal, sync_directory};
+use crate::owner::Owner;
 
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const OPEN: &str = "nonces";
 const REVEALED: &str = "revealed";
 
@@ -37,7 +39,7 @@ pub struct Unfinished {
 #[derive(Clone, Debug)]
 pub struct EpochNonces {
     epoch: Epoch,
-    netuid: u16,
+    network: Network,
     validator: Hotkey,
     key: Arc<EpochKey>,
     state: Arc<Mutex<State>>,
@@ -69,7 +71,7 @@ impl EpochNonces {
     /// [`StorageError`], also when the file is another validator's or another network's.
     pub fn open(
         directory: &Path,
-        netuid: u16,
+        network: Network,
         validator: Hotkey,
         epoch: Epoch,
     ) -> Result<(Self, Vec<Unfinished>), StorageError> {
@@ -80,14 +82,15 @@ impl EpochNonces {
         let mut records = records.iter();
         let key = if let Some(first) = records.next() {
             let header: Header = decode(first).map_err(|_| damaged("its first record is no header"))?;
-            if (header.epoch, header.netuid, header.validator) != (epoch, netuid, validator) {
-                return Err(damaged("it belongs to another epoch, network or hotkey"));
+            if header.epoch != epoch {
+                return Err(damaged("it belongs to another epoch"));
             }
+            Owner::new(header.network, &header.validator).check(&Owner::new(network, &validator), &path)?;
             header.key
         } else {
             let mut key = Zeroizing::new([0; 32]);
             getrandom::fill(key.as_mut()).map_err(StorageError::Random)?;
-            let header = Header { epoch, netuid, validator, key };
+            let header = Header { epoch, network, validator, key };
             journal.append(&Zeroizing::new(encode(&header)))?;
             header.key
         };
@@ -127,7 +130,7 @@ impl EpochNonces {
             .map(|((miner, counter), revealed)| Unfinished { miner, counter, revealed })
             .collect();
         let state = Arc::new(Mutex::new(State { journal, requests }));
-        Ok((Self { epoch, netuid, validator, key: Arc::new(EpochKey::new(*key)), state }, unfinished))
+        Ok((Self { epoch, network, validator, key: Arc::new(EpochKey::new(*key)), state }, unfinished))
     }
 
     /// The epochs whose key is not yet revealed, ascending.
@@ -242,7 +245,7 @@ impl EpochNonces {
     }
 
     fn nonce(&self, miner: &Hotkey, counter: u64) -> Nonce {
-        self.key.nonce(self.netuid, miner, counter)
+        self.key.nonce(self.network.netuid, miner, counter)
     }
 }
 
@@ -279,7 +282,7 @@ impl DrawnNonce {
 /// The first record: whose key this is.
 struct Header {
     epoch: Epoch,
-    netuid: u16,
+    network: Network,
     validator: Hotkey,
     key: Zeroizing<[u8; 32]>,
 }
@@ -288,7 +291,8 @@ impl Canonical for Header {
     fn write(&self, out: &mut Writer) {
         out.u16(VERSION);
         out.u64(self.epoch.get());
-        out.u16(self.netuid);
+        out.raw(&self.network.genesis);
+        out.u16(self.network.netuid);
         out.raw(self.validator.as_bytes());
         out.raw(self.key.as_ref());
     }
@@ -299,7 +303,7 @@ impl Canonical for Header {
         }
         Ok(Self {
             epoch: Epoch::new(from.u64()?),
-            netuid: from.u16()?,
+            network: Network { genesis: from.array()?, netuid: from.u16()? },
             validator: Hotkey::new(from.array()?),
             key: Zeroizing::new(from.array()?),
         })
@@ -355,12 +359,13 @@ impl Canonical for Mark {
 mod tests {
     use super::*;
 
+    const NETWORK: Network = Network { genesis: [6; 32], netuid: 7 };
     const VALIDATOR: Hotkey = Hotkey::new([9; 32]);
     const MINER: Hotkey = Hotkey::new([1; 32]);
     const OTHER: Hotkey = Hotkey::new([2; 32]);
 
     fn open(directory: &Path, epoch: u64) -> (EpochNonces, Vec<Unfinished>) {
-        EpochNonces::open(directory, 7, VALIDATOR, Epoch::new(epoch)).unwrap()
+        EpochNonces::open(directory, NETWORK, VALIDATOR, Epoch::new(epoch)).unwrap()
     }
 
     #[tokio::test]
@@ -422,9 +427,19 @@ mod tests {
     async fn another_validators_journal_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         drop(open(directory.path(), 4));
-        let error = EpochNonces::open(directory.path(), 7, OTHER, Epoch::new(4)).unwrap_err();
-        assert!(error.to_string().contains("another epoch, network or hotkey"), "{error}");
-        assert!(EpochNonces::open(directory.path(), 8, VALIDATOR, Epoch::new(4)).is_err());
+        let (genesis, netuid) = ([5; 32], 8);
+        for (network, validator, what) in [
+            (NETWORK, OTHER, "of hotkey 0909"),
+            (Network { netuid, ..NETWORK }, VALIDATOR, "of subnet 7"),
+            (Network { genesis, ..NETWORK }, VALIDATOR, "of the chain 0606"),
+        ] {
+            let error = EpochNonces::open(directory.path(), network, validator, Epoch::new(4)).unwrap_err();
+            assert!(matches!(error, StorageError::Foreign { .. }), "{error}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        std::fs::rename(directory.path().join("epoch-4.nonces"), directory.path().join("epoch-5.nonces")).unwrap();
+        let error = EpochNonces::open(directory.path(), NETWORK, VALIDATOR, Epoch::new(5)).unwrap_err();
+        assert!(error.to_string().contains("another epoch"), "{error}");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! | epoch                                        | the next one
-//!   keys and weights of old epochs are revealed
+//!   weights and keys of old epochs are revealed
 //!   sessions ......................... until 3/4
 //!                                    judged, weights set
 //! ```
@@ -160,13 +160,17 @@ impl<C: Chain + 'static> Validator<C> {
         stop: &CancellationToken,
     ) -> Result<Turn, ValidatorError> {
         let head = self.chain.head().await?;
-        if memory.revealed != Some(head.epoch) {
-            self.reveal_keys().await?;
+        // Weights first: nothing of them waits for a key, and a chain that takes no key now takes weights still.
+        let is_revealed = memory.revealed == Some(head.epoch);
+        if !is_revealed {
             self.reveal_weights().await?;
-            memory.revealed = Some(head.epoch);
         }
         if memory.weights_at.is_none_or(|at| head.block >= at) {
             memory.weights_at = self.place_weights().await?.next;
+        }
+        if !is_revealed {
+            self.reveal_keys().await?;
+            memory.revealed = Some(head.epoch);
         }
         if is_enough || self.locked().state().epoch() > head.epoch || memory.lost == Some(head.epoch) {
             let waiting = memory.weights_at.filter(|_| !self.weights_settled());

@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use assay_audit::request::Network;
 use assay_chain::BlockNumber;
 use assay_commitments::{Epoch, Hotkey};
 use assay_probation::{Ledger, Policy, State};
 use serde::{Deserialize, Serialize};
 
-use crate::atomic;
+use crate::atomic::{self, Readers};
 use crate::error::StorageError;
+use crate::owner::Owner;
 
 /// The ledger, and what keeps a restart from counting a session twice or setting weights twice. One file
 /// holds all of it: a crash leaves it as it was before a step, or after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Records {
+    owner: Owner,
     pub(crate) ledger: State,
     /// The counters of the sessions that are in the ledger, of epochs whose journal is open.
     #[serde(default)]
@@ -88,8 +91,8 @@ impl WeightSet {
 }
 
 impl Records {
-    const fn starting_at(epoch: Epoch) -> Self {
-        Self { ledger: State::starting_at(epoch), counted: BTreeMap::new(), weights: None }
+    const fn starting_at(epoch: Epoch, owner: Owner) -> Self {
+        Self { owner, ledger: State::starting_at(epoch), counted: BTreeMap::new(), weights: None }
     }
 
     /// Notes that a session is in the ledger. False if it was before.
@@ -109,6 +112,9 @@ impl Records {
     }
 }
 
+/// The name of the file of records.
+const NAME: &str = "standing.json";
+
 /// The file that keeps a validator's records.
 #[derive(Clone, Debug)]
 pub(crate) struct StateFile {
@@ -116,38 +122,51 @@ pub(crate) struct StateFile {
 }
 
 impl StateFile {
-    /// The records as they were left, or new ones that begin with `epoch`.
-    pub(crate) fn load(directory: &Path, epoch: Epoch) -> Result<(Self, Records), StorageError> {
+    /// An owner's records as they were left, or new ones that begin with `epoch`.
+    pub(crate) fn load(directory: &Path, owner: Owner, epoch: Epoch) -> Result<(Self, Records), StorageError> {
         std::fs::create_dir_all(directory).map_err(StorageError::io("create", directory))?;
-        let path = directory.join("standing.json");
+        let path = directory.join(NAME);
         // Going on with an empty state would forgive everyone: a damaged one stops us.
-        let records = read(&path)?.unwrap_or(Records::starting_at(epoch));
+        let records = match read(&path, &owner)? {
+            Some(records) => records,
+            None => Records::starting_at(epoch, owner),
+        };
         Ok((Self { path }, records))
     }
 
-    /// Writes the records; when this returns, they are on disk. Blocks on the disk.
+    /// Writes the records; when this returns, they are on disk. Blocks on the disk. Only the owner may read them:
+    /// where weights are hidden until their reveal, they stand here before it.
     pub(crate) fn save(&self, records: &Records) -> Result<(), StorageError> {
         let bytes = serde_json::to_vec_pretty(records).expect("records have a JSON form");
-        atomic::write(&self.path, &bytes)
+        atomic::write(&self.path, &bytes, Readers::Owner)
     }
 }
 
-fn read(path: &Path) -> Result<Option<Records>, StorageError> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|_| StorageError::Damaged { path: path.to_owned(), what: "it holds no standings" }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StorageError::io("read", path)(error)),
-    }
+fn read(path: &Path, owner: &Owner) -> Result<Option<Records>, StorageError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StorageError::io("read", path)(error)),
+    };
+    let records: Records = serde_json::from_slice(&bytes)
+        .map_err(|_| StorageError::Damaged { path: path.to_owned(), what: "it holds no standings" })?;
+    records.owner.check(owner, path)?;
+    Ok(Some(records))
 }
 
-/// The ledger that a validator left in its directory, to look into; none if it has not run yet.
+/// The ledger that the validator `hotkey` of a subnet left in its directory, to look into; none if it has not run
+/// yet.
 ///
 /// # Errors
-/// [`StorageError`].
-pub fn stored_ledger(directory: &Path, policy: Policy) -> Result<Option<Ledger>, StorageError> {
-    Ok(read(&directory.join("standing.json"))?.map(|records| Ledger::new(policy, records.ledger)))
+/// [`StorageError`], also when it is another validator's.
+pub fn stored_ledger(
+    directory: &Path,
+    network: Network,
+    hotkey: &Hotkey,
+    policy: Policy,
+) -> Result<Option<Ledger>, StorageError> {
+    let records = read(&directory.join(NAME), &Owner::new(network, hotkey))?;
+    Ok(records.map(|records| Ledger::new(policy, records.ledger)))
 }
 
 #[cfg(test)]
@@ -156,11 +175,22 @@ mod tests {
 
     use super::*;
 
+    const NETWORK: Network = Network { genesis: [1; 32], netuid: 7 };
+    const VALIDATOR: Hotkey = Hotkey::new([9; 32]);
+
+    fn load(directory: &Path, epoch: u64) -> Result<(StateFile, Records), StorageError> {
+        StateFile::load(directory, Owner::new(NETWORK, &VALIDATOR), Epoch::new(epoch))
+    }
+
+    fn stored(directory: &Path) -> Result<Option<Ledger>, StorageError> {
+        stored_ledger(directory, NETWORK, &VALIDATOR, Policy::default())
+    }
+
     #[test]
     fn a_restart_goes_on_where_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let miner = Hotkey::new([1; 32]);
-        let (file, mut records) = StateFile::load(directory.path(), Epoch::new(3)).unwrap();
+        let (file, mut records) = load(directory.path(), 3).unwrap();
         let mut ledger = Ledger::new(Policy::default(), records.ledger);
         ledger.record(miner, Outcome::Rejected { reason: ReasonCode::new(201) });
         records.ledger = ledger.state().clone();
@@ -169,21 +199,53 @@ mod tests {
         weights.placed(BlockNumber::new(9));
         records.weights = Some(weights);
         file.save(&records).unwrap();
-        let (_, mut again) = StateFile::load(directory.path(), Epoch::new(9)).unwrap();
+        let (_, mut again) = load(directory.path(), 9).unwrap();
         assert_eq!(again, records);
         assert!(again.is_counted(Epoch::new(3), &miner, 7) && !again.is_counted(Epoch::new(4), &miner, 7));
         again.forget(Epoch::new(3));
         assert!(!again.is_counted(Epoch::new(3), &miner, 7));
-        let ledger = stored_ledger(directory.path(), Policy::default()).unwrap().unwrap();
+        let ledger = stored(directory.path()).unwrap().unwrap();
         assert_eq!(ledger.standing(&miner), Standing::Probation);
     }
 
     #[test]
     fn a_damaged_state_is_not_forgotten_silently() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(stored_ledger(directory.path(), Policy::default()).unwrap().is_none());
+        assert!(stored(directory.path()).unwrap().is_none());
         std::fs::write(directory.path().join("standing.json"), b"{}").unwrap();
-        let error = StateFile::load(directory.path(), Epoch::new(0)).unwrap_err().to_string();
+        let error = load(directory.path(), 0).unwrap_err().to_string();
         assert!(error.contains("standing.json is damaged"), "{error}");
+    }
+
+    #[test]
+    fn records_of_another_chain_subnet_or_hotkey_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, records) = load(directory.path(), 3).unwrap();
+        file.save(&records).unwrap();
+        let (genesis, netuid, other) = ([2; 32], 8, Hotkey::new([3; 32]));
+        for (network, hotkey, what) in [
+            (Network { genesis, ..NETWORK }, VALIDATOR, "of the chain 0101"),
+            (Network { netuid, ..NETWORK }, VALIDATOR, "of subnet 7"),
+            (NETWORK, other, "of hotkey 0909"),
+        ] {
+            let loaded = StateFile::load(directory.path(), Owner::new(network, &hotkey), Epoch::new(3));
+            let looked_into = stored_ledger(directory.path(), network, &hotkey, Policy::default());
+            for error in [loaded.map(drop).unwrap_err(), looked_into.map(drop).unwrap_err()] {
+                let line = error.to_string();
+                assert!(matches!(error, StorageError::Foreign { .. }) && line.contains(what), "{line}");
+            }
+        }
+        assert!(stored(directory.path()).unwrap().is_some());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_may_read_the_records() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (file, records) = load(directory.path(), 3).unwrap();
+        file.save(&records).unwrap();
+        let mode = std::fs::metadata(directory.path().join(NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

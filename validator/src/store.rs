@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use assay_audit::epoch_log::EpochLog;
 use assay_audit::keys::Keypair;
+use assay_audit::request::Network;
 use assay_audit::transcript_file::{Conclusion, TranscriptFile};
 use assay_commitments::{Epoch, Hotkey};
 
-use crate::atomic;
+use crate::atomic::{self, Readers};
 use crate::error::StorageError;
 use crate::model::VerifierModel;
 
@@ -43,19 +44,30 @@ impl Store {
     pub fn save(&self, file: &TranscriptFile) -> Result<PathBuf, StorageError> {
         let request = &file.record.request;
         let path = self.path(request.epoch, &request.miner, request.counter, file.receipt.conclusion);
+        // A validator's counters never repeat on its network: this is another one's.
+        if path.exists() {
+            return Err(StorageError::Taken(path));
+        }
         self.write(&path, &file.encode())?;
         Ok(path)
     }
 
-    /// The transcript of a session, if it was kept whole. Blocks on the disk.
-    pub(crate) fn find(&self, epoch: Epoch, miner: &Hotkey, counter: u64) -> Option<TranscriptFile> {
+    /// The transcript of a validator's session, if it was kept whole. Blocks on the disk.
+    pub(crate) fn find(
+        &self,
+        (network, validator): (Network, &Hotkey),
+        epoch: Epoch,
+        miner: &Hotkey,
+        counter: u64,
+    ) -> Option<TranscriptFile> {
         let verdicts = ["accepted", "rejected", "inconclusive"];
         let paths = verdicts.map(|verdict| self.named(epoch, miner, counter, verdict));
         let mut files = paths.iter().filter_map(|path| TranscriptFile::decode(&std::fs::read(path).ok()?).ok());
-        // The name tells a miner only in part.
+        // The name tells a miner only in part, and nothing of network and validator.
         files.find(|file| {
             let request = &file.record.request;
-            (request.epoch, &request.miner, request.counter) == (epoch, miner, counter)
+            (request.network, &request.validator) == (network, validator)
+                && (request.epoch, &request.miner, request.counter) == (epoch, miner, counter)
         })
     }
 
@@ -88,7 +100,7 @@ impl Store {
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         let directory = path.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(directory).map_err(StorageError::io("create", directory))?;
-        atomic::write(path, bytes)
+        atomic::write(path, bytes, Readers::All)
     }
 
     fn path(&self, epoch: Epoch, miner: &Hotkey, counter: u64, conclusion: Conclusion) -> PathBuf {

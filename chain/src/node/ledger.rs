@@ -310,8 +310,8 @@ impl Ledger {
         let devnet = self.devnet.clone();
         let (_, filling) = devnet.make_block(|state, opened| self.fill(state, opened, waiting, &runtime));
         let Filling { extrinsics, events, included, left } = filling?;
-        if let Some(path) = &self.state {
-            self.devnet.save(path).map_err(|failure| NodeError::State(failure.to_string()))?;
+        if self.state.is_some() {
+            self.save()?;
         }
         // Shared with the devnet, which copies a state that somebody holds before it changes it.
         let state = self.devnet.newest();
@@ -328,6 +328,21 @@ impl Ledger {
         let _ = self.notices.send(Notice::Best(Arc::clone(&block)));
         self.finalize(number.saturating_sub(self.finality_lag));
         Ok(block)
+    }
+
+    /// Saves the devnet where it is kept, with what was done to it since its newest block.
+    ///
+    /// # Errors
+    /// [`NodeError::State`], also where it is kept in memory only.
+    pub(super) fn save(&self) -> Result<(), NodeError> {
+        let refused = |why: String| NodeError::State(why);
+        let path = self.state.as_ref().ok_or_else(|| {
+            refused(
+                "this devnet is kept in memory only: start it with a state file, `assay devnet --state FILE`"
+                    .to_owned(),
+            )
+        })?;
+        self.devnet.save(path).map_err(|failure| refused(failure.to_string()))
     }
 
     fn finalize(&mut self, until: u64) {

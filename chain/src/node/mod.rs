@@ -6,6 +6,8 @@
 //! blocks or giving coins, has methods of its own.
 //!
 //! ```text
+//! door        programs of this machine, no web pages
+//!  |
 //! rpc ------> ledger ------> block, pool        what is in which block, what is final, what waits
 //!               |   \------> extrinsic, call    bytes read and checked against the runtime
 //!               |   \------> execute            calls carried out on the devnet, and their events
@@ -18,6 +20,7 @@
 
 mod block;
 mod call;
+mod door;
 mod error;
 mod execute;
 mod extrinsic;
@@ -39,8 +42,10 @@ use jsonrpsee::{
     server::{BatchRequestConfig, Server, ServerConfig, ServerHandle},
 };
 use tokio::task::JoinHandle;
+use tower::ServiceBuilder;
 
 use crate::{devnet::Devnet, types::BlockNumber};
+use door::DoorLayer;
 use ledger::Ledger;
 use rpc::Context;
 
@@ -98,8 +103,8 @@ pub enum Fate {
 pub struct Node;
 
 impl Node {
-    /// Serves a devnet on a loopback address, over WebSocket and HTTP alike; port 0 takes a free one. From here on the
-    /// node makes the blocks: what is done to the devnet beside it is seen from the next block on.
+    /// Serves a devnet on a loopback address, over WebSocket and HTTP alike; port 0 takes a free one. Requests that come
+    /// from web pages, or ask for a host of another name, are refused. From here on the node makes the blocks: what is done to the devnet beside it is seen from the next block on.
     ///
     /// # Errors
     /// [`NodeError::NotLoopback`], [`NodeError::Listen`]; [`NodeError::Item`] if the runtime has no place for what the
@@ -128,7 +133,8 @@ async fn serve(listen: SocketAddr, methods: Methods) -> Result<(SocketAddr, Serv
         .max_subscriptions_per_connection(SUBSCRIPTIONS_MAX)
         .set_batch_request_config(BatchRequestConfig::Limit(BATCH_MAX))
         .build();
-    let server = Server::builder().set_config(config).build(listen).await.map_err(failed)?;
+    let door = ServiceBuilder::new().layer(DoorLayer);
+    let server = Server::builder().set_config(config).set_http_middleware(door).build(listen).await.map_err(failed)?;
     let address = server.local_addr().map_err(failed)?;
     Ok((address, server.start(methods)))
 }

@@ -1,9 +1,6 @@
 //! The methods of a substrate node, and the devnet's own.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assay_commitments::{Epoch, Hotkey};
 use jsonrpsee::{
@@ -577,9 +574,10 @@ fn devnet(module: &mut Module) -> Registered {
         Ok(json!(ledger.devnet().reports(Epoch::new(from))))
     })?;
     method(module, "devnet_save", |params, ledger| {
-        let path: PathBuf = params.sequence().next()?;
-        let saved = ledger.devnet().save(&path);
-        saved.map_err(|error| ErrorObjectOwned::owned(DEVNET_REFUSES, error.to_string(), None::<()>))?;
+        if params.sequence().optional_next::<Value>()?.is_some() {
+            return Err(invalid("no file is named: a devnet is saved where its node was told to at its start"));
+        }
+        ledger.save()?;
         Ok(Value::Null)
     })
 }

@@ -167,7 +167,10 @@ async fn many_keys_are_answered_at_once_and_changes_are_told() {
 
 #[tokio::test]
 async fn the_devnets_own_methods_move_time_and_give() {
-    let net = Net::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("devnet.json");
+    let kept = assay_chain::NodeOptions { state: Some(path.clone()), ..assay_chain::NodeOptions::new().unwrap() };
+    let net = Net::with(crate::parameters(), kept).await;
     let (hotkey, coldkey) = (dev::eve().public_key().0, dev::dave().public_key().0);
     let uid: u16 = net.ask("devnet_register", json!([hexadecimal(hotkey), hexadecimal(coldkey)])).await;
     assert_eq!(uid, 3);
@@ -186,10 +189,17 @@ async fn the_devnets_own_methods_move_time_and_give() {
     assert_eq!(reports, net.devnet.reports(assay_commitments::Epoch::new(0)));
     assert!(!reports.is_empty());
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("devnet.json");
     net.done(&dev::bob(), &serve_axon(NETUID, 8_091)).await.unwrap();
-    let () = net.ask("devnet_save", json!([path])).await;
+    // Between two blocks it is saved on demand, and nowhere else than where it is kept.
+    let () = net.ask("devnet_fund", json!([hexadecimal(coldkey), 3])).await;
+    let balance = || assay_chain::Devnet::load(&path).unwrap().balance(Coldkey::new(coldkey));
+    assert_eq!(balance(), Rao::new(77));
+    let elsewhere = folder.path().join("precious");
+    std::fs::write(&elsewhere, "mine").unwrap();
+    assert_eq!(net.try_ask::<Json>("devnet_save", json!([elsewhere])).await.unwrap_err().0, -32_602);
+    assert_eq!((std::fs::read_to_string(&elsewhere).unwrap().as_str(), balance()), ("mine", Rao::new(77)));
+    let () = net.ask("devnet_save", nothing()).await;
+    assert_eq!(balance(), Rao::new(80));
     let loaded = assay_chain::Devnet::load(&path).unwrap();
     assert_eq!(loaded.metagraph().await.unwrap(), net.devnet.metagraph().await.unwrap());
     // A node over the loaded devnet goes on where this one stands, nonces included.

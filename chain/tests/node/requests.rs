@@ -12,18 +12,22 @@ use crate::{NETUID, Net, Signer, hexadecimal, nothing, serve_axon};
 
 /// One request over HTTP, as it comes: the answer's body.
 async fn post(net: &Net, body: &[u8]) -> Vec<u8> {
+    let mut answer = send(net, "POST", "host: localhost\r\ncontent-type: application/json\r\n", body).await;
+    let start = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |at| at + 4);
+    answer.split_off(start)
+}
+
+/// One request with these headers: the whole answer.
+async fn send(net: &Net, method: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(net.node.address()).await.unwrap();
-    let head = format!(
-        "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
+    let length = body.len();
+    let head = format!("{method} / HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     // The node may hang up on a body it does not want.
     let _ = stream.write_all(body).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    let start = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |at| at + 4);
-    answer.split_off(start)
+    answer
 }
 
 #[tokio::test]
@@ -32,6 +36,33 @@ async fn http_is_answered_like_websocket() {
     let answer = post(&net, br#"{"jsonrpc":"2.0","id":1,"method":"chain_getBlockHash","params":[0]}"#).await;
     let answer: Json = serde_json::from_slice(&answer).unwrap();
     assert_eq!(answer["result"], hexadecimal(crate::GENESIS));
+}
+
+#[tokio::test]
+async fn web_pages_and_whoever_asks_for_another_host_are_turned_away() {
+    let net = Net::start().await;
+    let body = br#"{"jsonrpc":"2.0","id":1,"method":"devnet_step","params":[]}"#;
+    let json = "content-type: application/json\r\n";
+    let upgrade = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    let before = net.node.step(1).unwrap().get();
+    for headers in [
+        "host: localhost\r\norigin: https://a.page.example\r\n",
+        "host: localhost\r\norigin: null\r\n",
+        "host: localhost\r\norigin: http://localhost\r\n",
+        "host: devnet.example\r\n",
+        "host: 192.0.2.1:9944\r\n",
+    ] {
+        for (method, kind) in [("POST", json), ("GET", upgrade)] {
+            let answer = send(&net, method, &format!("{headers}{kind}"), body).await;
+            assert!(answer.starts_with(b"HTTP/1.1 403 "), "{headers}: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+    assert_eq!(net.ask::<String>("system_chain", nothing()).await, "Assay devnet");
+    assert_eq!(net.node.step(1).unwrap().get(), before + 1, "nothing was carried out");
+    for host in ["127.0.0.1", "[::1]:1", "localhost:80"] {
+        let answer = send(&net, "POST", &format!("host: {host}\r\n{json}"), body).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{host}: {}", String::from_utf8_lossy(&answer));
+    }
 }
 
 #[tokio::test]
@@ -58,7 +89,8 @@ async fn unknown_blocks_methods_and_parameters_are_answered_as_by_a_node() {
     assert_eq!(code("system_accountNextIndex", json!(["5Garbage"])).await, -32_602);
     assert_eq!(code("devnet_step", json!([100_001])).await, -32_602);
     assert_eq!(code("devnet_stake", json!([nowhere, 1])).await, 9_000);
-    assert_eq!(code("devnet_save", json!(["/no/such/folder/devnet"])).await, 9_000);
+    assert_eq!(code("devnet_save", json!(["/no/such/folder/devnet"])).await, -32_602);
+    assert_eq!(code("devnet_save", nothing()).await, 9_000, "it is kept in memory only");
 }
 
 #[tokio::test]
@@ -143,8 +175,6 @@ fn prop_any_parameters_are_answered() {
     let config = ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let asked = |(method, params): (String, Vec<Json>)| {
-        // A saved devnet would be a file in this folder.
-        prop_assume!(method != "devnet_save");
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
         let answer = runtime.block_on(post(&net, body.as_bytes()));
         let answer: Json = serde_json::from_slice(&answer).unwrap();

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use assay_chain::wallet::{KeyFile, account};
+use assay_chain::weights::{Situation, plan};
 use assay_chain::{
-    BlockNumber, Chain, ChainError, EpochKeyRecord, Head, Hyperparameters, Metagraph, Network, Neuron, StoredWeights,
-    Uid, WeightsForm, ss58,
+    BlockNumber, Chain, EpochKeyRecord, Head, Hyperparameters, Metagraph, Network, Neuron, StoredWeights, Uid,
+    WeightsForm, ss58,
 };
 use assay_commitments::{Hotkey, ManifestId};
 use assay_validator::{SCORING_VERSION, stored_ledger, weight_vector};
@@ -115,7 +116,10 @@ async fn read(
             Some(Own {
                 hotkey,
                 place,
-                ledger: config.map(|config| of_ledger(config, &metagraph)).transpose()?.flatten(),
+                ledger: config
+                    .map(|config| of_ledger(config, chain.network(), &hotkey, &metagraph))
+                    .transpose()?
+                    .flatten(),
             })
         }
     };
@@ -123,9 +127,16 @@ async fn read(
 }
 
 /// What a validator's ledger comes to on this metagraph; none if it has judged nobody yet.
-fn of_ledger((file, base): &(ValidatorFile, config::Base), metagraph: &Metagraph) -> Result<Option<Vec<Given>>, Fault> {
+fn of_ledger(
+    (file, base): &(ValidatorFile, config::Base),
+    network: Network,
+    hotkey: &Hotkey,
+    metagraph: &Metagraph,
+) -> Result<Option<Vec<Given>>, Fault> {
     let settings = file.check(base)?;
-    let Some(ledger) = stored_ledger(&settings.records, settings.probation)? else { return Ok(None) };
+    let network = assay_audit::request::Network { genesis: *network.genesis.as_bytes(), netuid: network.netuid.get() };
+    let stored = stored_ledger(&settings.records, network, hotkey, settings.probation)?;
+    let Some(ledger) = stored else { return Ok(None) };
     let weights = weight_vector(&ledger, metagraph)?;
     let given = metagraph.neurons.iter().filter_map(|neuron| {
         let weight = weights.get(&neuron.hotkey).copied().filter(|weight| *weight > 0)?;
@@ -135,28 +146,18 @@ fn of_ledger((file, base): &(ValidatorFile, config::Base), metagraph: &Metagraph
 }
 
 impl Status {
-    /// Why the chain would not take weights of a hotkey now; empty if it would.
-    fn hindrances(&self, own: &Own) -> Vec<String> {
-        let Some((neuron, ..)) = &own.place else { return vec![ChainError::NotRegistered(own.hotkey).to_string()] };
-        let settings = &self.settings;
-        let mut found = vec![];
-        if neuron.stake < settings.stake_threshold {
-            let (hotkey, stake, least) = (own.hotkey, neuron.stake, settings.stake_threshold);
-            found.push(ChainError::StakeTooLow { hotkey, stake, least }.to_string());
-        }
-        if settings.weights_version_key > SCORING_VERSION {
-            let (given, required) = (SCORING_VERSION, settings.weights_version_key);
-            found.push(ChainError::WrongVersionKey { given, required }.to_string());
-        }
-        let next = neuron.last_update.get().saturating_add(settings.weights_rate_limit);
-        // Registration does not count as setting weights.
-        if neuron.last_update > neuron.registered_at && self.head.block.get() < next {
-            found.push(ChainError::WeightsTooFast { next: BlockNumber::new(next) }.to_string());
-        }
-        if !neuron.validator_permit {
-            found.push(ChainError::NoPermit(own.hotkey).to_string());
-        }
-        found
+    /// Why the chain would not take weights of a hotkey in its next block, if it would not: its ledger's, or without
+    /// one the same for everybody.
+    fn hindrance(&self, own: &Own) -> Option<String> {
+        let everybody = || self.metagraph.neurons.iter().map(|neuron| (neuron.uid, 1)).collect();
+        let weights = own.ledger.clone().unwrap_or_else(everybody);
+        let situation = Situation {
+            settings: &self.settings,
+            metagraph: &self.metagraph,
+            block: BlockNumber::new(self.head.block.get() + 1),
+            open_commits: own.place.as_ref().map_or(0, |(.., stored)| stored.pending.len()),
+        };
+        plan(&situation, own.hotkey, &weights, SCORING_VERSION).err().map(|refusal| refusal.to_string())
     }
 
     fn text(&self, paint: Paint) -> String {
@@ -234,10 +235,9 @@ impl Status {
                 listing.line("committed", format!("in block {block}, revealed in epoch {reveals}"));
             }
         }
-        let hindrances = self.hindrances(own);
-        listing.line("weights now", if hindrances.is_empty() { "would be taken" } else { "would not be taken" });
-        for why in hindrances {
-            listing.line("", why);
+        match self.hindrance(own) {
+            None => listing.line("weights now", "would be taken"),
+            Some(why) => listing.line("weights now", format!("would not be taken: {why}")),
         }
         if let Some(ledger) = &own.ledger {
             listing.line("by the ledger", shares(ledger.iter().copied()));
@@ -297,7 +297,7 @@ impl Status {
         json!({
             "hotkey": own.hotkey.to_string(),
             "place": place,
-            "hindrances": self.hindrances(own),
+            "hindrances": self.hindrance(own).into_iter().collect::<Vec<_>>(),
             "ledger": own.ledger.as_deref().map(vector),
         })
     }

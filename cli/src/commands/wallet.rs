@@ -67,7 +67,7 @@ pub(crate) fn run(command: &Command) -> CommandResult {
 
 fn show(args: &ShowArgs) -> CommandResult {
     let files = match &args.path {
-        Some(path) => vec![("key", path.clone(), KeyFile::read(path)?)],
+        Some(path) => vec![("key", path.clone(), KeyFile::read(path).map_err(of_argument)?)],
         None => of_wallet(&args.names)?,
     };
     if args.json {
@@ -77,6 +77,14 @@ fn show(args: &ShowArgs) -> CommandResult {
         print(&texts.join("\n"))?;
     }
     Ok(Outcome::Done)
+}
+
+/// A file that was named to be looked into, and not to sign with.
+fn of_argument(error: WalletError) -> Fault {
+    match error {
+        WalletError::Malformed { .. } | WalletError::Mismatch { .. } => Fault::damaged(error.to_string()),
+        error => error.into(),
+    }
 }
 
 /// The files of a wallet that are there. Its hotkey has to be.

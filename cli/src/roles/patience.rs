@@ -13,7 +13,7 @@ use crate::outcome::Fault;
 
 /// How long a chain may take to answer when a role starts: machines start their services in any order.
 const STARTING: Duration = Duration::from_secs(20);
-/// Between two attempts.
+/// Between two attempts, at least.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Connects, and gives a chain that is starting too some time.
@@ -36,7 +36,7 @@ pub(crate) async fn connect(
 
 /// Makes a call until it succeeds, waiting for what it waits for; `None` if it is stopped before.
 pub(crate) async fn persist<T, F: Future<Output = Result<T, ChainError>>>(
-    chain: &Subtensor,
+    chain: &impl Chain,
     what: &str,
     stop: &CancellationToken,
     mut call: impl FnMut() -> F,
@@ -50,7 +50,8 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, ChainError>>>(
         let waiting = async {
             if let Some(next) = refusal.next() {
                 info!("{what} waits: {refusal}");
-                wait_for(chain, next).await;
+                // That block may be there already: what the chain says of it is then not what it does.
+                tokio::join!(sleep(PAUSE), wait_for(chain, next));
             } else {
                 warn!("{what}: {refusal}; trying again");
                 sleep(PAUSE).await;
@@ -65,9 +66,38 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, ChainError>>>(
 }
 
 /// Waits until a block is there, whatever happens to the connection meanwhile.
-async fn wait_for(chain: &Subtensor, block: BlockNumber) {
+async fn wait_for(chain: &impl Chain, block: BlockNumber) {
     let before = BlockNumber::new(block.get().saturating_sub(1));
     while chain.head_after(before).await.is_err() {
         sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_chain::{Devnet, Genesis, GenesisHash, NetUid, Network, Parameters};
+    use assay_commitments::Hotkey;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_a_block_that_is_there_is_not_made_again_at_once() {
+        let genesis = Genesis {
+            network: Network { genesis: GenesisHash::new([1; 32]), netuid: NetUid::new(1) },
+            owner: Hotkey::new([1; 32]),
+            validators: vec![],
+            parameters: Parameters::default(),
+        };
+        let chain = Devnet::new(&genesis).expect("a genesis");
+        let there = chain.head().await.expect("a devnet answers").block;
+        let (begin, mut refusals) = (Instant::now(), 2);
+        let call = || {
+            let refused = refusals > 0;
+            refusals -= i32::from(refused);
+            async move { if refused { Err(ChainError::WeightsTooFast { next: there }) } else { Ok(()) } }
+        };
+        let done = persist(&chain, "a call", &CancellationToken::new(), call).await;
+        assert_eq!(done, Ok(Some(())));
+        assert!(begin.elapsed() >= 2 * PAUSE, "{:?}", begin.elapsed());
     }
 }

@@ -32,7 +32,7 @@ use assay_miner::{
 };
 use assay_validator::{
     Auditor, Ending, EpochNonces, FetchError, LOG_NAME, MinerReport, Outcome, Peer, PromptList, RequestSource,
-    Settings, Terms, Validator, ValidatorError, ValidatorEvent, VerifierModel, fetch_model,
+    Settings, StorageError, Store, Terms, Validator, ValidatorError, ValidatorEvent, VerifierModel, fetch_model,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -287,7 +287,7 @@ async fn a_validator_that_was_interrupted_goes_on_and_charges_nobody() {
     let nonces_at = world.directory.path().join("validator/nonces");
     let epoch = world.chain.head().await.unwrap().epoch;
     {
-        let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK.netuid, world.validator.hotkey(), epoch).unwrap();
+        let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK, world.validator.hotkey(), epoch).unwrap();
         let drawn = nonces.draw(hotkey).await.unwrap();
         drawn.reveal().await.unwrap();
     }
@@ -405,7 +405,7 @@ async fn a_connection_that_breaks_in_the_proof_is_taken_up_again() {
     let terms = Terms { policy: Policy::DEFAULT, deadlines: DEADLINES, inline_assets: false };
     let auditor = Auditor::new(world.validator.clone(), NETWORK, terms, 1);
     let (nonces, _) =
-        EpochNonces::open(world.directory.path(), NETWORK.netuid, auditor.hotkey(), world.subnet.epoch()).unwrap();
+        EpochNonces::open(world.directory.path(), NETWORK, auditor.hotkey(), world.subnet.epoch()).unwrap();
     let ask = PromptList::new(vec![Prompt::Text("to be or not".to_owned())], 8).unwrap().draw(0);
     let peer = Peer { hotkey: keys(1).hotkey(), endpoint: proxy };
     let outcome = auditor.session(&peer, &Arc::new(model), ask, AuditRate::Always, &nonces).await;

@@ -1,5 +1,7 @@
 //! Epoch after epoch: what is done once, whatever is killed, and what is waited for.
 
+use assay_audit::session::RefusalReason;
+use assay_audit::transcript_file::Receipt;
 use assay_chain::BlockNumber;
 use assay_validator::{Followed, Wait};
 use tokio_util::sync::CancellationToken;
@@ -120,6 +122,155 @@ async fn a_validator_that_is_dropped_anywhere_in_an_epoch_goes_on_where_it_was()
     assert_eq!(validator.ledger().standing(&keys(1).hotkey()).slug(), "good");
 }
 
+/// What a crash leaves of a session that was held to its end: its counter open, and nothing in the ledger.
+async fn crashed_session(world: &World, settings: &Settings, miner: &RunningMiner) -> TranscriptFile {
+    let model = fetch_model(miner.local_addr(), world.published.id()).await.unwrap();
+    let auditor = Auditor::new(world.validator.clone(), NETWORK, settings.terms, 1);
+    let epoch = world.chain.head().await.unwrap().epoch;
+    let nonces_at = settings.directory.join("nonces");
+    let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK, auditor.hotkey(), epoch).unwrap();
+    let ask = PromptList::new(vec![Prompt::Text("to be or not".to_owned())], 8).unwrap().draw(0);
+    let peer = Peer { hotkey: keys(1).hotkey(), endpoint: miner.local_addr() };
+    let outcome = auditor.session(&peer, &Arc::new(model), ask, AuditRate::Always, &nonces).await;
+    let Outcome::Judged(judged) = outcome else { panic!("{outcome:?}") };
+    judged.file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transcript_of_another_network_is_neither_counted_nor_written_over() {
+    let world = world().await;
+    let miner = world.miner(1, world.honest.clone()).await;
+    let settings = Settings { requests: 1, audit_rate: AuditRate::Always, ..world.settings() };
+    let own = crashed_session(&world, &settings, &miner).await;
+    // The same epoch, miner and counter, on the subnet next door.
+    let mut foreign = own.clone();
+    foreign.record.request.network.netuid += 1;
+    foreign.record.request_signature = foreign.record.request.sign(&world.validator);
+    foreign.receipt = Receipt::sign(&world.validator, &foreign.record, Verdict::Accepted, own.receipt.measurements);
+    let store = Store::open(&settings.transcripts).unwrap();
+    let path = store.save(&foreign).unwrap();
+    assert!(matches!(store.save(&own), Err(StorageError::Taken(taken)) if taken == path));
+    assert_eq!(std::fs::read(&path).unwrap(), foreign.encode());
+
+    let buried: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let sink = Arc::clone(&buried);
+    let events = move |event| {
+        if let ValidatorEvent::Buried { counter, .. } = event {
+            sink.lock().unwrap().push(counter);
+        }
+    };
+    let source = PromptList::new(vec![Prompt::Text("a b c".to_owned())], 8).unwrap();
+    let mut validator = Validator::open(settings, Arc::new(world.chain.clone()), source, events).await.unwrap();
+    let report = validator.run_epoch().await.unwrap();
+    assert_eq!((miner_of(&report.miners, 1).accepted, buried.lock().unwrap().as_slice()), (1, &[0][..]), "{report:?}");
+}
+
+#[tokio::test]
+async fn records_of_another_subnet_or_hotkey_are_refused_at_the_start() {
+    let world = world().await;
+    let settings = world.settings();
+    let nonces_at = settings.directory.join("nonces");
+    // No standings yet, and a journal whose epoch has not come.
+    let next_door = Network { netuid: NETWORK.netuid + 1, ..NETWORK };
+    drop(EpochNonces::open(&nonces_at, next_door, world.validator.hotkey(), Epoch::new(99)).unwrap());
+    let open = async || {
+        let source = PromptList::new(vec![Prompt::Text("a".to_owned())], 8).unwrap();
+        Validator::open(settings.clone(), Arc::new(world.chain.clone()), source, |_| ()).await
+    };
+    let error = open().await.unwrap_err();
+    let line = error.to_string();
+    assert!(matches!(error, ValidatorError::Storage(StorageError::Foreign { .. })), "{line}");
+    assert!(line.contains("epoch-99.nonces is of subnet 4") && !line.contains('\n'), "{line}");
+    std::fs::remove_dir_all(&nonces_at).unwrap();
+    open().await.unwrap().run_epoch().await.unwrap();
+
+    let other = Settings { keys: keys(201), ..settings.clone() };
+    let source = PromptList::new(vec![Prompt::Text("a".to_owned())], 8).unwrap();
+    let error = Validator::open(other, Arc::new(world.chain.clone()), source, |_| ()).await.unwrap_err();
+    assert!(error.to_string().contains("standing.json is of hotkey"), "{error}");
+}
+
+/// Where miners refuse over budget, and a crash comes before that counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_over_budget_that_does_not_count_yet_is_not_closed_either() {
+    let world = world().await;
+    let limits = Limits { proof_ms_per_epoch: 0, ..Limits::default() };
+    let config = MinerConfig { limits, ..world.config(1) };
+    let miner = Miner::start(config, world.published.clone(), world.honest.clone()).await.unwrap();
+    world.register(1, miner.local_addr(), world.published.id()).await;
+    // Another one keeps the epoch open: it takes connections and says nothing.
+    let silent = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    world.register(2, silent.local_addr().unwrap(), world.published.id()).await;
+    let mut settings = world.settings();
+    settings.terms.policy = Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: 0 };
+    let (refused, mut refusals) = tokio::sync::mpsc::unbounded_channel();
+    let events = move |event| {
+        if let ValidatorEvent::Session { ending: Ending::Refused(RefusalReason::OverBudget), counter, .. } = event {
+            refused.send(counter.unwrap()).unwrap();
+        }
+    };
+    let source = PromptList::new(vec![Prompt::Text("a b c".to_owned())], 8).unwrap();
+    let chain = Arc::new(world.chain.clone());
+    let mut validator = Validator::open(settings.clone(), chain, source, events).await.unwrap();
+    tokio::select! {
+        report = validator.run_epoch() => panic!("{report:?}"),
+        () = async { for _ in 0..settings.requests { refusals.recv().await.unwrap(); } } => {}
+    }
+    drop(validator);
+    released(&world).await;
+
+    let epoch = world.chain.head().await.unwrap().epoch;
+    let hotkey = world.validator.hotkey();
+    let (_, open) = EpochNonces::open(&settings.directory.join("nonces"), NETWORK, hotkey, epoch).unwrap();
+    let open: Vec<u64> = open.iter().filter(|open| open.miner == keys(1).hotkey()).map(|open| open.counter).collect();
+    let state = std::fs::read(settings.directory.join("standing.json"));
+    let state: serde_json::Value =
+        state.map_or_else(|_| serde_json::Value::Null, |state| serde_json::from_slice(&state).unwrap());
+    assert_eq!(state["counted"][epoch.get().to_string()][keys(1).hotkey().to_string()], serde_json::Value::Null);
+    assert_eq!(open, [0, 1, 2], "a restart finds them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_takes_no_keys_takes_weights_still() {
+    // The second epoch's weights have to wait for the third epoch, or a later one.
+    let world = world_of(Parameters { tempo: 19, weights_rate_limit: 45, ..parameters() }).await;
+    let hotkey = world.validator.hotkey();
+    let judged: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let sink = Arc::clone(&judged);
+    let events = move |event| {
+        if let ValidatorEvent::EpochEnded(report) = event {
+            sink.lock().unwrap().push(report.epoch);
+        }
+    };
+    let (chain, ended) = (world.chain.clone(), Arc::clone(&judged));
+    let clock = tokio::spawn(async move {
+        for number in 0_u64.. {
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            chain.step_block();
+            // By then, all that the validator may store is used up in each epoch's first block.
+            let mut manifest = [0; 32];
+            manifest[..8].copy_from_slice(&number.to_le_bytes());
+            while ended.lock().unwrap().len() > 1
+                && chain.declare_manifest(hotkey, ManifestId::new(manifest)).await.is_ok()
+            {
+                manifest[8] += 1;
+            }
+        }
+    });
+    let source = PromptList::new(vec![Prompt::Text("a".to_owned())], 8).unwrap();
+    let chain = Arc::new(world.chain.clone());
+    let mut validator = Validator::open(world.settings(), chain, source, events).await.unwrap();
+    let stop = CancellationToken::new();
+    assert_eq!(validator.run(&stop, Some(1)).await.unwrap().weights_refused, None);
+    let second = tokio::time::timeout(Duration::from_secs(30), validator.run(&stop, Some(1))).await;
+    let second = second.expect("the weights are held up by the keys").unwrap();
+    clock.abort();
+    assert_eq!((second.epochs, second.weights_refused), (1, None));
+    let epoch = Epoch::new(judged.lock().unwrap()[1]);
+    let record = world.chain.epoch_key(hotkey, epoch).await.unwrap().unwrap();
+    assert!(record.key.is_none(), "the chain took the key of epoch {epoch}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transcript_that_was_kept_and_not_counted_counts_after_a_crash() {
     let world = world().await;
@@ -128,17 +279,9 @@ async fn a_transcript_that_was_kept_and_not_counted_counts_after_a_crash() {
     settings.requests = 1;
     settings.audit_rate = AuditRate::Always;
     // The crash: a session to its end and its transcript on disk, and nothing of it in the ledger.
-    let model = fetch_model(miner.local_addr(), world.published.id()).await.unwrap();
-    let auditor = Auditor::new(world.validator.clone(), NETWORK, settings.terms, 1);
-    let epoch = world.chain.head().await.unwrap().epoch;
-    let nonces_at = settings.directory.join("nonces");
-    let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK.netuid, auditor.hotkey(), epoch).unwrap();
-    let ask = PromptList::new(vec![Prompt::Text("to be or not".to_owned())], 8).unwrap().draw(0);
-    let peer = Peer { hotkey: keys(1).hotkey(), endpoint: miner.local_addr() };
-    let outcome = auditor.session(&peer, &Arc::new(model), ask, AuditRate::Always, &nonces).await;
-    let Outcome::Judged(judged) = outcome else { panic!("{outcome:?}") };
-    assay_validator::Store::open(&settings.transcripts).unwrap().save(&judged.file).unwrap();
-    drop((nonces, judged));
+    let file = crashed_session(&world, &settings, &miner).await;
+    let epoch = file.record.request.epoch;
+    Store::open(&settings.transcripts).unwrap().save(&file).unwrap();
 
     let source = PromptList::new(vec![Prompt::Text("a b c".to_owned())], 8).unwrap();
     let mut validator = Validator::open(settings, Arc::new(world.chain.clone()), source, |_| ()).await.unwrap();

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     /// Folder of tokenizers and chat templates that transcripts name by digest: each under its BLAKE3
-    /// digest in hexadecimal
+    /// digest in hexadecimal. FOLDER/assets if that is there, where a validator puts them
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
     #[command(flatten)]
@@ -51,7 +51,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     if !args.folder.is_dir() {
         return Err(Fault::damaged(format!("{}: no such folder: name one of transcripts", args.folder.display())));
     }
-    let assets = Assets::new(args.assets.as_deref())?;
+    let beside = args.folder.join("assets");
+    let assets = Assets::new(args.assets.as_deref().or_else(|| beside.is_dir().then_some(&beside)))?;
     let logs = read_logs(&args.folder)?;
     let past = args.past.look_up(|| claims(&logs))?;
     let mut accounts: BTreeMap<_, _> = logs.iter().map(|(of, log)| (*of, Account::new(log))).collect();
@@ -62,7 +63,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         match read_transcript(path).and_then(|file| account(&mut accounts, &file, &assets)) {
             Ok(has_log) => without_log += u64::from(!has_log),
             Err(fault) => {
-                damaged = true;
+                // What cannot be had here is missing, and told of as that.
+                damaged |= fault.outcome == Outcome::Damaged;
                 progress.aside(|| complain("error", &fault));
             }
         }
@@ -212,6 +214,7 @@ impl Checked {
                 tally.requests,
                 tally.owed,
                 tally.made,
+                tally.unaudited,
                 tally.settled,
                 tally.silent,
                 tally.refused,
@@ -223,8 +226,20 @@ impl Checked {
             std::iter::once(name).chain(counts.iter().map(u64::to_string)).collect()
         };
         let rows: Vec<Vec<String>> = self.tallies.iter().map(row).collect();
-        let head =
-            ["miner", "requests", "owed", "made", "settled", "silent", "refused", "faults", "dead", "missing", "shown"];
+        let head = [
+            "miner",
+            "requests",
+            "owed",
+            "made",
+            "unaudited",
+            "settled",
+            "silent",
+            "refused",
+            "faults",
+            "dead",
+            "missing",
+            "shown",
+        ];
         text.push_str(&table(&head, &rows, paint));
         for (miner, tally) in &self.tallies {
             for (counter, shown) in &tally.shown {
@@ -250,6 +265,7 @@ impl Checked {
                 "requests": tally.requests,
                 "owed": tally.owed,
                 "made": tally.made,
+                "unaudited": tally.unaudited,
                 "settled": tally.settled,
                 "silent": tally.silent,
                 "refused": tally.refused,
