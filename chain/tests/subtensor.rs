@@ -724,34 +724,33 @@ async fn a_commit_and_its_reveal_by_a_dead_process_are_made_again_if_they_are_ta
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_with_one_hotkey_leave_each_others_fields_alone() {
-    let alice = key(&dev::alice());
+    let ferdie = key(&dev::ferdie());
     // The second one takes the nonce of the first, or both are in one block.
     for in_one_block in [false, true] {
         let net = Net::with(parameters(), 3).await;
-        let (first, second) = (net.client(vec![dev::alice()]).await, net.client(vec![dev::alice()]).await);
-        let next = first.head().await.unwrap().epoch.next();
-        let publish = || second.publish_epoch_key(alice, next, EpochKeyHash::new([8; 32]));
+        let (first, second) = (net.client(vec![dev::ferdie()]).await, net.client(vec![dev::ferdie()]).await);
+        let mut declaring = pin!(first.declare_manifest(ferdie, id(1)));
+        tokio::select! {
+            done = &mut declaring => panic!("{done:?}"),
+            () = net.waits_in_pool(1) => {}
+        }
+        let ids = [id(2)];
+        let mut publishing = pin!(second.publish_manifests(ferdie, &ids));
         if in_one_block {
-            let both = async { tokio::try_join!(first.declare_manifest(alice, id(1)), publish()) };
-            let steps = async {
-                net.waits_in_pool(2).await;
-                net.during(std::future::pending::<()>()).await;
-            };
-            tokio::select! { done = both => done.map(drop), () = steps => unreachable!() }.unwrap();
-        } else {
-            let mut declaring = pin!(first.declare_manifest(alice, id(1)));
             tokio::select! {
-                done = &mut declaring => panic!("{done:?}"),
-                () = net.waits_in_pool(1) => {}
+                done = &mut publishing => panic!("{done:?}"),
+                () = net.waits_in_pool(2) => {}
             }
+            net.during(async { tokio::try_join!(declaring, publishing) }).await.unwrap();
+        } else {
             net.step(1);
             net.node.retract(Fate::Vanish).unwrap();
-            net.during(publish()).await.unwrap();
+            net.during(publishing).await.unwrap();
             net.during(declaring).await.unwrap();
         }
         let reader = net.client(vec![]).await;
-        assert_eq!(reader.metagraph().await.unwrap().neuron(&alice).unwrap().manifest, Some(id(1)));
-        assert!(reader.epoch_key(alice, next).await.unwrap().is_some(), "in one block: {in_one_block}");
+        assert_eq!(reader.metagraph().await.unwrap().neuron(&ferdie).unwrap().manifest, Some(id(1)));
+        assert_eq!(reader.manifests().await.unwrap(), [id(2)], "in one block: {in_one_block}");
     }
 }
 

@@ -167,7 +167,7 @@ impl Subtensor {
                 None => owners.push((*block, owner)),
                 Some((_, last)) if *last != owner => {
                     let (mut without, mut with) = (before, *block);
-                    while with - without > 1 {
+                    while with.saturating_sub(without) > 1 {
                         let middle = without.midpoint(with);
                         if self.owner_at(at, middle).await? == owner { with = middle } else { without = middle }
                     }
