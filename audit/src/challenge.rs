@@ -115,7 +115,8 @@ pub struct Cell {
 impl Cell {
     /// The outputs of the query projection that the attention of the cell's groups takes, ascending.
     pub(crate) fn query_outputs(&self, architecture: &Architecture) -> impl Iterator<Item = usize> {
-        self.groups.iter().flat_map(|group| architecture.query_outputs(*group))
+        let groups = (0..architecture.kv_heads).map(KvGroup::new).filter(|group| self.groups.contains(group));
+        groups.flat_map(|group| architecture.query_outputs(group))
     }
 }
 

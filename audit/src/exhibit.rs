@@ -467,7 +467,7 @@ impl Heads {
 
 const fn product_name(matrix: Matrix) -> &'static str {
     match matrix {
-        Matrix::Q => "the query products",
+        Matrix::Q => "the query products of the drawn groups",
         Matrix::K => "the key products",
         Matrix::V => "the values of all groups",
         Matrix::O => "the attention branch",

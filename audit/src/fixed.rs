@@ -2,7 +2,7 @@
 
 use assay_commitments::codec::{Malformed, Reader, Writer};
 
-use crate::num::{floor_log2, nearest_integer, power_of_two, real};
+use crate::num::{floor_log2, nearest_integer, power_of_two, real, real_count};
 use crate::reference::on_grid;
 
 /// Most bits of an input, sign apart.
@@ -32,7 +32,14 @@ impl FixedRow {
             return Some(Self { integers: vec![0; x.len()], exponent: 0 });
         }
         let top = floor_log2(largest);
-        (1..=INPUT_BITS).rev().find_map(|bits| {
+        // A rounding takes away a half at most: with so many bits the sum is too large before it is taken.
+        let unit = power_of_two(top.saturating_neg());
+        let magnitude: f64 = x.iter().map(|x| (x * unit).abs()).sum();
+        let too_many = |bits: i32| {
+            let sum = magnitude * power_of_two(bits.saturating_sub(1));
+            0.999 * sum - real_count(x.len()) > real(INPUT_SUM)
+        };
+        (1..=INPUT_BITS).rev().filter(|bits| !too_many(*bits)).find_map(|bits| {
             let exponent = top.saturating_sub(bits.saturating_sub(1));
             let scale = power_of_two(exponent.saturating_neg());
             let integers: Option<Vec<i64>> = x.iter().map(|x| nearest_integer(x * scale)).collect();
@@ -232,6 +239,24 @@ mod tests {
         assert_eq!(flat.integers[0], 1 << 15);
         assert_eq!(FixedRow::new(&[0.0; 3]).unwrap().integers, [0; 3]);
         assert_eq!(FixedRow::new(&[f64::INFINITY]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn prop_an_input_row_has_the_most_bits_that_fit(
+            x in prop::collection::vec((-1.0..1.0, -30..30).prop_map(|(x, e)| x * power_of_two(e)), 1..300),
+            spread in 1_usize..200,
+        ) {
+            let x: Vec<f64> = x.iter().copied().cycle().take(x.len() * spread).collect();
+            prop_assume!(x.iter().any(|x| *x != 0.0));
+            let sum = |bits: i32| {
+                let top = floor_log2(x.iter().fold(0.0, |largest: f64, x| largest.max(x.abs())));
+                x.iter().map(|x| nearest_integer(x * power_of_two(bits - 1 - top)).unwrap().abs()).sum::<i64>()
+            };
+            let most = (1..=INPUT_BITS).rev().find(|bits| sum(*bits) <= INPUT_SUM).unwrap();
+            let top = floor_log2(x.iter().fold(0.0, |largest: f64, x| largest.max(x.abs())));
+            prop_assert_eq!(FixedRow::new(&x).unwrap().exponent, top - (most - 1));
+        }
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(crate) fn layer_claims(
     list
 }
 
-/// A row of `length` that has the values at these places, and zeros elsewhere.
+/// A row of `length` that has the values at these places, as many as there are values, and zeros elsewhere.
 fn spread(values: &[E], places: impl Iterator<Item = usize>, length: u32) -> Vec<E> {
     let mut row = vec![E::default(); index(length)];
     for (value, place) in values.iter().zip(places) {

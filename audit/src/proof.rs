@@ -324,8 +324,7 @@ impl SuppliedProducts {
 
 /// How many products of queries, keys, gates and ups come with a cell.
 fn supplied_outputs(architecture: &Architecture, cell: &Cell) -> [usize; 4] {
-    let [k, gate, up] =
-        [Matrix::K, Matrix::Gate, Matrix::Up].map(|matrix| index(architecture.shape(matrix).outputs));
+    let [k, gate, up] = [Matrix::K, Matrix::Gate, Matrix::Up].map(|matrix| index(architecture.shape(matrix).outputs));
     [cell.query_outputs(architecture).count(), k, gate, up]
 }
 
@@ -448,5 +447,32 @@ impl Openings {
             layers: opening(&manifest.layer_code, challenge.layers().len(), !challenge.cells.is_empty())?,
             head: opening(&manifest.head_code, manifest.head.shards.len(), !challenge.decodes.is_empty())?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tensor_has_one_encoding_whatever_its_values_are() {
+        let wide = [1.0, f32::from_bits(0x3f80_0001)];
+        let odd = [-0.0, f32::INFINITY, f32::from_bits(0x7fc0_0000), f32::from_bits(0x7f80_0001), f32::MIN_POSITIVE];
+        for (tensor, width) in [(&[] as &[f32], 2), (&[1.0, -0.5, 0.0], 2), (&wide, 4), (&odd, 4), (&odd[..3], 2)] {
+            let mut out = Writer::new();
+            write_vector(&mut out, tensor);
+            let bytes = out.finish();
+            assert_eq!(bytes.len(), 1 + width * tensor.len());
+            assert!(bytes.len() <= max_vector_bytes(tensor.len()));
+            let read = read_whole(&bytes, |from| read_vector(from, tensor.len())).unwrap();
+            let bits = |tensor: &[f32]| tensor.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&read), bits(tensor));
+            // In the other width, or in none.
+            let values: Vec<u8> = tensor.iter().flat_map(|value| value.to_le_bytes()).collect();
+            for tag in [0, 1, 3, if width == 2 { 4 } else { 2 }, u8::MAX] {
+                let forged = [&[tag], values.as_slice()].concat();
+                assert!(read_whole(&forged, |from| read_vector(from, tensor.len())).is_err(), "{tag} {tensor:?}");
+            }
+        }
     }
 }

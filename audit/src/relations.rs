@@ -41,6 +41,7 @@ pub(crate) struct CellRows {
 /// The products that come with a proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SuppliedProducts {
+    /// Of the drawn groups' heads, ascending.
     pub(crate) q: Supplied,
     pub(crate) k: Supplied,
     pub(crate) gate: Supplied,
@@ -233,12 +234,14 @@ impl Layer<'_> {
         supplied: &SuppliedProducts,
     ) -> Result<Vec<Compared<'a>>, Relation> {
         let x1 = self.attention_input(rows)?;
-        let rounded =
-            |doubts: Vec<Doubt>, flips: &[u32]| resolve(doubts.into_iter(), flips).ok_or(Relation::C2);
+        let rounded = |doubts: Vec<Doubt>, flips: &[u32]| resolve(doubts.into_iter(), flips).ok_or(Relation::C2);
         let keys = rounded(self.doubts(Matrix::K, &x1, &supplied.k), &supplied.flips.k)?;
         let queries = rounded(self.query_doubts(rows, &x1, &supplied.q), &supplied.flips.q)?;
         let head_dim = index(self.architecture.head_dim);
         let group_width = head_dim.saturating_mul(index(self.architecture.heads_per_group()));
+        if queries.len() != rows.prefixes.len().saturating_mul(group_width) {
+            return Err(Relation::C2);
+        }
 
         let heads_of_groups = rows.caches.iter().zip(keys.chunks(head_dim)).zip(0..);
         let mut compared: Vec<Compared<'a>> = heads_of_groups

@@ -1,10 +1,10 @@
 //! The prover's side of roundings in doubt: which way its runtime took is read off the rows that it
 //! committed.
 
+use assay_commitments::Position;
 use assay_commitments::manifest::{Matrix, Small};
 use assay_commitments::rows::{Element, Profile};
 use assay_commitments::weights::LayerPolynomial;
-use assay_commitments::Position;
 
 use crate::fixed::FixedRow;
 use crate::num::{count, index, power_of_two};

@@ -79,7 +79,7 @@ impl Tolerance {
 
 /// The most mean square deviation of `outputs` supplied products from their roundings, in units of a
 /// uniform rounding's variance. Fewer outputs average less, so a row of few is given more room; an
-/// honest row passes it by mistake less than once in 2^40.
+/// honest row exceeds it about once in 2^40, or less.
 pub(crate) const fn theta_supplied(outputs: usize) -> f64 {
     match outputs {
         1024.. => 2.2,

@@ -93,7 +93,7 @@ coded! {
         TraceOpening = 207 "trace_opening",
         /// The norm weights are not the registered ones
         SmallTensors = 208 "small_tensors",
-        /// The query and key products deviate from the registered weights
+        /// The query and key products that were sent deviate from the registered weights
         C2 = 302 "c2_query_key_products",
         /// The committed keys deviate from the rotated key products
         C3 = 303 "c3_keys",

@@ -60,8 +60,9 @@ pub(crate) fn of_8b(columns: usize, position: usize) -> f64 {
     ];
     let layout = Layout::new(&shapes).unwrap();
     let layers = if columns == 0 { 4 } else { 32 };
-    let supplied: u32 =
-        [Matrix::Q, Matrix::K, Matrix::Gate, Matrix::Up].map(|matrix| shapes[matrix.index()].outputs).iter().sum();
+    // Of the queries those of one group in eight.
+    let supplied = shapes[Matrix::Q.index()].outputs / 8
+        + [Matrix::K, Matrix::Gate, Matrix::Up].map(|matrix| shapes[matrix.index()].outputs).iter().sum::<u32>();
     let rows = 4 * 4096 * 2 + 8 * 2 * 128 * 2;
     let claims = 7 * 128 * 8;
     let cell = real(usize::try_from(3 * supplied).unwrap() + rows + claims + 512 * position);
