@@ -46,7 +46,7 @@ const OUTPUT: u32 = 32;
 const JUDGED: usize = 10;
 /// Memory for the symbols of a polynomial that is being committed.
 const COMMIT_MEMORY: usize = 1 << 29;
-/// From it follow the nonces: at 32 layers it draws cells in four different ones.
+/// From it follow the nonces.
 const ENTROPY: [u8; 32] = [3; 32];
 
 /// Draws so many cells, decodes and columns.
