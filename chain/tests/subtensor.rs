@@ -231,6 +231,18 @@ impl Net {
         (format!("ws://{}", server.local_addr().unwrap()), server.start(module))
     }
 
+    /// A node between that claims a number for its newest blocks, once it is told to.
+    async fn claiming(&self, claimed: u64, begun: &Arc<AtomicBool>) -> (String, ServerHandle) {
+        let begun = Arc::clone(begun);
+        let claim = move |method: &str, _: &Value, answer: &mut Value| {
+            if matches!(method, "chain_getHeader" | "chain_finalizedHead") && begun.load(Ordering::SeqCst) {
+                answer["number"] = json!(format!("{claimed:#x}"));
+            }
+            Ok(())
+        };
+        self.between(claim).await
+    }
+
     /// A client of the node that stands between, then of the node itself.
     async fn client_through(&self, between: &str, signers: Vec<Keypair>) -> Result<Subtensor, ChainError> {
         let endpoints = vec![between.to_owned(), self.node.url()];
@@ -791,16 +803,15 @@ async fn a_block_that_a_node_does_not_have_was_not_searched() {
 async fn an_absurd_claim_of_one_endpoint_falls_with_it() {
     const ABSURD: u64 = 1_000_000_000;
     let net = Net::start(parameters()).await;
-    let (between, server) = net
-        .between(|method, _, answer| {
-            if matches!(method, "chain_getHeader" | "chain_finalizedHead") {
-                answer["number"] = json!(format!("{ABSURD:#x}"));
-            }
-            Ok(())
-        })
-        .await;
-    let client = net.client_through(&between, vec![]).await.unwrap();
+    let (alice, running) = (key(&dev::alice()), net.devnet.head().await.unwrap().epoch);
+    let [hash, other] = [1, 2].map(|byte| EpochKeyHash::new([byte; 32]));
+    net.devnet.publish_epoch_key(alice, running, hash).await.unwrap();
+    net.step(1);
+    let (between, server) = net.claiming(ABSURD, &Arc::new(AtomicBool::new(true))).await;
+    let client = net.client_through(&between, vec![dev::alice()]).await.unwrap();
     assert_eq!(client.head().await.unwrap().block.get(), ABSURD);
+    // Up to the block of the claim, all that she has written is taken to be known.
+    assert_eq!(client.epoch_key(alice, running).await.unwrap().map(|known| known.hash), Some(hash));
     let waiting = client.clone();
     let waiting = tokio::spawn(async move { waiting.head_after(BlockNumber::new(ABSURD)).await });
     server.stop().unwrap();
@@ -818,6 +829,12 @@ async fn an_absurd_claim_of_one_endpoint_falls_with_it() {
     assert!(told.is_passing(), "{told}");
     net.step(1);
     assert!(client.head_after(newest.block).await.unwrap().block > newest.block);
+    // What she writes from now on is seen all the same.
+    net.during(client.publish_epoch_key(alice, running.next(), other)).await.unwrap();
+    assert_eq!(client.epoch_key(alice, running.next()).await.unwrap().map(|known| known.hash), Some(other));
+    net.step_to(&client, Epoch::new(running.get() + 2)).await;
+    let (secret, requests) = (EpochKey::new([3; 32]), RequestsDigest::new([4; 32]));
+    net.during(client.reveal_epoch_key(alice, running.next(), secret, requests)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,6 +36,8 @@ pub(super) struct Tip {
 #[derive(Debug, Default)]
 struct Followed {
     tip: Option<Tip>,
+    /// How often a claim has fallen.
+    falls: u64,
     /// How often following failed, and why it did last.
     troubles: u64,
     trouble: Option<ChainError>,
@@ -84,6 +86,12 @@ impl Follower {
             Some(tip) => Ok(tip),
             None => self.wait_for(|_| true).await,
         }
+    }
+
+    /// How often a block was claimed to be final that was not. What was found to stand up to one stands on
+    /// no chain once this has changed.
+    pub(super) fn falls(&self) -> u64 {
+        self.followed.borrow().falls
     }
 
     /// A final block that is wanted, once there is one.
@@ -179,6 +187,7 @@ fn report(link: &Link, sender: &watch::Sender<Followed>, tip: Tip) -> Result<(),
         followed.tip = Some(tip);
         if let Some(trouble) = trouble {
             tracing::warn!(claimed = known, %trouble, "a block was claimed to be final that is not; the claim is dropped");
+            followed.falls += 1;
             followed.troubles += 1;
             followed.trouble = Some(trouble);
         }
