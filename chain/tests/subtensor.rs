@@ -859,17 +859,21 @@ async fn absurd_numbers_of_a_node_are_waits_or_errors() {
     let refused = client.set_weights(alice, &weights(&[(4, 1)]), 0).await;
     assert_eq!(refused, Err(ChainError::WeightsTooFast { next: never }));
 
-    let (between, _server) = net
-        .between(|method, _, answer| {
-            if method == "chain_getHeader" {
-                answer["number"] = json!("0xffffffffffffffff");
-            }
-            Ok(())
-        })
-        .await;
+    let begun = Arc::new(AtomicBool::new(true));
+    let (between, _server) = net.claiming(u64::MAX, &begun).await;
     let alone = Connection { endpoints: vec![between.clone()], ..net.connection(vec![]) };
     let refused = Subtensor::connect(alone).await.unwrap_err();
     assert!(matches!(&refused, ChainError::BadAnswer { endpoint, .. } if *endpoint == between), "{refused}");
+
+    // With another endpoint, it is left: at the start, and in mid-run.
+    let client = net.client_through(&between, vec![]).await.unwrap();
+    assert_eq!(client.metagraph().await.unwrap(), net.devnet.metagraph().await.unwrap());
+    begun.store(false, Ordering::SeqCst);
+    let client = net.client_through(&between, vec![dev::bob()]).await.unwrap();
+    begun.store(true, Ordering::SeqCst);
+    let refused = client.declare_manifest(bob, id(1)).await.unwrap_err();
+    assert!(matches!(&refused, ChainError::BadAnswer { endpoint, .. } if *endpoint == between), "{refused}");
+    net.during(client.declare_manifest(bob, id(1))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

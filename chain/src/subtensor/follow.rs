@@ -154,6 +154,7 @@ async fn next(link: &Link, sender: &watch::Sender<Followed>, heads: &mut Heads) 
         Ok(None) => return Err(unreachable(&link.endpoint, "it ended the subscription to finalised heads")),
         Err(_) => return report(link, sender, newest(link).await?),
     };
+    link.check_number("its final block", number)?;
     let hash = link.methods.chain_get_block_hash(Some(number.into())).await.map_err(lost)?;
     // The node may say that a block is final before it finds it by number; the next head will do.
     hash.map_or(Ok(()), |hash| report(link, sender, Tip { number, hash }))
@@ -165,11 +166,11 @@ async fn newest(link: &Link) -> Result<Tip, ChainError> {
     let hash = link.methods.chain_get_finalized_head().await.map_err(lost)?;
     let header = link.methods.chain_get_header(Some(hash)).await.map_err(lost)?;
     let header = header.ok_or_else(|| unreachable(&link.endpoint, "it has no header of its final block"))?;
+    link.check_number("its final block", header.number)?;
     Ok(Tip { number: header.number, hash })
 }
 
 fn report(link: &Link, sender: &watch::Sender<Followed>, tip: Tip) -> Result<(), ChainError> {
-    link.check_number("its final block", tip.number)?;
     let known = sender.borrow().tip.map(|known| known.number);
     if known == Some(tip.number) {
         return Ok(());
