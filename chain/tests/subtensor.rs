@@ -1325,6 +1325,41 @@ async fn each_epoch_has_the_registry_of_its_own_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn epochs_that_are_out_of_order_are_refused_and_asked_for_elsewhere() {
+    let net = Net::start(parameters()).await;
+    net.step(125 - net.devnet.head().await.unwrap().block.get());
+    let numbers = Mutex::new(HashMap::new());
+    let (between, _server) = net
+        .between(move |method, asked, answer| {
+            let mut numbers = numbers.lock().unwrap();
+            match method {
+                "chain_getBlockHash" => {
+                    number(&asked[0]).map(|number| numbers.insert(answer.clone(), number));
+                }
+                // Epoch 2 is looked for at block 42. The tempo that is told there leads to block 117, and the one
+                // told there makes it an epoch 2 that begins at block 116.
+                "state_queryStorageAt" => match numbers.get(&asked[1]) {
+                    Some(42) => put(answer, "Tempo", "0x3100"),
+                    Some(117) => put(answer, "Tempo", "0x3d00"),
+                    _ => {}
+                },
+                _ => {}
+            }
+            Ok(())
+        })
+        .await;
+    let client = net.client_through(&between, vec![]).await.unwrap();
+    let epochs = Epoch::new(2)..=Epoch::new(3);
+    let refused = client.history(epochs.clone(), &[]).await.unwrap_err();
+    assert!(
+        matches!(&refused, ChainError::BadAnswer { endpoint, what, .. } if *endpoint == between && what == "the first block of epoch 3"),
+        "{refused}"
+    );
+    let (found, known) = (client.history(epochs.clone(), &[]).await, net.devnet.history(epochs, &[]).await);
+    assert_eq!(found.unwrap().epochs, known.unwrap().epochs);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_has_forgotten_the_past_says_so() {
     let net = Net::start(parameters()).await;
     let client = net.client(vec![dev::ferdie(), dev::alice()]).await;

@@ -101,7 +101,13 @@ impl Subtensor {
         }
         for epoch in from..=last.get().saturating_add(1).min(running.get()) {
             if let Some(block) = self.first_block(at, epoch).await? {
-                first_blocks.insert(Epoch::new(epoch), BlockNumber::new(block));
+                let block = BlockNumber::new(block);
+                // What is searched for between them takes them to be in order.
+                if let Some((before, begun)) = first_blocks.last_key_value().filter(|(_, begun)| **begun >= block) {
+                    let why = format!("it is said to be {block}, and that of epoch {before} to be {begun}");
+                    return Err(self.inner.links.refuse(&format!("the first block of epoch {epoch}"), why).await);
+                }
+                first_blocks.insert(Epoch::new(epoch), block);
             }
         }
         // The last block of each epoch, where registrations are looked up.
