@@ -251,16 +251,13 @@ impl Link {
     /// [`ChainError::Behind`].
     pub(super) fn check_time(&self, block: u64, time_ms: u64) -> Result<(), ChainError> {
         let Some(age_max) = self.age_max else { return Ok(()) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = now.saturating_sub(Duration::from_millis(time_ms));
-        if age <= age_max {
-            return Ok(());
-        }
-        Err(ChainError::Behind {
-            endpoint: self.endpoint.clone(),
-            block: BlockNumber::new(block),
-            age_s: age.as_secs(),
-        })
+        if age(time_ms) <= age_max { Ok(()) } else { Err(self.behind(block, time_ms)) }
+    }
+
+    /// That the node's newest final block is this one, of this time in milliseconds since 1970.
+    pub(super) fn behind(&self, block: u64, time_ms: u64) -> ChainError {
+        let (endpoint, age_s) = (self.endpoint.clone(), age(time_ms).as_secs());
+        ChainError::Behind { endpoint, block: BlockNumber::new(block), age_s }
     }
 }
 
@@ -304,6 +301,12 @@ impl Trouble {
             other => other.about(what),
         }
     }
+}
+
+/// How long ago a block of this time was.
+fn age(time_ms: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(time_ms))
 }
 
 /// Why a number of a block or an epoch is none, if so.
