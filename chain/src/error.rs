@@ -300,6 +300,14 @@ pub enum ChainError {
         /// What is wrong.
         why: String,
     },
+    /// What it remembered is there, and is no journal of commits.
+    #[error("{path}: {why}")]
+    DamagedJournal {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl ChainError {
@@ -346,6 +354,7 @@ impl ChainError {
                 | Self::NoSubnet(_)
                 | Self::Incompatible { .. }
                 | Self::Journal { .. }
+                | Self::DamagedJournal { .. }
         )
     }
 }

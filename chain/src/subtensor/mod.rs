@@ -142,7 +142,7 @@ impl Subtensor {
     /// # Errors
     /// [`ChainError::Unreachable`], [`ChainError::WrongGenesis`], [`ChainError::MainNetwork`],
     /// [`ChainError::Behind`], [`ChainError::Incompatible`], [`ChainError::NoSubnet`],
-    /// [`ChainError::Journal`].
+    /// [`ChainError::Journal`], [`ChainError::DamagedJournal`].
     pub async fn connect(connection: Connection) -> Result<Self, ChainError> {
         let Connection { endpoints, genesis, netuid, age_max, signers, journal } = connection;
         let journal = Journal::open(journal)?;
