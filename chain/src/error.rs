@@ -1,5 +1,7 @@
 //! Why a chain refuses.
 
+use std::cmp::Ordering;
+
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 
 use crate::types::{BlockNumber, GenesisHash, NetUid, Rao, Uid};
@@ -145,7 +147,11 @@ pub enum ChainError {
     /// A commit is revealed in one epoch only, which is not this one.
     #[error(
         "weights committed in epoch {committed} are revealed in epoch {reveals}, and this is epoch {running}; {}",
-        if .running < .reveals { "wait for that epoch" } else { "they are lost, commit others" }
+        match .running.cmp(.reveals) {
+            Ordering::Less => "wait for that epoch",
+            Ordering::Equal => "try again",
+            Ordering::Greater => "they are lost, commit others",
+        }
     )]
     NotRevealEpoch {
         /// The commit's epoch.
@@ -294,6 +300,14 @@ pub enum ChainError {
         /// What is wrong.
         why: String,
     },
+    /// What it remembered is there, and is no journal of commits.
+    #[error("{path}: {why}")]
+    DamagedJournal {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl ChainError {
@@ -308,11 +322,11 @@ impl ChainError {
     }
 
     /// Whether the reason may pass by itself: it lies in the connection or in the node, and another answer may
-    /// come or another node be asked; or it lies in an epoch that is still to come.
+    /// come or another node be asked; or it lies in an epoch that is still to come, or has just begun.
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Behind { .. } | Self::Unconfirmed { .. } | Self::BadAnswer { .. } => true,
-            Self::NotRevealEpoch { reveals, running, .. } => running.get() < reveals.get(),
+            Self::NotRevealEpoch { reveals, running, .. } => running.get() <= reveals.get(),
             _ => false,
         }
     }
@@ -340,6 +354,7 @@ impl ChainError {
                 | Self::NoSubnet(_)
                 | Self::Incompatible { .. }
                 | Self::Journal { .. }
+                | Self::DamagedJournal { .. }
         )
     }
 }

@@ -231,6 +231,18 @@ impl Net {
         (format!("ws://{}", server.local_addr().unwrap()), server.start(module))
     }
 
+    /// A node between that claims a number for its newest blocks, once it is told to.
+    async fn claiming(&self, claimed: u64, begun: &Arc<AtomicBool>) -> (String, ServerHandle) {
+        let begun = Arc::clone(begun);
+        let claim = move |method: &str, _: &Value, answer: &mut Value| {
+            if matches!(method, "chain_getHeader" | "chain_finalizedHead") && begun.load(Ordering::SeqCst) {
+                answer["number"] = json!(format!("{claimed:#x}"));
+            }
+            Ok(())
+        };
+        self.between(claim).await
+    }
+
     /// A client of the node that stands between, then of the node itself.
     async fn client_through(&self, between: &str, signers: Vec<Keypair>) -> Result<Subtensor, ChainError> {
         let endpoints = vec![between.to_owned(), self.node.url()];
@@ -791,16 +803,15 @@ async fn a_block_that_a_node_does_not_have_was_not_searched() {
 async fn an_absurd_claim_of_one_endpoint_falls_with_it() {
     const ABSURD: u64 = 1_000_000_000;
     let net = Net::start(parameters()).await;
-    let (between, server) = net
-        .between(|method, _, answer| {
-            if matches!(method, "chain_getHeader" | "chain_finalizedHead") {
-                answer["number"] = json!(format!("{ABSURD:#x}"));
-            }
-            Ok(())
-        })
-        .await;
-    let client = net.client_through(&between, vec![]).await.unwrap();
+    let (alice, running) = (key(&dev::alice()), net.devnet.head().await.unwrap().epoch);
+    let [hash, other] = [1, 2].map(|byte| EpochKeyHash::new([byte; 32]));
+    net.devnet.publish_epoch_key(alice, running, hash).await.unwrap();
+    net.step(1);
+    let (between, server) = net.claiming(ABSURD, &Arc::new(AtomicBool::new(true))).await;
+    let client = net.client_through(&between, vec![dev::alice()]).await.unwrap();
     assert_eq!(client.head().await.unwrap().block.get(), ABSURD);
+    // Up to the block of the claim, all that she has written is taken to be known.
+    assert_eq!(client.epoch_key(alice, running).await.unwrap().map(|known| known.hash), Some(hash));
     let waiting = client.clone();
     let waiting = tokio::spawn(async move { waiting.head_after(BlockNumber::new(ABSURD)).await });
     server.stop().unwrap();
@@ -818,6 +829,12 @@ async fn an_absurd_claim_of_one_endpoint_falls_with_it() {
     assert!(told.is_passing(), "{told}");
     net.step(1);
     assert!(client.head_after(newest.block).await.unwrap().block > newest.block);
+    // What she writes from now on is seen all the same.
+    net.during(client.publish_epoch_key(alice, running.next(), other)).await.unwrap();
+    assert_eq!(client.epoch_key(alice, running.next()).await.unwrap().map(|known| known.hash), Some(other));
+    net.step_to(&client, Epoch::new(running.get() + 2)).await;
+    let (secret, requests) = (EpochKey::new([3; 32]), RequestsDigest::new([4; 32]));
+    net.during(client.reveal_epoch_key(alice, running.next(), secret, requests)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -842,17 +859,21 @@ async fn absurd_numbers_of_a_node_are_waits_or_errors() {
     let refused = client.set_weights(alice, &weights(&[(4, 1)]), 0).await;
     assert_eq!(refused, Err(ChainError::WeightsTooFast { next: never }));
 
-    let (between, _server) = net
-        .between(|method, _, answer| {
-            if method == "chain_getHeader" {
-                answer["number"] = json!("0xffffffffffffffff");
-            }
-            Ok(())
-        })
-        .await;
+    let begun = Arc::new(AtomicBool::new(true));
+    let (between, _server) = net.claiming(u64::MAX, &begun).await;
     let alone = Connection { endpoints: vec![between.clone()], ..net.connection(vec![]) };
     let refused = Subtensor::connect(alone).await.unwrap_err();
     assert!(matches!(&refused, ChainError::BadAnswer { endpoint, .. } if *endpoint == between), "{refused}");
+
+    // With another endpoint, it is left: at the start, and in mid-run.
+    let client = net.client_through(&between, vec![]).await.unwrap();
+    assert_eq!(client.metagraph().await.unwrap(), net.devnet.metagraph().await.unwrap());
+    begun.store(false, Ordering::SeqCst);
+    let client = net.client_through(&between, vec![dev::bob()]).await.unwrap();
+    begun.store(true, Ordering::SeqCst);
+    let refused = client.declare_manifest(bob, id(1)).await.unwrap_err();
+    assert!(matches!(&refused, ChainError::BadAnswer { endpoint, .. } if *endpoint == between), "{refused}");
+    net.during(client.declare_manifest(bob, id(1))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1301,6 +1322,41 @@ async fn each_epoch_has_the_registry_of_its_own_owner() {
         assert_eq!(in_force(2), among(2..=4), "up to epoch {last}");
         assert!(last < 2 || history.manifests.contains(&(BlockNumber::new(since), vec![])), "{:?}", history.manifests);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn epochs_that_are_out_of_order_are_refused_and_asked_for_elsewhere() {
+    let net = Net::start(parameters()).await;
+    net.step(125 - net.devnet.head().await.unwrap().block.get());
+    let numbers = Mutex::new(HashMap::new());
+    let (between, _server) = net
+        .between(move |method, asked, answer| {
+            let mut numbers = numbers.lock().unwrap();
+            match method {
+                "chain_getBlockHash" => {
+                    number(&asked[0]).map(|number| numbers.insert(answer.clone(), number));
+                }
+                // Epoch 2 is looked for at block 42. The tempo that is told there leads to block 117, and the one
+                // told there makes it an epoch 2 that begins at block 116.
+                "state_queryStorageAt" => match numbers.get(&asked[1]) {
+                    Some(42) => put(answer, "Tempo", "0x3100"),
+                    Some(117) => put(answer, "Tempo", "0x3d00"),
+                    _ => {}
+                },
+                _ => {}
+            }
+            Ok(())
+        })
+        .await;
+    let client = net.client_through(&between, vec![]).await.unwrap();
+    let epochs = Epoch::new(2)..=Epoch::new(3);
+    let refused = client.history(epochs.clone(), &[]).await.unwrap_err();
+    assert!(
+        matches!(&refused, ChainError::BadAnswer { endpoint, what, .. } if *endpoint == between && what == "the first block of epoch 3"),
+        "{refused}"
+    );
+    let (found, known) = (client.history(epochs.clone(), &[]).await, net.devnet.history(epochs, &[]).await);
+    assert_eq!(found.unwrap().epochs, known.unwrap().epochs);
 }
 
 #[tokio::test(flavor = "multi_thread")]

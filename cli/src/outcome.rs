@@ -197,8 +197,8 @@ impl From<ChainError> for Fault {
             | ChainError::WrongGenesis { .. }
             | ChainError::MainNetwork { .. }
             | ChainError::NoSubnet(_)
-            | ChainError::Incompatible { .. }
-            | ChainError::Journal { .. } => Outcome::Usage,
+            | ChainError::Incompatible { .. } => Outcome::Usage,
+            ChainError::DamagedJournal { .. } => Outcome::Damaged,
             // What the chain would take at another time, or from somebody with more stake.
             ChainError::SubnetFull { .. }
             | ChainError::ServingTooFast { .. }
@@ -230,7 +230,8 @@ impl From<ChainError> for Fault {
             | ChainError::Refused { .. }
             | ChainError::BadAnswer { .. }
             | ChainError::Forgotten { .. }
-            | ChainError::TooMuchPast { .. } => Outcome::Inconclusive,
+            | ChainError::TooMuchPast { .. }
+            | ChainError::Journal { .. } => Outcome::Inconclusive,
         };
         Self::new(outcome, &error.to_string())
     }
@@ -319,6 +320,14 @@ mod tests {
         let all = [Outcome::Done, Outcome::Rejected, Outcome::Inconclusive, Outcome::Damaged];
         assert!(all.is_sorted());
         assert_eq!(all.map(|outcome| outcome as u8), [0, 1, 3, 4]);
+    }
+
+    #[test]
+    fn a_damaged_journal_of_commits_is_told_from_one_that_cannot_be_written() {
+        let (path, why) = (|| "commits.json".to_owned(), || "no".to_owned());
+        let outcome = |error: ChainError| Fault::from(error).outcome;
+        assert_eq!(outcome(ChainError::DamagedJournal { path: path(), why: why() }), Outcome::Damaged);
+        assert_eq!(outcome(ChainError::Journal { path: path(), why: why() }), Outcome::Inconclusive);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(super) struct Tip {
 #[derive(Debug, Default)]
 struct Followed {
     tip: Option<Tip>,
+    /// How often a claim has fallen.
+    falls: u64,
     /// How often following failed, and why it did last.
     troubles: u64,
     trouble: Option<ChainError>,
@@ -84,6 +86,12 @@ impl Follower {
             Some(tip) => Ok(tip),
             None => self.wait_for(|_| true).await,
         }
+    }
+
+    /// How often a block was claimed to be final that was not. What was found to stand up to one stands on
+    /// no chain once this has changed.
+    pub(super) fn falls(&self) -> u64 {
+        self.followed.borrow().falls
     }
 
     /// A final block that is wanted, once there is one.
@@ -146,6 +154,7 @@ async fn next(link: &Link, sender: &watch::Sender<Followed>, heads: &mut Heads) 
         Ok(None) => return Err(unreachable(&link.endpoint, "it ended the subscription to finalised heads")),
         Err(_) => return report(link, sender, newest(link).await?),
     };
+    link.check_number("its final block", number)?;
     let hash = link.methods.chain_get_block_hash(Some(number.into())).await.map_err(lost)?;
     // The node may say that a block is final before it finds it by number; the next head will do.
     hash.map_or(Ok(()), |hash| report(link, sender, Tip { number, hash }))
@@ -157,11 +166,11 @@ async fn newest(link: &Link) -> Result<Tip, ChainError> {
     let hash = link.methods.chain_get_finalized_head().await.map_err(lost)?;
     let header = link.methods.chain_get_header(Some(hash)).await.map_err(lost)?;
     let header = header.ok_or_else(|| unreachable(&link.endpoint, "it has no header of its final block"))?;
+    link.check_number("its final block", header.number)?;
     Ok(Tip { number: header.number, hash })
 }
 
 fn report(link: &Link, sender: &watch::Sender<Followed>, tip: Tip) -> Result<(), ChainError> {
-    link.check_number("its final block", tip.number)?;
     let known = sender.borrow().tip.map(|known| known.number);
     if known == Some(tip.number) {
         return Ok(());
@@ -179,6 +188,7 @@ fn report(link: &Link, sender: &watch::Sender<Followed>, tip: Tip) -> Result<(),
         followed.tip = Some(tip);
         if let Some(trouble) = trouble {
             tracing::warn!(claimed = known, %trouble, "a block was claimed to be final that is not; the claim is dropped");
+            followed.falls += 1;
             followed.troubles += 1;
             followed.trouble = Some(trouble);
         }

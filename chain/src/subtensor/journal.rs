@@ -98,7 +98,7 @@ impl Journal {
     /// Reads the file, if there is one already.
     ///
     /// # Errors
-    /// [`ChainError::Journal`].
+    /// [`ChainError::Journal`], [`ChainError::DamagedJournal`].
     pub(super) fn open(path: Option<PathBuf>) -> Result<Self, ChainError> {
         let commits = path.as_deref().map_or(Ok(Vec::new()), read)?;
         Ok(Self { path, commits: Mutex::new(commits) })
@@ -156,16 +156,17 @@ impl Journal {
 }
 
 fn read(path: &Path) -> Result<Vec<Commit>, ChainError> {
-    let wrong = |why: String| ChainError::Journal { path: path.display().to_string(), why };
+    let name = || path.display().to_string();
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(wrong(error.to_string())),
+        Err(error) => return Err(ChainError::Journal { path: name(), why: error.to_string() }),
     };
-    let damaged = "this is no journal of commits; without it, commits that wait cannot be revealed. Restore it, or move it away to go on without them";
-    let file: File = serde_json::from_slice(&text).map_err(|error| wrong(format!("{error}; {damaged}")))?;
+    let damaged = |why: String| ChainError::DamagedJournal { path: name(), why };
+    let advice = "this is no journal of commits; without it, commits that wait cannot be revealed. Restore it, or move it away to go on without them";
+    let file: File = serde_json::from_slice(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
     if file.version != VERSION {
-        return Err(wrong(format!("version {} of the journal is not known here; update assay", file.version)));
+        return Err(damaged(format!("version {} of the journal is not known here; update assay", file.version)));
     }
     Ok(file.commits)
 }
@@ -241,9 +242,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("commits.json");
         fs::write(&path, "{\"version\": 1, \"commits\": [").unwrap();
-        assert!(matches!(Journal::open(Some(path.clone())), Err(ChainError::Journal { .. })));
+        assert!(matches!(Journal::open(Some(path.clone())), Err(ChainError::DamagedJournal { .. })));
         fs::write(&path, "{\"version\": 2, \"commits\": []}").unwrap();
-        assert!(matches!(Journal::open(Some(path)), Err(ChainError::Journal { .. })));
+        assert!(matches!(Journal::open(Some(path)), Err(ChainError::DamagedJournal { .. })));
     }
 
     #[test]

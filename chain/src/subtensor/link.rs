@@ -121,6 +121,29 @@ impl Links {
         }
     }
 
+    /// What to say of an answer that no node should give. The node that is asked now is given up for it, so that
+    /// the next question goes to another.
+    pub(super) async fn refuse(&self, what: &str, why: String) -> ChainError {
+        match self.link().await {
+            Ok(link) => {
+                self.give_up(&link).await;
+                bad_answer(&link, what, why)
+            }
+            Err(error) => error,
+        }
+    }
+
+    /// Whether a chain may have so many blocks, or epochs, as the node says.
+    ///
+    /// # Errors
+    /// [`ChainError::BadAnswer`], for which the node is given up.
+    pub(super) async fn check_number(&self, what: &str, number: u64) -> Result<(), ChainError> {
+        match absurd(number) {
+            Some(why) => Err(self.refuse(what, why).await),
+            None => Ok(()),
+        }
+    }
+
     /// Asks a node, and another one if the connection breaks.
     ///
     /// # Errors
@@ -138,6 +161,7 @@ impl Links {
                     return Err(Trouble::Refused { endpoint: link.endpoint.clone(), error });
                 }
                 Ok(Err(error @ (rpcs::Error::Deserialization(_) | rpcs::Error::Decode(_)))) => {
+                    self.give_up(&link).await;
                     return Err(bad_answer(&link, what, error.to_string()).into());
                 }
                 Ok(Err(error)) => error.to_string(),
@@ -165,7 +189,7 @@ impl Links {
         let runtime = Runtime::read(&bytes, version.spec_version, version.transaction_version);
         let runtime = match runtime {
             Ok(runtime) => runtime,
-            Err(why) => return Err(bad_answer(&*self.link().await?, "its metadata", why).into()),
+            Err(why) => return Err(self.refuse("its metadata", why).await.into()),
         };
         runtime.check_compat()?;
         tracing::info!(spec_version = runtime.spec_version, "the runtime's metadata was read");
@@ -218,10 +242,7 @@ impl Link {
     /// # Errors
     /// [`ChainError::BadAnswer`].
     pub(super) fn check_number(&self, what: &str, number: u64) -> Result<(), ChainError> {
-        if number <= BLOCKS_MAX {
-            return Ok(());
-        }
-        Err(bad_answer(self, what, format!("it is said to be number {number}, which no chain has reached")))
+        absurd(number).map_or(Ok(()), |why| Err(bad_answer(self, what, why)))
     }
 
     /// Whether a block of this time, in milliseconds since 1970, is of the present.
@@ -230,16 +251,13 @@ impl Link {
     /// [`ChainError::Behind`].
     pub(super) fn check_time(&self, block: u64, time_ms: u64) -> Result<(), ChainError> {
         let Some(age_max) = self.age_max else { return Ok(()) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = now.saturating_sub(Duration::from_millis(time_ms));
-        if age <= age_max {
-            return Ok(());
-        }
-        Err(ChainError::Behind {
-            endpoint: self.endpoint.clone(),
-            block: BlockNumber::new(block),
-            age_s: age.as_secs(),
-        })
+        if age(time_ms) <= age_max { Ok(()) } else { Err(self.behind(block, time_ms)) }
+    }
+
+    /// That the node's newest final block is this one, of this time in milliseconds since 1970.
+    pub(super) fn behind(&self, block: u64, time_ms: u64) -> ChainError {
+        let (endpoint, age_s) = (self.endpoint.clone(), age(time_ms).as_secs());
+        ChainError::Behind { endpoint, block: BlockNumber::new(block), age_s }
     }
 }
 
@@ -283,6 +301,17 @@ impl Trouble {
             other => other.about(what),
         }
     }
+}
+
+/// How long ago a block of this time was.
+fn age(time_ms: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(time_ms))
+}
+
+/// Why a number of a block or an epoch is none, if so.
+fn absurd(number: u64) -> Option<String> {
+    (number > BLOCKS_MAX).then(|| format!("it is said to be number {number}, which no chain has reached"))
 }
 
 /// The message of an error and what stands beside it.

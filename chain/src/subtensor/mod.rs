@@ -142,10 +142,11 @@ impl Subtensor {
     /// # Errors
     /// [`ChainError::Unreachable`], [`ChainError::WrongGenesis`], [`ChainError::MainNetwork`],
     /// [`ChainError::Behind`], [`ChainError::Incompatible`], [`ChainError::NoSubnet`],
-    /// [`ChainError::Journal`].
+    /// [`ChainError::Journal`], [`ChainError::DamagedJournal`].
     pub async fn connect(connection: Connection) -> Result<Self, ChainError> {
         let Connection { endpoints, genesis, netuid, age_max, signers, journal } = connection;
         let journal = Journal::open(journal)?;
+        let others = endpoints.len().saturating_sub(1);
         let links = Arc::new(Links::new(endpoints, genesis, age_max));
         let genesis = links.genesis().await?;
         let follower = Follower::start(Arc::clone(&links));
@@ -160,8 +161,14 @@ impl Subtensor {
             past: Past::default(),
         };
         let subtensor = Self { inner: Arc::new(inner) };
-        subtensor.head().await?;
-        Ok(subtensor)
+        let mut head = subtensor.head().await;
+        // An endpoint whose answers make no sense was given up; the next one may do.
+        for _ in 0..others {
+            if matches!(head, Err(ChainError::BadAnswer { .. })) {
+                head = subtensor.head().await;
+            }
+        }
+        head.map(|_| subtensor)
     }
 
     /// The hotkeys that can be signed for.
@@ -192,7 +199,7 @@ impl Subtensor {
         let header = header.map_err(|trouble| trouble.about(what))?;
         let newest = hash.zip(header);
         let (hash, header) = newest.ok_or_else(|| link::unreachable("the node", "it has no newest block"))?;
-        links.link().await?.check_number(what, header.number)?;
+        links.check_number(what, header.number).await?;
         At::new(links, header.number, hash).await
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A commitment names the block it was written in, so its older versions are found by going back: what
 //! stood in the block before it, and so on. What is final does not change, so versions once found are
-//! kept. Nodes that are no archives forget the state of old blocks, and then say so.
+//! kept, until a block turns out not to be final that was claimed to be. Nodes that are no archives forget
+//! the state of old blocks, and then say so.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -38,7 +39,14 @@ const STEPS_MAX: usize = 64;
 /// blocks of `known`.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    versions: Mutex<HashMap<Hotkey, Versions>>,
+    found: Mutex<Found>,
+}
+
+/// What was found since so many claims of a head had fallen.
+#[derive(Debug, Default)]
+struct Found {
+    falls: u64,
+    versions: HashMap<Hotkey, Versions>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,7 +101,13 @@ impl Subtensor {
         }
         for epoch in from..=last.get().saturating_add(1).min(running.get()) {
             if let Some(block) = self.first_block(at, epoch).await? {
-                first_blocks.insert(Epoch::new(epoch), BlockNumber::new(block));
+                let block = BlockNumber::new(block);
+                // What is searched for between them takes them to be in order.
+                if let Some((before, begun)) = first_blocks.last_key_value().filter(|(_, begun)| **begun >= block) {
+                    let why = format!("it is said to be {block}, and that of epoch {before} to be {begun}");
+                    return Err(self.inner.links.refuse(&format!("the first block of epoch {epoch}"), why).await);
+                }
+                first_blocks.insert(Epoch::new(epoch), block);
             }
         }
         // The last block of each epoch, where registrations are looked up.
@@ -217,8 +231,9 @@ impl Subtensor {
         let epoch = self.seen(Want::Clock).await?.clock.length;
         // Of final blocks alone it is worth keeping what was found, and what is final is asked before the walk:
         // while it lasts, another block of this number may become it.
+        let falls = self.inner.follower.falls();
         let is_final = self.is_final(at).await?;
-        let mut known = self.inner.past.of(hotkey);
+        let mut known = self.inner.past.of(hotkey, falls);
         let mut cursor = at.number;
         let mut steps = 0..most;
         loop {
@@ -259,7 +274,7 @@ impl Subtensor {
             cursor = begin - 1;
         }
         if is_final {
-            self.inner.past.keep(hotkey, &known);
+            self.inner.past.keep(hotkey, &known, falls);
         }
         let standing = known.by_block.range(..=first.min(at.number)).next_back().map_or(0, |(block, _)| *block);
         let versions = known.by_block.range(standing..=at.number);
@@ -350,12 +365,21 @@ impl Subtensor {
 }
 
 impl Past {
-    fn of(&self, hotkey: Hotkey) -> Versions {
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner).get(&hotkey).cloned().unwrap_or_default()
+    /// What is known of a hotkey; nothing that was found before the newest fall.
+    fn of(&self, hotkey: Hotkey, falls: u64) -> Versions {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.falls < falls {
+            *found = Found { falls, versions: HashMap::new() };
+        }
+        found.versions.get(&hotkey).cloned().unwrap_or_default()
     }
 
-    fn keep(&self, hotkey: Hotkey, versions: &Versions) {
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner).insert(hotkey, versions.clone());
+    /// Keeps what a walk found, unless a claim has fallen since it began.
+    fn keep(&self, hotkey: Hotkey, versions: &Versions, falls: u64) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.falls == falls {
+            found.versions.insert(hotkey, versions.clone());
+        }
     }
 }
 

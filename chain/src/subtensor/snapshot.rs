@@ -119,9 +119,9 @@ impl Subnet<'_> {
         let pending = answers.optional(pending)?.filter(|pending| *pending > 0);
         let kept = answers.optional(epoch)?.zip(answers.optional(first)?);
         if let Some((epoch, first)) = kept {
-            let link = self.at.links.link().await?;
-            link.check_number("the running epoch", epoch)?;
-            link.check_number("the first block of the running epoch", first)?;
+            let links = &self.at.links;
+            links.check_number("the running epoch", epoch).await?;
+            links.check_number("the first block of the running epoch", first).await?;
         }
         let kept = kept.map(|(epoch, first)| Kept { epoch, first, pending });
         let length = if kept.is_some() { tempo.max(1) } else { tempo + 1 };

@@ -25,7 +25,7 @@ use subxt::{
 use subxt_signer::sr25519::Keypair;
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -35,18 +35,15 @@ use super::{
     runtime::{Call, Runtime},
     state::At,
 };
-use crate::{
-    error::ChainError,
-    types::{BlockNumber, GenesisHash},
-};
+use crate::{error::ChainError, types::GenesisHash};
 
 /// Blocks for which a transaction is valid, a power of two: some minutes, and far less than the chain
 /// remembers block hashes for.
 pub(super) const ERA_BLOCKS: u64 = 32;
 /// How often a call is made before it is given up.
 pub(super) const TRIES: u32 = 3;
-/// Without a new final block for so long, nothing more can be said about a transaction.
-const STALL: Duration = Duration::from_mins(3);
+/// Without a new final block for so long, nothing more can be said about what is to become final.
+pub(super) const STALL: Duration = Duration::from_mins(3);
 /// Before a node that could not say something is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -391,16 +388,4 @@ impl Runtime {
             .at_block(0_u64)
             .map_err(|error| self.incompatible(format!("version {} ({error})", self.spec_version)))
     }
-}
-
-/// Waits until the final block that is known here is not behind another one, so that what is read next
-/// shows it.
-pub(super) async fn catch_up(follower: &Follower, number: u64) -> Result<(), ChainError> {
-    let reached = timeout(STALL, follower.wait_for(|tip| tip.number >= number)).await;
-    let reached = reached.map_err(|_| ChainError::Behind {
-        endpoint: "the node".to_owned(),
-        block: BlockNumber::new(number),
-        age_s: STALL.as_secs(),
-    })?;
-    reached.map(drop)
 }

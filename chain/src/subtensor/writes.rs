@@ -5,9 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 use parity_scale_codec::Encode;
 use sp_crypto_hashing::blake2_256;
+use tokio::time::timeout;
 
 use super::{
-    Subtensor, calls,
+    Subtensor, Want, calls,
     follow::Tip,
     items,
     journal::Commit,
@@ -15,7 +16,7 @@ use super::{
     runtime::Call,
     snapshot,
     state::At,
-    submit::{self, Desk, End, Refused, Signer, TRIES},
+    submit::{Desk, End, Refused, STALL, Signer, TRIES},
     timelock,
 };
 use crate::{
@@ -386,7 +387,7 @@ impl Subtensor {
         // What was revealed in a block that is not final may be taken back with it.
         let settled = self.due(&self.newest_final().await?, hotkey).await?;
         if settled.iter().any(|commit| !due.contains(commit)) {
-            submit::catch_up(&self.inner.follower, at.number).await?;
+            self.catch_up(at.number).await?;
             at = self.newest().await?;
             due = self.due(&at, hotkey).await?;
         }
@@ -499,7 +500,7 @@ impl Subtensor {
         hotkey: Hotkey,
         block: Tip,
     ) -> Result<BlockNumber, ChainError> {
-        submit::catch_up(&self.inner.follower, block.number).await?;
+        self.catch_up(block.number).await?;
         let at = At::new(&self.inner.links, block.number, block.hash).await?;
         if self.stands(effect, &at, hotkey).await?.is_some() {
             return Ok(BlockNumber::new(block.number));
@@ -515,6 +516,24 @@ impl Subtensor {
         Err(ChainError::ReadBack { call, what })
     }
 
+    /// Waits until the final block that is known here is not behind another one, so that what is read next
+    /// shows it.
+    async fn catch_up(&self, number: u64) -> Result<(), ChainError> {
+        self.catch_up_within(number, STALL).await
+    }
+
+    async fn catch_up_within(&self, number: u64, most: Duration) -> Result<(), ChainError> {
+        let follower = &self.inner.follower;
+        if follower.tip().await?.number < number {
+            tracing::info!("waiting until block {number} is final");
+        }
+        if let Ok(reached) = timeout(most, follower.wait_for(|tip| tip.number >= number)).await {
+            return reached.map(drop);
+        }
+        let seen = self.seen(Want::Clock).await?;
+        Err(self.inner.links.link().await?.behind(seen.tip.number, seen.now_ms))
+    }
+
     /// The block in which a call has had its effect, as a final block shows it. What the newest one shows may
     /// be taken back with it, so the final one of its number is waited for.
     async fn settled(&self, effect: Effect<'_>, hotkey: Hotkey) -> Result<Option<BlockNumber>, ChainError> {
@@ -526,7 +545,7 @@ impl Subtensor {
         if let Ok(Some(block)) = self.stands(effect, &self.newest_final().await?, hotkey).await {
             return Ok(Some(block));
         }
-        submit::catch_up(&self.inner.follower, newest.number).await?;
+        self.catch_up(newest.number).await?;
         self.stands(effect, &self.newest_final().await?, hotkey).await
     }
 
@@ -621,4 +640,31 @@ pub(super) fn weights_hash(
 ) -> [u8; 32] {
     let (uids, values): (Vec<u16>, Vec<u16>) = weights.iter().map(|(uid, value)| (uid.get(), *value)).unzip();
     blake2_256(&(author.as_bytes(), netuid.get(), uids, values, salt, version_key).encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use subxt_signer::sr25519::dev;
+
+    use super::*;
+    use crate::{
+        Chain, Connection, Devnet, Genesis, GenesisHash, Network, Node, NodeOptions, Parameters, networks::NetworkName,
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_block_that_does_not_become_final_is_told_by_the_one_that_is() {
+        let owner = Hotkey::new(dev::ferdie().public_key().0);
+        let network = Network { genesis: GenesisHash::new([0xa5; 32]), netuid: NetUid::new(7) };
+        let genesis = Genesis { network, owner, validators: vec![], parameters: Parameters::default() };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let node = Node::start(Devnet::new(&genesis).unwrap(), listen, NodeOptions::new().unwrap()).await.unwrap();
+        let newest = node.step(3).unwrap();
+        let connection = Connection::to(&NetworkName::Url(node.url()), network.netuid);
+        let client = Subtensor::connect(connection).await.unwrap();
+        assert_eq!(client.head().await.unwrap().block, newest);
+        client.catch_up_within(newest.get(), Duration::from_millis(100)).await.unwrap();
+        let refused = client.catch_up_within(newest.get() + 5, Duration::from_millis(100)).await.unwrap_err();
+        let ChainError::Behind { endpoint, block, .. } = refused else { panic!("{refused}") };
+        assert_eq!((endpoint, block), (node.url(), newest));
+    }
 }
