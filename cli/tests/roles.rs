@@ -393,8 +393,8 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
         assert!(verdict["verdict"] == "rejected" && owed.contains(&slug), "{verdict}");
     }
     for (miner, uid) in [("miner-1", 2), ("miner-2", 3)] {
-        let prefix = &miners[miner].to_string()[..16];
-        let broken = others.iter().filter(|verdict| verdict["file"].as_str().unwrap().contains(prefix)).count();
+        let hotkey = miners[miner].to_string();
+        let broken = others.iter().filter(|verdict| verdict["file"].as_str().unwrap().contains(&hotkey)).count();
         assert!(broken <= killed[miner], "{miner}: {others:?}, killed {killed:?}");
         let weight = stored.weights.iter().find(|(found, _)| found.get() == uid).map_or(0, |(_, weight)| *weight);
         assert!(weight > 0 || broken > 0, "{miner}: {stored:?}");
