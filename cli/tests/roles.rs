@@ -615,7 +615,7 @@ fn weights_that_came_too_fast_wait_for_their_block_and_say_so() {
     assert_eq!(code, 0, "{stderr}");
     let told: String = stderr.lines().map(plain).collect::<Vec<_>>().join("\n");
     assert!(told.contains("can be set again at block"), "{told}");
-    assert!(told.contains("the chain takes weights again at block"), "{told}");
+    assert!(told.contains("they are tried again at block"), "{told}");
     assert!(placed(&stderr).len() == 1, "{told}");
 }
 

@@ -2,10 +2,11 @@
 
 use assay_audit::session::RefusalReason;
 use assay_audit::transcript_file::Receipt;
-use assay_chain::BlockNumber;
+use assay_chain::{BlockNumber, ChainError};
 use assay_validator::{Followed, Wait};
 use tokio_util::sync::CancellationToken;
 
+use super::contrary::Contrary;
 use super::*;
 
 /// Makes a block every few milliseconds, and counts the blocks in which a validator's weights came.
@@ -230,6 +231,19 @@ async fn a_refusal_over_budget_that_does_not_count_yet_is_not_closed_either() {
     assert_eq!(open, [0, 1, 2], "a restart finds them");
 }
 
+/// A validator of a chain that refuses some things, with nobody to ask.
+async fn contrary(
+    world: &World,
+    refusals: impl FnOnce(&mut Contrary),
+    events: impl Fn(ValidatorEvent) + Send + Sync + 'static,
+) -> (Validator<Contrary>, Arc<Contrary>) {
+    let mut chain = Contrary::new(&world.chain);
+    refusals(&mut chain);
+    let chain = Arc::new(chain);
+    let source = PromptList::new(vec![Prompt::Text("a".to_owned())], 8).unwrap();
+    (Validator::open(world.settings(), Arc::clone(&chain), source, events).await.unwrap(), chain)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_takes_no_keys_takes_weights_still() {
     // The second epoch's weights have to wait for the third epoch, or a later one.
@@ -242,33 +256,65 @@ async fn a_chain_that_takes_no_keys_takes_weights_still() {
             sink.lock().unwrap().push(report.epoch);
         }
     };
-    let (chain, ended) = (world.chain.clone(), Arc::clone(&judged));
-    let clock = tokio::spawn(async move {
-        for number in 0_u64.. {
-            tokio::time::sleep(Duration::from_millis(15)).await;
-            chain.step_block();
-            // By then, all that the validator may store is used up in each epoch's first block.
-            let mut manifest = [0; 32];
-            manifest[..8].copy_from_slice(&number.to_le_bytes());
-            while ended.lock().unwrap().len() > 1
-                && chain.declare_manifest(hotkey, ManifestId::new(manifest)).await.is_ok()
-            {
-                manifest[8] += 1;
-            }
-        }
-    });
-    let source = PromptList::new(vec![Prompt::Text("a".to_owned())], 8).unwrap();
-    let chain = Arc::new(world.chain.clone());
-    let mut validator = Validator::open(world.settings(), chain, source, events).await.unwrap();
+    let first = world.chain.head().await.unwrap().epoch;
+    let (mut validator, _) = contrary(&world, |chain| chain.keys_until = first, events).await;
     let stop = CancellationToken::new();
     assert_eq!(validator.run(&stop, Some(1)).await.unwrap().weights_refused, None);
-    let second = tokio::time::timeout(Duration::from_secs(30), validator.run(&stop, Some(1))).await;
+    assert_eq!(*judged.lock().unwrap(), [first.get()]);
+    let (clock, _) = clock(&world, Duration::from_millis(15));
+    let second = tokio::time::timeout(Duration::from_secs(60), validator.run(&stop, Some(1))).await;
     let second = second.expect("the weights are held up by the keys").unwrap();
     clock.abort();
     assert_eq!((second.epochs, second.weights_refused), (1, None));
     let epoch = Epoch::new(judged.lock().unwrap()[1]);
     let record = world.chain.epoch_key(hotkey, epoch).await.unwrap().unwrap();
     assert!(record.key.is_none(), "the chain took the key of epoch {epoch}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_whose_reveal_is_refused_are_revealed_with_a_later_block_of_the_epoch() {
+    let world = world_of(Parameters { tempo: 99, ..parameters() }).await;
+    let forgotten = ChainError::Forgotten { endpoint: "ws://node".to_owned(), block: BlockNumber::new(1) };
+    let disabled =
+        ChainError::Refused { call: "reveal_weights", name: "CallDisabled".to_owned(), advice: "try again later" };
+    // From the last to the first.
+    let told = |chain: &mut Contrary| *chain.reveals.lock().unwrap() = vec![Ok(1), Err(disabled), Err(forgotten)];
+    let (mut validator, chain) = contrary(&world, told, |_| ()).await;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let blocks = async {
+        let asked = || chain.asked.lock().unwrap().len();
+        // A few blocks more once all is revealed.
+        let mut after = 0;
+        for _ in 0..80 {
+            if after == 5 {
+                break;
+            }
+            after += u32::from(asked() >= 3);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            world.chain.step_block();
+        }
+        stopping.cancel();
+    };
+    let (followed, ()) = tokio::join!(validator.run(&stop, None), blocks);
+    assert_eq!(followed.unwrap().epochs, 1, "the epoch is judged all the same");
+    let epoch = world.chain.head().await.unwrap().epoch;
+    assert_eq!(*chain.asked.lock().unwrap(), [epoch; 3], "until nothing is due, and no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_wait_for_a_block_far_away_are_tried_again_with_the_next_epoch() {
+    let world = world_of(Parameters { tempo: 19, ..parameters() }).await;
+    let first = world.chain.head().await.unwrap().epoch;
+    let (mut validator, _) = contrary(&world, |chain| chain.no_weights_until = Some(first), |_| ()).await;
+    let (clock, updates) = clock(&world, Duration::from_millis(15));
+    let stop = CancellationToken::new();
+    let followed = tokio::time::timeout(Duration::from_secs(60), validator.run(&stop, Some(1))).await;
+    let followed = followed.expect("weights wait for ever").unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    clock.abort();
+    assert_eq!((followed.epochs, followed.weights_refused), (1, None));
+    assert_eq!(updates.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
