@@ -9,19 +9,26 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use assay_chain::wallet::{KeyFile, WalletPaths, create_hotkey};
-use assay_chain::{BlockNumber, Chain, Connection, NetUid, Subtensor, networks::NetworkName};
-use assay_commitments::{Epoch, Hotkey};
+use assay_chain::{Chain, Connection, NetUid, Subtensor, WeightsForm, networks::NetworkName};
+use assay_commitments::Hotkey;
 use serde_json::Value;
+use subxt::{OnlineClient, SubstrateConfig, backend::LegacyBackend, rpcs::RpcClient};
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/model");
 const WALLETS: &[u8] = include_bytes!("../../fixtures/vectors/chain/wallets_v1.json");
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_mins(2);
+const NETUID: u16 = 3;
+/// Blocks in an epoch where roles are killed.
+const EPOCH: u64 = 40;
+/// Held by whoever kills roles: how soon one is back depends on what else runs.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A folder of configurations, with a devnet that makes a block every so many milliseconds.
 struct World {
@@ -233,7 +240,7 @@ impl World {
 
     async fn connect(&self) -> Subtensor {
         let network: NetworkName = self.url.parse().unwrap();
-        let connection = Connection { age_max: None, ..Connection::to(&network, NetUid::new(3)) };
+        let connection = Connection { age_max: None, ..Connection::to(&network, NetUid::new(NETUID)) };
         let begin = Instant::now();
         loop {
             match Subtensor::connect(connection.clone()).await {
@@ -257,42 +264,148 @@ impl Dice {
     }
 }
 
-/// What was seen of the validator's weights, block after block.
-#[derive(Default)]
+/// What nodes know of the validator's weights, block after block. One that is started again has no states of before,
+/// so it is read before it is killed.
 struct Weights {
-    /// The blocks in which they came.
-    updates: BTreeSet<BlockNumber>,
-    /// Commits by their block: the epoch of the reveal, and whether they were gone before it was over. One that
-    /// nobody reveals stays for as long.
-    commits: BTreeMap<BlockNumber, (Epoch, bool)>,
+    url: String,
+    api: Api,
+    validator: Hotkey,
+    uid: usize,
+    registered_at: u64,
+    /// Epochs from a commit to its reveal, where weights are committed.
+    period: u64,
+    /// The next block to be read.
+    next: u64,
+    /// The blocks in which weights came.
+    updates: BTreeSet<u64>,
+    /// Commits by their block, and the first block in which they are gone.
+    commits: BTreeMap<u64, Option<u64>>,
 }
 
-type Seen = Arc<Mutex<Weights>>;
-
-/// Follows the chain, whatever happens to its node.
-async fn watch(chain: Subtensor, validator: Hotkey, seen: Seen) {
-    let mut block = BlockNumber::new(0);
-    loop {
-        if let (Ok(head), Ok(metagraph)) = (chain.head_after(block).await, chain.metagraph().await) {
-            assert!(head.block >= block, "the chain went back from {block} to {}", head.block);
-            block = head.block;
-            let neuron = metagraph.neuron(&validator).unwrap();
-            if neuron.last_update > neuron.registered_at {
-                seen.lock().unwrap().updates.insert(neuron.last_update);
-            }
-            // The head comes last: it is no earlier than what is seen to be gone.
-            let (Ok(stored), Ok(head)) = (chain.weights_of(validator).await, chain.head().await) else { continue };
-            let commits = &mut seen.lock().unwrap().commits;
-            let pending: BTreeMap<BlockNumber, Epoch> = stored.pending.into_iter().collect();
-            for (block, (reveals, is_revealed)) in commits.iter_mut() {
-                *is_revealed |= !pending.contains_key(block) && head.epoch <= *reveals;
-            }
-            for (block, reveals) in pending {
-                commits.entry(block).or_insert((reveals, false));
-            }
-        } else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+impl Weights {
+    async fn new(url: &str, chain: &Subtensor, validator: Hotkey) -> Self {
+        let (head, metagraph) = (chain.head().await.unwrap(), chain.metagraph().await.unwrap());
+        let there = (epoch_of(head.block.get()), first_block(head.epoch.get() + 1));
+        assert_eq!((head.epoch.get(), head.next_epoch.get()), there);
+        let neuron = metagraph.neuron(&validator).unwrap();
+        let period = match chain.hyperparameters().await.unwrap().weights_form {
+            WeightsForm::Plain => 0,
+            WeightsForm::CommitReveal { period } | WeightsForm::Timelocked { period, .. } => period,
+        };
+        Self {
+            url: url.to_owned(),
+            api: reached(url).await,
+            validator,
+            uid: neuron.uid.get().into(),
+            registered_at: neuron.registered_at.get(),
+            period,
+            next: head.block.get(),
+            updates: BTreeSet::new(),
+            commits: BTreeMap::new(),
         }
+    }
+
+    /// Goes on with the node that was started again, which is where it was.
+    async fn rejoin(&mut self) {
+        self.api = reached(&self.url).await;
+        let newest = self.api.at_current_block().await.unwrap().block_number();
+        assert!(newest + 1 >= self.next, "the chain went back from {} to {newest}", self.next - 1);
+        self.next = newest;
+    }
+
+    /// Reads all blocks until now.
+    async fn read(&mut self) {
+        loop {
+            let newest = self.api.at_current_block().await.unwrap().block_number();
+            if newest < self.next {
+                return;
+            }
+            while self.next <= newest {
+                self.read_block(self.next).await;
+                self.next += 1;
+            }
+        }
+    }
+
+    async fn read_block(&mut self, block: u64) {
+        type Hashes = Vec<([u8; 32], u64, u64, u64)>;
+        type Locked = Vec<([u8; 32], u64, Vec<u8>, u64)>;
+        let (pallet, hotkey) = ("SubtensorModule", *self.validator.as_bytes());
+        let at = self.api.at_block(block).await.unwrap();
+        let storage = at.storage();
+        let updates = subxt::dynamic::storage::<(u16,), Vec<u64>>(pallet, "LastUpdate");
+        let update = storage.fetch(updates, (NETUID,)).await.unwrap().decode().unwrap()[self.uid];
+        if update > self.registered_at {
+            self.updates.insert(update);
+        }
+        let hashes = subxt::dynamic::storage::<(u16, [u8; 32]), Hashes>(pallet, "WeightCommits");
+        let hashes = storage.try_fetch(hashes, (NETUID, hotkey)).await.unwrap();
+        let hashes = hashes.map_or_else(Vec::new, |hashes| hashes.decode().unwrap());
+        let mut pending: BTreeSet<u64> = hashes.into_iter().map(|(_, committed, ..)| committed).collect();
+        let running = epoch_of(block);
+        for epoch in running.saturating_sub(self.period)..=running {
+            let locked = subxt::dynamic::storage::<(u16, u64), Locked>(pallet, "TimelockedWeightCommits");
+            let locked = storage.try_fetch(locked, (NETUID, epoch)).await.unwrap();
+            let locked = locked.map_or_else(Vec::new, |locked| locked.decode().unwrap());
+            pending.extend(locked.into_iter().filter(|commit| commit.0 == hotkey).map(|(_, committed, ..)| committed));
+        }
+        for (committed, gone) in &mut self.commits {
+            if gone.is_none() && !pending.contains(committed) {
+                *gone = Some(block);
+            }
+        }
+        for committed in pending {
+            self.commits.entry(committed).or_default();
+        }
+    }
+
+    /// Of the commits whose epoch of reveal was over when `epoch` ran, whether they were revealed in it: one that
+    /// nobody reveals stays for as long.
+    fn due(&self, epoch: u64) -> Vec<bool> {
+        let reveals = |committed: u64| epoch_of(committed) + self.period;
+        let due = self.commits.iter().filter(|(committed, _)| reveals(**committed) < epoch);
+        due.map(|(committed, gone)| gone.is_some_and(|gone| epoch_of(gone) <= reveals(*committed))).collect()
+    }
+}
+
+type Api = OnlineClient<SubstrateConfig>;
+
+/// A client of a node that may be starting.
+async fn reached(url: &str) -> Api {
+    let begin = Instant::now();
+    loop {
+        match RpcClient::from_insecure_url(url).await {
+            Ok(rpc) => {
+                let backend = LegacyBackend::<SubstrateConfig>::builder().build(rpc);
+                let config = SubstrateConfig::builder().build();
+                return OnlineClient::from_backend_with_config(config, Arc::new(backend)).await.unwrap();
+            }
+            Err(error) => assert!(begin.elapsed() < PATIENCE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The epoch that the block after a block belongs to, where epochs have always been as long as they are.
+const fn epoch_of(block: u64) -> u64 {
+    (block + NETUID as u64 + 1) / EPOCH
+}
+
+const fn first_block(epoch: u64) -> u64 {
+    epoch * EPOCH - NETUID as u64 - 1
+}
+
+/// Kills a role, and starts it again a moment later.
+async fn strike(victim: &mut Role, dice: &mut Dice, weights: &mut Weights) {
+    let is_devnet = victim.name == "devnet";
+    if is_devnet {
+        weights.read().await;
+    }
+    victim.kill();
+    tokio::time::sleep(Duration::from_millis(dice.roll(700))).await;
+    victim.start();
+    if is_devnet {
+        weights.rejoin().await;
     }
 }
 
@@ -324,12 +437,13 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
     const SEED: u64 = 0x0a55_a720_2611;
     const KILLS: usize = 18;
     println!("seed {SEED:#x}");
+    let _alone = ALONE.lock().await;
     let world = World::new(150, "tempo = 39\nweights = \"plain\"\nweights_rate_limit = 3\nserving_rate_limit = 1");
     world.publish();
     let validator_hotkey = world.hotkey("validator");
     let miners: BTreeMap<&str, Hotkey> = ["miner-1", "miner-2"].map(|name| (name, world.hotkey(name))).into();
-    let (seen, chain) = (Seen::default(), world.connect().await);
-    let watching = tokio::spawn(watch(chain.clone(), validator_hotkey, Arc::clone(&seen)));
+    let chain = world.connect().await;
+    let mut weights = Weights::new(&world.url, &chain, validator_hotkey).await;
     let mut roles = world.roles();
     let World { root, url, mut devnet } = world;
     roles.iter_mut().for_each(Role::start);
@@ -346,10 +460,8 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
             2 => &mut roles[1],
             _ => &mut roles[2],
         };
-        victim.kill();
         *killed.entry(victim.name).or_default() += 1;
-        tokio::time::sleep(Duration::from_millis(dice.roll(700))).await;
-        victim.start();
+        strike(victim, &mut dice, &mut weights).await;
     }
     println!("killed: {killed:?}");
     assert!(killed.len() == 4, "the dice spared somebody: {killed:?}");
@@ -365,14 +477,12 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
     let told = roles[2].log().len();
     tokio::task::block_in_place(|| roles[2].tells(told, "the epoch's key is revealed"));
     assert!(tokio::task::block_in_place(|| roles[2].terminate()).success(), "{}", tail(&roles[2].log()));
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!watching.is_finished(), "the chain went back");
-    watching.abort();
+    weights.read().await;
 
     // Weights: once for each epoch that was judged.
     let log = roles[2].log();
-    let (epochs, seen) = (placed(&log), seen.lock().unwrap().updates.clone());
-    assert_eq!(epochs.len(), seen.len(), "weights of {epochs:?}, on chain in blocks {seen:?}");
+    let (epochs, updates) = (placed(&log), weights.updates);
+    assert_eq!(epochs.len(), updates.len(), "weights of {epochs:?}, on chain in blocks {updates:?}");
     let stored = chain.weights_of(validator_hotkey).await.unwrap();
 
     // Evidence: every transcript is bound to what stood on chain, every log is the one whose digest is there, and
@@ -393,8 +503,8 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
         assert!(verdict["verdict"] == "rejected" && owed.contains(&slug), "{verdict}");
     }
     for (miner, uid) in [("miner-1", 2), ("miner-2", 3)] {
-        let prefix = &miners[miner].to_string()[..16];
-        let broken = others.iter().filter(|verdict| verdict["file"].as_str().unwrap().contains(prefix)).count();
+        let hotkey = miners[miner].to_string();
+        let broken = others.iter().filter(|verdict| verdict["file"].as_str().unwrap().contains(&hotkey)).count();
         assert!(broken <= killed[miner], "{miner}: {others:?}, killed {killed:?}");
         let weight = stored.weights.iter().find(|(found, _)| found.get() == uid).map_or(0, |(_, weight)| *weight);
         assert!(weight > 0 || broken > 0, "{miner}: {stored:?}");
@@ -432,12 +542,13 @@ async fn hidden_weights_come_once_and_are_revealed(form: &str, seed: u64) {
     const VALIDATOR: usize = 2;
     const DEVNET: usize = 3;
     println!("{form}: seed {seed:#x}");
+    let _alone = ALONE.lock().await;
     let parameters = format!("tempo = 39\nweights = \"{form}\"\nweights_rate_limit = 3\nserving_rate_limit = 1");
-    let world = World::new(150, &parameters);
+    let world = World::new(250, &parameters);
     world.publish();
     let hotkey = world.hotkey("validator");
-    let (seen, chain) = (Seen::default(), world.connect().await);
-    let watching = tokio::spawn(watch(chain.clone(), hotkey, Arc::clone(&seen)));
+    let chain = world.connect().await;
+    let mut weights = Weights::new(&world.url, &chain, hotkey).await;
     let mut roles = world.roles();
     let World { root: _root, mut devnet, .. } = world;
     roles.iter_mut().for_each(Role::start);
@@ -447,9 +558,7 @@ async fn hidden_weights_come_once_and_are_revealed(form: &str, seed: u64) {
     for victim in [VALIDATOR, DEVNET, VALIDATOR, 0, VALIDATOR, DEVNET, VALIDATOR] {
         tokio::time::sleep(Duration::from_millis(300 + dice.roll(1_500))).await;
         let victim = if victim == DEVNET { &mut devnet } else { &mut roles[victim] };
-        victim.kill();
-        tokio::time::sleep(Duration::from_millis(dice.roll(700))).await;
-        victim.start();
+        strike(victim, &mut dice, &mut weights).await;
     }
     // Three epochs left alone: the weights of two of them are revealed within.
     let (begin, from) = (Instant::now(), roles[VALIDATOR].log().len());
@@ -457,18 +566,15 @@ async fn hidden_weights_come_once_and_are_revealed(form: &str, seed: u64) {
         assert!(begin.elapsed() < PATIENCE, "{}", tail(&roles[VALIDATOR].log()));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    let running = chain.head().await.unwrap().epoch;
     assert!(tokio::task::block_in_place(|| roles[VALIDATOR].terminate()).success());
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!watching.is_finished(), "the chain went back");
-    watching.abort();
+    weights.read().await;
 
     let epochs = placed(&roles[VALIDATOR].log());
-    let Weights { updates, commits } = std::mem::take(&mut *seen.lock().unwrap());
+    let Weights { updates, commits, .. } = &weights;
     assert_eq!(epochs.len(), updates.len(), "weights of {epochs:?}, on chain in blocks {updates:?}");
-    assert_eq!(commits.keys().copied().collect::<BTreeSet<_>>(), updates, "all of them are commits: {commits:?}");
-    // When the newest were committed, those of earlier epochs had been due.
-    let (newest, _) = commits.values().last().unwrap();
-    let due: Vec<bool> = commits.values().filter(|(reveals, _)| reveals < newest).map(|(_, gone)| *gone).collect();
+    assert_eq!(commits.keys().copied().collect::<BTreeSet<_>>(), *updates, "all of them are commits: {commits:?}");
+    let due = weights.due(running.get());
     assert!(due.len() >= 2 && due.iter().all(|is_revealed| *is_revealed), "{commits:?}");
     assert!(!chain.weights_of(hotkey).await.unwrap().weights.is_empty());
 }
@@ -615,7 +721,7 @@ fn weights_that_came_too_fast_wait_for_their_block_and_say_so() {
     assert_eq!(code, 0, "{stderr}");
     let told: String = stderr.lines().map(plain).collect::<Vec<_>>().join("\n");
     assert!(told.contains("can be set again at block"), "{told}");
-    assert!(told.contains("the chain takes weights again at block"), "{told}");
+    assert!(told.contains("they are tried again at block"), "{told}");
     assert!(placed(&stderr).len() == 1, "{told}");
 }
 

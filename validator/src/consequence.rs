@@ -63,9 +63,16 @@ pub(crate) fn kept(file: &TranscriptFile) -> Outcome {
     judged(receipt.conclusion, proof_bytes, count(file.record.streamed.len()), &receipt.measurements)
 }
 
-/// What refusals over budget mean: below the policy's least budget they are as silence.
-pub(crate) const fn over_budget(proof_ms: u64, least_budget_ms: u64) -> Outcome {
-    if proof_ms >= least_budget_ms { Outcome::Refused } else { Outcome::Unavailable }
+/// What refusals over budget mean: below the policy's least budget they are as silence, unless the miner may have
+/// spent more, on sessions of the epoch that were cut short.
+pub(crate) const fn over_budget(proof_ms: u64, least_budget_ms: u64, is_cut_short: bool) -> Outcome {
+    if proof_ms >= least_budget_ms {
+        Outcome::Refused
+    } else if is_cut_short {
+        Outcome::Inconclusive
+    } else {
+        Outcome::Unavailable
+    }
 }
 
 #[cfg(test)]
@@ -103,8 +110,9 @@ mod tests {
     #[test]
     fn only_a_refusal_over_a_budget_that_was_granted_is_free() {
         assert_eq!(consequence(&Ending::Refused(RefusalReason::OverBudget)), Consequence::AtEpochEnd);
-        assert_eq!(over_budget(60_000, 60_000), Outcome::Refused);
-        assert_eq!(over_budget(59_999, 60_000), Outcome::Unavailable);
+        assert_eq!(over_budget(60_000, 60_000, false), Outcome::Refused);
+        assert_eq!(over_budget(59_999, 60_000, false), Outcome::Unavailable);
+        assert_eq!(over_budget(59_999, 60_000, true), Outcome::Inconclusive);
         for reason in [RefusalReason::Busy, RefusalReason::Unserved] {
             assert_eq!(consequence(&Ending::Refused(reason)), Consequence::Now(Outcome::Unavailable));
         }

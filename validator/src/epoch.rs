@@ -1,10 +1,10 @@
 //! One epoch: keys, sessions, standings, weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use assay_audit::epoch_log::{Ending as LogEnding, EpochLog};
+use assay_audit::epoch_log::{Ending as LogEnding, EpochLog, Listed};
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::request::{AuditRate, Network};
@@ -28,7 +28,7 @@ use crate::report::{EpochReport, MinerReport};
 use crate::requests::RequestSource;
 use crate::rounds::{Finished, Held, Rounds, Target};
 use crate::session::{Auditor, Peer, Terms};
-use crate::state::{Records, StateFile, WeightSet};
+use crate::state::{Counted, Records, StateFile, WeightSet};
 use crate::store::Store;
 use crate::weights::Placing;
 
@@ -260,29 +260,40 @@ impl<C: Chain + 'static> Validator<C> {
         EpochNonces::open(&self.nonce_directory(), self.auditor.network(), self.auditor.hotkey(), epoch)
     }
 
-    /// Sessions that a crash left without an end: those whose transcript was kept are counted, unless they
-    /// were before; all others are inconclusive, and their counters dead.
+    /// Sessions that a crash left without an end: those that were counted end as they did; of the others, those whose
+    /// transcript was kept are counted, and the rest are inconclusive, and their counters dead.
     async fn bury(&self, nonces: &EpochNonces, unfinished: Vec<Unfinished>) -> Result<(), ValidatorError> {
         let epoch = nonces.epoch();
         for Unfinished { miner, counter, revealed } in unfinished {
-            let (store, counted) = (self.store.clone(), self.records().is_counted(epoch, &miner, counter));
-            let (network, validator) = (self.auditor.network(), self.auditor.hotkey());
-            let found =
-                tokio::task::spawn_blocking(move || store.find((network, &validator), epoch, &miner, counter)).await;
-            let transcript = found.unwrap_or_default();
-            let ending = if transcript.is_some() { LogEnding::Judged } else { LogEnding::Dead };
-            if !counted {
-                let outcome = transcript.as_ref().map_or(Outcome::Inconclusive, kept);
+            let known = self.records().counted(epoch, &miner, counter);
+            let ending = if let Some(counted) = known {
+                counted.ending
+            } else {
+                let (counted, outcome) = self.found(epoch, miner, counter).await;
                 warn!(%miner, counter, revealed, ?outcome, "a session was interrupted");
-                self.record(epoch, miner, Some(counter), outcome);
+                self.record(epoch, miner, Some((counter, counted)), outcome);
                 self.save_records().await?;
-            }
+                counted.ending
+            };
             nonces.close(miner, counter, ending).await?;
             if ending == LogEnding::Dead {
                 (self.events)(ValidatorEvent::Buried { miner, counter });
             }
         }
         Ok(())
+    }
+
+    /// What the disk has of a session that was not counted.
+    async fn found(&self, epoch: Epoch, miner: Hotkey, counter: u64) -> (Counted, Outcome) {
+        let (store, network, validator) = (self.store.clone(), self.auditor.network(), self.auditor.hotkey());
+        let found = tokio::task::spawn_blocking(move || store.find((network, &validator), epoch, &miner, counter));
+        match found.await.unwrap_or_default() {
+            Some(file) => {
+                let proof_ms = file.receipt.measurements.proof_ms;
+                (Counted { ending: LogEnding::Judged, proof_ms }, kept(&file))
+            }
+            None => (Counted { ending: LogEnding::Dead, proof_ms: 0 }, Outcome::Inconclusive),
+        }
     }
 
     /// Who is to be asked: whoever serves a manifest that is in force.
@@ -384,6 +395,7 @@ impl<C: Chain + 'static> Validator<C> {
         miners: &mut BTreeMap<Hotkey, MinerReport>,
     ) -> Result<bool, ValidatorError> {
         let epoch = nonces.epoch();
+        let cut_short = cut_short(nonces);
         let mut rounds = Rounds {
             chain: Arc::clone(&self.chain),
             auditor: self.auditor.clone(),
@@ -397,7 +409,6 @@ impl<C: Chain + 'static> Validator<C> {
             failed: Mutex::default(),
         }
         .begin(targets, self.settings.sessions, self.settings.sessions_per_miner);
-        let mut proof_ms = BTreeMap::<Hotkey, u64>::new();
         let (mut over, mut late, mut is_whole) = (Vec::new(), Vec::new(), true);
         while let Some(held) = rounds.next().await {
             let Finished { miner, counter, ending, transcript } = match held {
@@ -411,9 +422,6 @@ impl<C: Chain + 'static> Validator<C> {
                     continue;
                 }
             };
-            if let Ending::Judged { measurements, .. } = &ending {
-                *proof_ms.entry(miner).or_default() += u64::from(measurements.proof_ms);
-            }
             if let Some(fault) = own_fault(&ending) {
                 warn!(%miner, slug = fault.slug(), "inconclusive: {fault}; {}", fault.remedy());
             }
@@ -424,8 +432,8 @@ impl<C: Chain + 'static> Validator<C> {
             (self.events)(ValidatorEvent::Session { miner, counter, ending, transcript });
         }
         for (miner, counter, ending) in over {
-            let spent = proof_ms.get(&miner).copied().unwrap_or(0);
-            let outcome = over_budget(spent, self.least_budget_ms());
+            let spent = self.records().proof_ms(epoch, &miner);
+            let outcome = over_budget(spent, self.least_budget_ms(), cut_short.contains(&miner));
             self.count(nonces, miner, counter, &ending, &outcome, miners).await?;
         }
         if is_whole && !late.is_empty() {
@@ -466,21 +474,22 @@ impl<C: Chain + 'static> Validator<C> {
         outcome: &Outcome,
         miners: &mut BTreeMap<Hotkey, MinerReport>,
     ) -> Result<(), StorageError> {
-        self.record(nonces.epoch(), miner, counter, *outcome);
+        let counted = counted(ending);
+        self.record(nonces.epoch(), miner, counter.map(|counter| (counter, counted)), *outcome);
         if let Some(report) = miners.get_mut(&miner) {
             report.count(ending, outcome);
         }
         self.save_records().await?;
         match counter {
-            Some(counter) => nonces.close(miner, counter, logged(ending)).await,
+            Some(counter) => nonces.close(miner, counter, counted.ending).await,
             None => Ok(()),
         }
     }
 
-    /// Puts an outcome into the ledger, and the session's counter beside it.
-    fn record(&self, epoch: Epoch, miner: Hotkey, counter: Option<u64>, outcome: Outcome) {
+    /// Puts an outcome into the ledger, and the session beside it, by its counter.
+    fn record(&self, epoch: Epoch, miner: Hotkey, session: Option<(u64, Counted)>, outcome: Outcome) {
         let mut records = self.records();
-        if counter.is_none_or(|counter| records.count(epoch, &miner, counter)) {
+        if session.is_none_or(|(counter, counted)| records.count(epoch, &miner, counter, counted)) {
             self.locked().record(miner, outcome);
         }
     }
@@ -521,12 +530,20 @@ const fn own_fault(ending: &Ending) -> Option<OwnFault> {
     }
 }
 
-/// How a session's end stands in the epoch's log.
-const fn logged(ending: &Ending) -> LogEnding {
-    match ending {
-        Ending::Judged { .. } => LogEnding::Judged,
-        Ending::Unavailable(_) => LogEnding::Silent,
-        Ending::Refused(_) => LogEnding::Refused,
-        Ending::OwnFault(_) => LogEnding::Fault,
-    }
+/// What is kept of a session's end.
+const fn counted(ending: &Ending) -> Counted {
+    let (ending, proof_ms) = match ending {
+        Ending::Judged { measurements, .. } => (LogEnding::Judged, measurements.proof_ms),
+        Ending::Unavailable(_) => (LogEnding::Silent, 0),
+        Ending::Refused(_) => (LogEnding::Refused, 0),
+        Ending::OwnFault(_) => (LogEnding::Fault, 0),
+    };
+    Counted { ending, proof_ms }
+}
+
+/// The miners with a request that a crash left without an end: what a proof of it took, nobody knows.
+fn cut_short(nonces: &EpochNonces) -> BTreeSet<Hotkey> {
+    let is_dead = |listed: &Listed| listed.ending == LogEnding::Dead && listed.session.is_some();
+    let requests = nonces.requests().into_iter();
+    requests.filter(|(_, list)| list.iter().any(is_dead)).map(|(miner, _)| miner).collect()
 }

@@ -48,11 +48,11 @@ pub enum Wait {
         /// The first block of the next one.
         at: BlockNumber,
     },
-    /// The chain takes weights again at a block.
+    /// The chain takes no weights now.
     Weights {
         /// Whose weights.
         of: Epoch,
-        /// The block.
+        /// The block with which they are tried again.
         at: BlockNumber,
     },
 }
@@ -67,7 +67,7 @@ impl std::fmt::Display for Wait {
                 write!(f, "epoch {running} is nearly over; waiting for the next one, at block {at}")
             }
             Self::Weights { of, at } => {
-                write!(f, "the weights of epoch {of} wait: the chain takes weights again at block {at}")
+                write!(f, "the weights of epoch {of} wait; they are tried again at block {at}")
             }
         }
     }
@@ -85,8 +85,12 @@ pub struct Followed {
 /// What is remembered from turn to turn, to do nothing twice in vain.
 #[derive(Debug, Default)]
 struct Memory {
-    /// The epoch in which everything that was to be revealed has been.
-    revealed: Option<Epoch>,
+    /// The epoch in which no weights are left to reveal.
+    weights_revealed: Option<Epoch>,
+    /// Why weights are not revealed, as it was told.
+    unrevealed: Option<ChainError>,
+    /// The epoch in which the keys of earlier ones have been revealed.
+    keys_revealed: Option<Epoch>,
     /// An epoch that cannot be judged.
     lost: Option<Epoch>,
     /// No weights before this block.
@@ -161,16 +165,16 @@ impl<C: Chain + 'static> Validator<C> {
     ) -> Result<Turn, ValidatorError> {
         let head = self.chain.head().await?;
         // Weights first: nothing of them waits for a key, and a chain that takes no key now takes weights still.
-        let is_revealed = memory.revealed == Some(head.epoch);
-        if !is_revealed {
-            self.reveal_weights().await?;
+        if memory.weights_revealed != Some(head.epoch) && self.reveal_weights(&mut memory.unrevealed).await? {
+            memory.weights_revealed = Some(head.epoch);
         }
         if memory.weights_at.is_none_or(|at| head.block >= at) {
-            memory.weights_at = self.place_weights().await?.next;
+            // What the chain says of a later epoch may have changed by then.
+            memory.weights_at = self.place_weights().await?.next.map(|next| next.min(head.next_epoch));
         }
-        if !is_revealed {
+        if memory.keys_revealed != Some(head.epoch) {
             self.reveal_keys().await?;
-            memory.revealed = Some(head.epoch);
+            memory.keys_revealed = Some(head.epoch);
         }
         if is_enough || self.locked().state().epoch() > head.epoch || memory.lost == Some(head.epoch) {
             let waiting = memory.weights_at.filter(|_| !self.weights_settled());
@@ -200,18 +204,24 @@ impl<C: Chain + 'static> Validator<C> {
         }
     }
 
-    /// Reveals weights that were committed, where the chain does not do that by itself.
-    async fn reveal_weights(&self) -> Result<(), ValidatorError> {
+    /// Reveals weights that were committed, where the chain does not do that by itself. False if some may be due
+    /// still: one that is not revealed in its epoch is lost, so a refusal is no reason to leave it at that.
+    async fn reveal_weights(&self, told: &mut Option<ChainError>) -> Result<bool, ValidatorError> {
         match self.chain.reveal_weights(self.auditor.hotkey()).await {
-            Ok(0) => Ok(()),
             Ok(revealed) => {
-                info!(revealed, "weights are revealed");
-                Ok(())
+                if revealed > 0 {
+                    info!(revealed, "weights are revealed");
+                }
+                *told = None;
+                Ok(true)
             }
-            Err(refusal) if refusal.is_passing() || refusal.next().is_some() => Err(refusal.into()),
+            Err(refusal) if refusal.is_passing() || refusal.needs_operator() => Err(refusal.into()),
             Err(refusal) => {
-                warn!(%refusal, "weights are not revealed");
-                Ok(())
+                if told.as_ref() != Some(&refusal) {
+                    warn!(%refusal, "weights are not revealed; trying again with later blocks of this epoch");
+                    *told = Some(refusal);
+                }
+                Ok(false)
             }
         }
     }

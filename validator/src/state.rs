@@ -1,8 +1,10 @@
 //! What a validator remembers, on disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
+use assay_audit::epoch_log::Ending as LogEnding;
 use assay_audit::request::Network;
 use assay_chain::BlockNumber;
 use assay_commitments::{Epoch, Hotkey};
@@ -20,12 +22,34 @@ use crate::owner::Owner;
 pub(crate) struct Records {
     owner: Owner,
     pub(crate) ledger: State,
-    /// The counters of the sessions that are in the ledger, of epochs whose journal is open.
+    /// The sessions that are in the ledger by epoch, miner and counter, of epochs whose journal is open.
     #[serde(default)]
-    counted: BTreeMap<u64, BTreeMap<String, BTreeSet<u64>>>,
+    counted: BTreeMap<u64, BTreeMap<String, BTreeMap<u64, Counted>>>,
     /// The weights of the newest epoch that has been judged.
     #[serde(default)]
     pub(crate) weights: Option<WeightSet>,
+}
+
+/// A session that is in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Counted {
+    /// How it stands in the epoch's log.
+    #[serde(with = "EndingForm")]
+    pub(crate) ending: LogEnding,
+    /// How long its proof took.
+    pub(crate) proof_ms: u32,
+}
+
+/// [`LogEnding`] in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "LogEnding", rename_all = "snake_case")]
+enum EndingForm {
+    Judged,
+    Silent,
+    Refused,
+    Fault,
+    Dead,
 }
 
 /// The weights that an epoch came to, on their way to the chain.
@@ -96,17 +120,32 @@ impl Records {
     }
 
     /// Notes that a session is in the ledger. False if it was before.
-    pub(crate) fn count(&mut self, epoch: Epoch, miner: &Hotkey, counter: u64) -> bool {
-        self.counted.entry(epoch.get()).or_default().entry(miner.to_string()).or_default().insert(counter)
+    pub(crate) fn count(&mut self, epoch: Epoch, miner: &Hotkey, counter: u64, counted: Counted) -> bool {
+        match self.counted.entry(epoch.get()).or_default().entry(miner.to_string()).or_default().entry(counter) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(counted);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
     }
 
-    /// Whether a session is in the ledger.
-    pub(crate) fn is_counted(&self, epoch: Epoch, miner: &Hotkey, counter: u64) -> bool {
-        let miners = self.counted.get(&epoch.get());
-        miners.and_then(|miners| miners.get(&miner.to_string())).is_some_and(|counters| counters.contains(&counter))
+    /// A session, if it is in the ledger.
+    pub(crate) fn counted(&self, epoch: Epoch, miner: &Hotkey, counter: u64) -> Option<Counted> {
+        self.counted_of(epoch, miner)?.get(&counter).copied()
     }
 
-    /// Forgets the counters of an epoch, whose journal is closed.
+    /// How long a miner's proofs of an epoch took that are in the ledger.
+    pub(crate) fn proof_ms(&self, epoch: Epoch, miner: &Hotkey) -> u64 {
+        let counted = self.counted_of(epoch, miner).into_iter().flat_map(BTreeMap::values);
+        counted.map(|counted| u64::from(counted.proof_ms)).sum()
+    }
+
+    fn counted_of(&self, epoch: Epoch, miner: &Hotkey) -> Option<&BTreeMap<u64, Counted>> {
+        self.counted.get(&epoch.get())?.get(&miner.to_string())
+    }
+
+    /// Forgets the sessions of an epoch, whose journal is closed.
     pub(crate) fn forget(&mut self, epoch: Epoch) {
         self.counted.remove(&epoch.get());
     }
@@ -194,16 +233,19 @@ mod tests {
         let mut ledger = Ledger::new(Policy::default(), records.ledger);
         ledger.record(miner, Outcome::Rejected { reason: ReasonCode::new(201) });
         records.ledger = ledger.state().clone();
-        assert!(records.count(Epoch::new(3), &miner, 7) && !records.count(Epoch::new(3), &miner, 7));
+        let counted = Counted { ending: LogEnding::Silent, proof_ms: 5 };
+        assert!(records.count(Epoch::new(3), &miner, 7, counted) && !records.count(Epoch::new(3), &miner, 7, counted));
+        assert!(records.count(Epoch::new(3), &miner, 8, Counted { ending: LogEnding::Judged, proof_ms: 20 }));
         let mut weights = WeightSet::due(Epoch::new(2));
         weights.placed(BlockNumber::new(9));
         records.weights = Some(weights);
         file.save(&records).unwrap();
         let (_, mut again) = load(directory.path(), 9).unwrap();
         assert_eq!(again, records);
-        assert!(again.is_counted(Epoch::new(3), &miner, 7) && !again.is_counted(Epoch::new(4), &miner, 7));
+        assert_eq!(again.counted(Epoch::new(3), &miner, 7), Some(counted));
+        assert_eq!((again.counted(Epoch::new(4), &miner, 7), again.proof_ms(Epoch::new(3), &miner)), (None, 25));
         again.forget(Epoch::new(3));
-        assert!(!again.is_counted(Epoch::new(3), &miner, 7));
+        assert_eq!((again.counted(Epoch::new(3), &miner, 7), again.proof_ms(Epoch::new(3), &miner)), (None, 0));
         let ledger = stored(directory.path()).unwrap().unwrap();
         assert_eq!(ledger.standing(&miner), Standing::Probation);
     }

@@ -15,8 +15,9 @@ use crate::model::VerifierModel;
 /// The name of an epoch's log.
 pub const LOG_NAME: &str = "epoch.log";
 
-/// Transcripts under one directory: `epoch-N/<miner>-<counter>-<verdict>.assay`, after the epoch its log
-/// beside them, `epoch-N/epoch.log`, and under `assets/` the tokenizers and chat templates that they name, each once, by the hex of its digest.
+/// Transcripts under one directory: `epoch-N/<miner's hotkey>-<counter>-<verdict>.assay`, after the epoch its log
+/// beside them, `epoch-N/epoch.log`, and under `assets/` the tokenizers and chat templates that they name, each once,
+/// by the hex of its digest.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
@@ -63,7 +64,7 @@ impl Store {
         let verdicts = ["accepted", "rejected", "inconclusive"];
         let paths = verdicts.map(|verdict| self.named(epoch, miner, counter, verdict));
         let mut files = paths.iter().filter_map(|path| TranscriptFile::decode(&std::fs::read(path).ok()?).ok());
-        // The name tells a miner only in part, and nothing of network and validator.
+        // The name tells nothing of network and validator.
         files.find(|file| {
             let request = &file.record.request;
             (request.network, &request.validator) == (network, validator)
@@ -113,7 +114,6 @@ impl Store {
     }
 
     fn named(&self, epoch: Epoch, miner: &Hotkey, counter: u64, verdict: &str) -> PathBuf {
-        let miner: String = miner.to_string().chars().take(16).collect();
         self.root.join(format!("epoch-{epoch}")).join(format!("{miner}-{counter}-{verdict}.assay"))
     }
 }
@@ -128,8 +128,13 @@ mod tests {
     fn names_tell_epoch_miner_counter_and_verdict() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let path = store.path(Epoch::new(4), &Hotkey::new([0xab; 32]), 17, Conclusion::Rejected(Reason::C9));
-        assert_eq!(path, directory.path().join("epoch-4/abababababababab-17-rejected.assay"));
+        let path = |miner| store.path(Epoch::new(4), &miner, 17, Conclusion::Rejected(Reason::C9));
+        let name = format!("epoch-4/{}-17-rejected.assay", "ab".repeat(32));
+        assert_eq!(path(Hotkey::new([0xab; 32])), directory.path().join(name));
+        // Keys that begin alike are cheap to find.
+        let mut alike = [0xab; 32];
+        alike[31] = 0;
+        assert_ne!(path(Hotkey::new(alike)), path(Hotkey::new([0xab; 32])));
     }
 
     #[test]

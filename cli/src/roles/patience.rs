@@ -15,6 +15,8 @@ use crate::outcome::Fault;
 const STARTING: Duration = Duration::from_secs(20);
 /// Between two attempts, at least.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+/// Blocks that are waited for before a call is made again, at most: what the chain named may have changed by then.
+const LONGEST: u64 = 50;
 
 /// Connects, and gives a chain that is starting too some time.
 pub(crate) async fn connect(
@@ -65,9 +67,15 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, ChainError>>>(
     Ok(None)
 }
 
-/// Waits until a block is there, whatever happens to the connection meanwhile.
+/// Waits until a block is there, or so many others, whatever happens to the connection meanwhile.
 async fn wait_for(chain: &impl Chain, block: BlockNumber) {
-    let before = BlockNumber::new(block.get().saturating_sub(1));
+    let here = loop {
+        match chain.head().await {
+            Ok(head) => break head.block.get(),
+            Err(_) => sleep(PAUSE).await,
+        }
+    };
+    let before = BlockNumber::new(block.get().min(here.saturating_add(LONGEST)).saturating_sub(1));
     while chain.head_after(before).await.is_err() {
         sleep(PAUSE).await;
     }
@@ -80,15 +88,45 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_call_that_waits_for_a_block_that_is_there_is_not_made_again_at_once() {
+    fn devnet() -> Devnet {
         let genesis = Genesis {
             network: Network { genesis: GenesisHash::new([1; 32]), netuid: NetUid::new(1) },
             owner: Hotkey::new([1; 32]),
             validators: vec![],
             parameters: Parameters::default(),
         };
-        let chain = Devnet::new(&genesis).expect("a genesis");
+        Devnet::new(&genesis).expect("a genesis")
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_a_block_that_is_far_away_is_made_again_before() {
+        let chain = devnet();
+        let (mut is_first, stop) = (true, CancellationToken::new());
+        let call = || {
+            let refused = std::mem::take(&mut is_first);
+            async move {
+                if refused { Err(ChainError::ServingTooFast { next: BlockNumber::new(u64::MAX) }) } else { Ok(()) }
+            }
+        };
+        let blocks = async {
+            loop {
+                sleep(Duration::from_millis(10)).await;
+                chain.step_block();
+            }
+        };
+        let begun = chain.head().await.expect("a devnet answers").block;
+        tokio::select! {
+            done = persist(&chain, "a call", &stop, call) => assert_eq!(done, Ok(Some(()))),
+            () = blocks => {}
+            () = sleep(Duration::from_secs(30)) => panic!("the call is not made again"),
+        }
+        let ended = chain.head().await.expect("a devnet answers").block;
+        assert!(ended.get() >= begun.get() + LONGEST, "{begun}..{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_a_block_that_is_there_is_not_made_again_at_once() {
+        let chain = devnet();
         let there = chain.head().await.expect("a devnet answers").block;
         let (begin, mut refusals) = (Instant::now(), 2);
         let call = || {

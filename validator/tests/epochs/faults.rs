@@ -123,9 +123,9 @@ async fn a_wrong_tokenizer_is_no_model_and_a_question_it_cannot_take_is_no_failu
 }
 
 /// An honest miner that does something before it proves.
-struct Hooked<F> {
-    honest: HonestBackend,
-    before: F,
+pub(crate) struct Hooked<F> {
+    pub(crate) honest: HonestBackend,
+    pub(crate) before: F,
 }
 
 impl<F: Fn() + Send + Sync + 'static> Backend for Hooked<F> {

@@ -1,6 +1,7 @@
 //! A validator, a devnet and miners over loopback gRPC, with a small random model.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
+mod contrary;
 mod faults;
 mod schedule;
 

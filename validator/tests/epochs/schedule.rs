@@ -2,10 +2,12 @@
 
 use assay_audit::session::RefusalReason;
 use assay_audit::transcript_file::Receipt;
-use assay_chain::BlockNumber;
+use assay_chain::{BlockNumber, ChainError};
 use assay_validator::{Followed, Wait};
 use tokio_util::sync::CancellationToken;
 
+use super::contrary::Contrary;
+use super::faults::Hooked;
 use super::*;
 
 /// Makes a block every few milliseconds, and counts the blocks in which a validator's weights came.
@@ -230,6 +232,108 @@ async fn a_refusal_over_budget_that_does_not_count_yet_is_not_closed_either() {
     assert_eq!(open, [0, 1, 2], "a restart finds them");
 }
 
+/// A miner whose first proof spends its budget, and the settings of a validator that asks for no more.
+async fn short_of_time(world: &World) -> (RunningMiner, Settings) {
+    const PROOF_MS: u32 = 200;
+    let limits = Limits { proof_ms_per_epoch: 0, ..Limits::default() };
+    let config = MinerConfig { limits, ..world.config(1) };
+    let before = || std::thread::sleep(Duration::from_millis(PROOF_MS.into()));
+    let backend = Hooked { honest: world.honest.clone(), before };
+    let miner = Miner::start(config, world.published.clone(), backend).await.unwrap();
+    world.register(1, miner.local_addr(), world.published.id()).await;
+    let mut settings = Settings { audit_rate: AuditRate::Always, ..world.settings() };
+    settings.terms.policy = Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: PROOF_MS };
+    (miner, settings)
+}
+
+async fn judged(world: &World, settings: Settings) -> MinerReport {
+    let source = PromptList::new(vec![Prompt::Text("a b c".to_owned())], 8).unwrap();
+    let mut validator = Validator::open(settings, Arc::new(world.chain.clone()), source, |_| ()).await.unwrap();
+    miner_of(&validator.run_epoch().await.unwrap().miners, 1).clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_time_from_before_a_crash_counts_for_refusals_behind_it() {
+    let world = world().await;
+    let (_miner, settings) = short_of_time(&world).await;
+    // Another one keeps the epoch open: it takes connections and says nothing.
+    let silent = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    world.register(2, silent.local_addr().unwrap(), world.published.id()).await;
+    let (proven, mut proofs) = tokio::sync::mpsc::unbounded_channel();
+    let events = move |event| {
+        if let ValidatorEvent::Session { ending: Ending::Judged { verdict, .. }, .. } = event {
+            proven.send(verdict).unwrap();
+        }
+    };
+    let source = PromptList::new(vec![Prompt::Text("a b c".to_owned())], 8).unwrap();
+    let (chain, first) = (Arc::new(world.chain.clone()), Settings { requests: 1, ..settings.clone() });
+    let mut validator = Validator::open(first, chain, source, events).await.unwrap();
+    tokio::select! {
+        report = validator.run_epoch() => panic!("{report:?}"),
+        verdict = proofs.recv() => assert_eq!(verdict, Some(Verdict::Accepted)),
+    }
+    drop((validator, silent));
+    released(&world).await;
+    let miner = judged(&world, settings).await;
+    assert_eq!((miner.refused, miner.inconclusive, miner.unavailable), (2, 0, 0), "{miner:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_time_of_a_session_that_a_crash_cut_short_is_not_held_against_the_miner() {
+    for (is_kept, expected) in [(true, (2, 0, 0)), (false, (0, 3, 0))] {
+        let world = world().await;
+        let (miner, settings) = short_of_time(&world).await;
+        let file = crashed_session(&world, &settings, &miner).await;
+        if is_kept {
+            Store::open(&settings.transcripts).unwrap().save(&file).unwrap();
+        }
+        let miner = judged(&world, settings).await;
+        assert_eq!((miner.refused, miner.inconclusive, miner.unavailable), expected, "{miner:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_counted_and_not_closed_ends_as_it_was_counted() {
+    let world = world().await;
+    let elsewhere = Miner::start(world.config(2), world.published.clone(), world.honest.clone()).await.unwrap();
+    let model = Arc::new(fetch_model(elsewhere.local_addr(), world.published.id()).await.unwrap());
+    // Nobody listens there.
+    world.register(1, SocketAddr::from(([127, 0, 0, 1], 9)), world.published.id()).await;
+    let (mut validator, _) = watched(&world).await;
+    validator.add_model(model);
+    let report = validator.run_epoch().await.unwrap();
+    assert_eq!(miner_of(&report.miners, 1).unavailable, 3, "{report:?}");
+    drop(validator);
+    released(&world).await;
+    // The crash: the last session is in the ledger, and of its end in the journal the last byte is missing.
+    let journal = world.directory.path().join(format!("validator/nonces/epoch-{}.nonces", report.epoch));
+    let journal = std::fs::OpenOptions::new().write(true).open(journal).unwrap();
+    journal.set_len(journal.metadata().unwrap().len() - 1).unwrap();
+    drop(journal);
+
+    let (validator, seen) = watched(&world).await;
+    world.next_epoch().await;
+    validator.reveal_keys().await.unwrap();
+    assert!(!seen.lock().unwrap().iter().any(|event| matches!(event, ValidatorEvent::Buried { .. })));
+    let log = world.directory.path().join(format!("transcripts/epoch-{}", report.epoch)).join(LOG_NAME);
+    let log = EpochLog::decode_signed(&std::fs::read(log).unwrap()).unwrap();
+    let endings = log.requests[&keys(1).hotkey()].iter().map(|listed| listed.ending).collect::<Vec<_>>();
+    assert_eq!(endings, [assay_audit::epoch_log::Ending::Silent; 3]);
+}
+
+/// A validator of a chain that refuses some things, with nobody to ask.
+async fn contrary(
+    world: &World,
+    refusals: impl FnOnce(&mut Contrary),
+    events: impl Fn(ValidatorEvent) + Send + Sync + 'static,
+) -> (Validator<Contrary>, Arc<Contrary>) {
+    let mut chain = Contrary::new(&world.chain);
+    refusals(&mut chain);
+    let chain = Arc::new(chain);
+    let source = PromptList::new(vec![Prompt::Text("a".to_owned())], 8).unwrap();
+    (Validator::open(world.settings(), Arc::clone(&chain), source, events).await.unwrap(), chain)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_takes_no_keys_takes_weights_still() {
     // The second epoch's weights have to wait for the third epoch, or a later one.
@@ -242,33 +346,65 @@ async fn a_chain_that_takes_no_keys_takes_weights_still() {
             sink.lock().unwrap().push(report.epoch);
         }
     };
-    let (chain, ended) = (world.chain.clone(), Arc::clone(&judged));
-    let clock = tokio::spawn(async move {
-        for number in 0_u64.. {
-            tokio::time::sleep(Duration::from_millis(15)).await;
-            chain.step_block();
-            // By then, all that the validator may store is used up in each epoch's first block.
-            let mut manifest = [0; 32];
-            manifest[..8].copy_from_slice(&number.to_le_bytes());
-            while ended.lock().unwrap().len() > 1
-                && chain.declare_manifest(hotkey, ManifestId::new(manifest)).await.is_ok()
-            {
-                manifest[8] += 1;
-            }
-        }
-    });
-    let source = PromptList::new(vec![Prompt::Text("a".to_owned())], 8).unwrap();
-    let chain = Arc::new(world.chain.clone());
-    let mut validator = Validator::open(world.settings(), chain, source, events).await.unwrap();
+    let first = world.chain.head().await.unwrap().epoch;
+    let (mut validator, _) = contrary(&world, |chain| chain.keys_until = first, events).await;
     let stop = CancellationToken::new();
     assert_eq!(validator.run(&stop, Some(1)).await.unwrap().weights_refused, None);
-    let second = tokio::time::timeout(Duration::from_secs(30), validator.run(&stop, Some(1))).await;
+    assert_eq!(*judged.lock().unwrap(), [first.get()]);
+    let (clock, _) = clock(&world, Duration::from_millis(15));
+    let second = tokio::time::timeout(Duration::from_secs(60), validator.run(&stop, Some(1))).await;
     let second = second.expect("the weights are held up by the keys").unwrap();
     clock.abort();
     assert_eq!((second.epochs, second.weights_refused), (1, None));
     let epoch = Epoch::new(judged.lock().unwrap()[1]);
     let record = world.chain.epoch_key(hotkey, epoch).await.unwrap().unwrap();
     assert!(record.key.is_none(), "the chain took the key of epoch {epoch}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_whose_reveal_is_refused_are_revealed_with_a_later_block_of_the_epoch() {
+    let world = world_of(Parameters { tempo: 99, ..parameters() }).await;
+    let forgotten = ChainError::Forgotten { endpoint: "ws://node".to_owned(), block: BlockNumber::new(1) };
+    let disabled =
+        ChainError::Refused { call: "reveal_weights", name: "CallDisabled".to_owned(), advice: "try again later" };
+    // From the last to the first.
+    let told = |chain: &mut Contrary| *chain.reveals.lock().unwrap() = vec![Ok(1), Err(disabled), Err(forgotten)];
+    let (mut validator, chain) = contrary(&world, told, |_| ()).await;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let blocks = async {
+        let asked = || chain.asked.lock().unwrap().len();
+        // A few blocks more once all is revealed.
+        let mut after = 0;
+        for _ in 0..80 {
+            if after == 5 {
+                break;
+            }
+            after += u32::from(asked() >= 3);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            world.chain.step_block();
+        }
+        stopping.cancel();
+    };
+    let (followed, ()) = tokio::join!(validator.run(&stop, None), blocks);
+    assert_eq!(followed.unwrap().epochs, 1, "the epoch is judged all the same");
+    let epoch = world.chain.head().await.unwrap().epoch;
+    assert_eq!(*chain.asked.lock().unwrap(), [epoch; 3], "until nothing is due, and no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_wait_for_a_block_far_away_are_tried_again_with_the_next_epoch() {
+    let world = world_of(Parameters { tempo: 19, ..parameters() }).await;
+    let first = world.chain.head().await.unwrap().epoch;
+    let (mut validator, _) = contrary(&world, |chain| chain.no_weights_until = Some(first), |_| ()).await;
+    let (clock, updates) = clock(&world, Duration::from_millis(15));
+    let stop = CancellationToken::new();
+    let followed = tokio::time::timeout(Duration::from_secs(60), validator.run(&stop, Some(1))).await;
+    let followed = followed.expect("weights wait for ever").unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    clock.abort();
+    assert_eq!((followed.epochs, followed.weights_refused), (1, None));
+    assert_eq!(updates.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -294,7 +430,8 @@ async fn a_transcript_that_was_kept_and_not_counted_counts_after_a_crash() {
         serde_json::from_slice(&std::fs::read(world.directory.path().join("validator/standing.json")).unwrap())
             .unwrap();
     let counted = &state["counted"][epoch.get().to_string()][keys(1).hotkey().to_string()];
-    assert_eq!(*counted, serde_json::json!([0]), "{state}");
+    let proof_ms = file.receipt.measurements.proof_ms;
+    assert_eq!(*counted, serde_json::json!({ "0": { "ending": "judged", "proof_ms": proof_ms } }), "{state}");
 
     // Its log calls it judged.
     world.next_epoch().await;
