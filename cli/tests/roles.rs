@@ -497,7 +497,7 @@ async fn roles_that_are_killed_at_any_moment_lose_nothing() {
         verdicts.iter().partition(|verdict| verdict["verdict"] == "accepted");
     assert_eq!(code, i32::from(!others.is_empty()), "{stderr}{stdout}");
     assert!(accepted.len() > 10, "{}", accepted.len());
-    let owed = ["commitment_absent", "commitment_late", "proof_absent", "proof_late"];
+    let owed = ["stream_broken", "commitment_absent", "commitment_late", "proof_absent", "proof_late"];
     for verdict in &others {
         let slug = verdict["reason"]["slug"].as_str().unwrap();
         assert!(verdict["verdict"] == "rejected" && owed.contains(&slug), "{verdict}");
