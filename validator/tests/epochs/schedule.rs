@@ -352,7 +352,7 @@ async fn a_chain_that_takes_no_keys_takes_weights_still() {
     assert_eq!(validator.run(&stop, Some(1)).await.unwrap().weights_refused, None);
     assert_eq!(*judged.lock().unwrap(), [first.get()]);
     let (clock, _) = clock(&world, Duration::from_millis(15));
-    let second = tokio::time::timeout(Duration::from_secs(60), validator.run(&stop, Some(1))).await;
+    let second = tokio::time::timeout(Duration::from_mins(1), validator.run(&stop, Some(1))).await;
     let second = second.expect("the weights are held up by the keys").unwrap();
     clock.abort();
     assert_eq!((second.epochs, second.weights_refused), (1, None));
@@ -399,7 +399,7 @@ async fn weights_that_wait_for_a_block_far_away_are_tried_again_with_the_next_ep
     let (mut validator, _) = contrary(&world, |chain| chain.no_weights_until = Some(first), |_| ()).await;
     let (clock, updates) = clock(&world, Duration::from_millis(15));
     let stop = CancellationToken::new();
-    let followed = tokio::time::timeout(Duration::from_secs(60), validator.run(&stop, Some(1))).await;
+    let followed = tokio::time::timeout(Duration::from_mins(1), validator.run(&stop, Some(1))).await;
     let followed = followed.expect("weights wait for ever").unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     clock.abort();
