@@ -322,13 +322,12 @@ impl ChainError {
     }
 
     /// Whether the reason may pass by itself: it lies in the connection or in the node, and another answer may
-    /// come or another node be asked; or it lies in an epoch that is still to come, or has just begun.
+    /// come or another node be asked.
     pub const fn is_passing(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Behind { .. } | Self::Unconfirmed { .. } | Self::BadAnswer { .. } => true,
-            Self::NotRevealEpoch { reveals, running, .. } => running.get() <= reveals.get(),
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Behind { .. } | Self::Unconfirmed { .. } | Self::BadAnswer { .. }
+        )
     }
 
     /// Whether weights that were refused so are worth another try with a later block: nothing was said of them.

@@ -11,6 +11,7 @@
 //! memory between turns that would matter. So a validator that was killed at any point goes on by
 //! starting again, and one that cannot reach its chain tries again.
 
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use assay_chain::{BlockNumber, Chain, ChainError, Head};
@@ -87,8 +88,8 @@ pub struct Followed {
 struct Memory {
     /// The epoch in which no weights are left to reveal.
     weights_revealed: Option<Epoch>,
-    /// Why weights are not revealed, as it was told.
-    unrevealed: Option<ChainError>,
+    /// In which epoch weights were not revealed, and of what kind the refusal was: both as last told.
+    unrevealed: Option<(Epoch, Discriminant<ChainError>)>,
     /// The epoch in which the keys of earlier ones have been revealed.
     keys_revealed: Option<Epoch>,
     /// An epoch that cannot be judged.
@@ -165,7 +166,7 @@ impl<C: Chain + 'static> Validator<C> {
     ) -> Result<Turn, ValidatorError> {
         let head = self.chain.head().await?;
         // Weights first: nothing of them waits for a key, and a chain that takes no key now takes weights still.
-        if memory.weights_revealed != Some(head.epoch) && self.reveal_weights(&mut memory.unrevealed).await? {
+        if memory.weights_revealed != Some(head.epoch) && self.reveal_weights(head.epoch, memory).await? {
             memory.weights_revealed = Some(head.epoch);
         }
         if memory.weights_at.is_none_or(|at| head.block >= at) {
@@ -206,20 +207,20 @@ impl<C: Chain + 'static> Validator<C> {
 
     /// Reveals weights that were committed, where the chain does not do that by itself. False if some may be due
     /// still: one that is not revealed in its epoch is lost, so a refusal is no reason to leave it at that.
-    async fn reveal_weights(&self, told: &mut Option<ChainError>) -> Result<bool, ValidatorError> {
+    async fn reveal_weights(&self, running: Epoch, memory: &mut Memory) -> Result<bool, ValidatorError> {
         match self.chain.reveal_weights(self.auditor.hotkey()).await {
             Ok(revealed) => {
                 if revealed > 0 {
                     info!(revealed, "weights are revealed");
                 }
-                *told = None;
                 Ok(true)
             }
             Err(refusal) if refusal.is_passing() || refusal.needs_operator() => Err(refusal.into()),
             Err(refusal) => {
-                if told.as_ref() != Some(&refusal) {
-                    warn!(%refusal, "weights are not revealed; trying again with later blocks of this epoch");
-                    *told = Some(refusal);
+                let kind = Some((running, discriminant(&refusal)));
+                if memory.unrevealed != kind {
+                    warn!(%refusal, epoch = %running, "weights are not revealed; asking again with later blocks of this epoch");
+                    memory.unrevealed = kind;
                 }
                 Ok(false)
             }

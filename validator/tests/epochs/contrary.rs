@@ -20,6 +20,8 @@ pub(crate) struct Contrary {
     pub(crate) keys_until: Epoch,
     /// The last epoch in which weights are never to be set again.
     pub(crate) no_weights_until: Option<Epoch>,
+    /// How often weights were not taken.
+    pub(crate) refused: Mutex<usize>,
 }
 
 impl Contrary {
@@ -31,6 +33,7 @@ impl Contrary {
             asked: Mutex::default(),
             keys_until: Epoch::new(u64::MAX),
             no_weights_until: None,
+            refused: Mutex::default(),
         }
     }
 }
@@ -104,6 +107,7 @@ impl Chain for Contrary {
         version_key: u64,
     ) -> Result<Placement, ChainError> {
         if Some(self.head().await?.epoch) <= self.no_weights_until {
+            *self.refused.lock().unwrap() += 1;
             return Err(ChainError::WeightsTooFast { next: BlockNumber::new(u64::MAX) });
         }
         self.devnet.set_weights(signer, weights, version_key).await

@@ -367,8 +367,11 @@ async fn weights_whose_reveal_is_refused_are_revealed_with_a_later_block_of_the_
     let forgotten = ChainError::Forgotten { endpoint: "ws://node".to_owned(), block: BlockNumber::new(1) };
     let disabled =
         ChainError::Refused { call: "reveal_weights", name: "CallDisabled".to_owned(), advice: "try again later" };
+    let epoch = world.chain.head().await.unwrap().epoch;
+    let begun = ChainError::NotRevealEpoch { committed: Epoch::new(0), reveals: epoch, running: epoch };
     // From the last to the first.
-    let told = |chain: &mut Contrary| *chain.reveals.lock().unwrap() = vec![Ok(1), Err(disabled), Err(forgotten)];
+    let refusals = vec![Ok(1), Err(disabled), Err(begun), Err(forgotten)];
+    let told = |chain: &mut Contrary| *chain.reveals.lock().unwrap() = refusals;
     let (mut validator, chain) = contrary(&world, told, |_| ()).await;
     let stop = CancellationToken::new();
     let stopping = stop.clone();
@@ -380,7 +383,7 @@ async fn weights_whose_reveal_is_refused_are_revealed_with_a_later_block_of_the_
             if after == 5 {
                 break;
             }
-            after += u32::from(asked() >= 3);
+            after += u32::from(asked() >= 4);
             tokio::time::sleep(Duration::from_millis(50)).await;
             world.chain.step_block();
         }
@@ -388,22 +391,22 @@ async fn weights_whose_reveal_is_refused_are_revealed_with_a_later_block_of_the_
     };
     let (followed, ()) = tokio::join!(validator.run(&stop, None), blocks);
     assert_eq!(followed.unwrap().epochs, 1, "the epoch is judged all the same");
-    let epoch = world.chain.head().await.unwrap().epoch;
-    assert_eq!(*chain.asked.lock().unwrap(), [epoch; 3], "until nothing is due, and no more");
+    assert_eq!(*chain.asked.lock().unwrap(), [epoch; 4], "until nothing is due, and no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn weights_that_wait_for_a_block_far_away_are_tried_again_with_the_next_epoch() {
     let world = world_of(Parameters { tempo: 19, ..parameters() }).await;
     let first = world.chain.head().await.unwrap().epoch;
-    let (mut validator, _) = contrary(&world, |chain| chain.no_weights_until = Some(first), |_| ()).await;
-    let (clock, updates) = clock(&world, Duration::from_millis(15));
+    let (mut validator, chain) = contrary(&world, |chain| chain.no_weights_until = Some(first), |_| ()).await;
+    let (clock, updates) = clock(&world, Duration::from_millis(50));
     let stop = CancellationToken::new();
     let followed = tokio::time::timeout(Duration::from_mins(1), validator.run(&stop, Some(1))).await;
     let followed = followed.expect("weights wait for ever").unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     clock.abort();
     assert_eq!((followed.epochs, followed.weights_refused), (1, None));
+    assert!(*chain.refused.lock().unwrap() > 0, "they were to wait");
     assert_eq!(updates.lock().unwrap().len(), 1);
 }
 
