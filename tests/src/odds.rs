@@ -123,7 +123,10 @@ impl Execution<'_> {
         if top_k > 0 {
             order.truncate(index(top_k));
         }
-        let score = |j: usize, sign: f64| (logits[j] + sign * slack(logits[j])) / f64::from(temperature) + noise[j];
+        let score = |j: usize, sign: f64| {
+            let logit = logits[j] + sign * slack(logits[j]);
+            if temperature == 0.0 { logit } else { logit / f64::from(temperature) + noise[j] }
+        };
         !order.contains(&served) || order.into_iter().any(|j| j != served && score(j, -1.0) > score(served, 1.0))
     }
 }

@@ -6,7 +6,7 @@ use assay_commitments::TokenId;
 use assay_commitments::trace::FinishReason;
 use assay_proto::v1::Tokens;
 use assay_proto::v1::miner_message::Message as FromMiner;
-use assay_tests::adversary::{as_scripted, message};
+use assay_tests::adversary::{Answer, as_scripted, message};
 use assay_tests::fixture;
 
 use crate::cast::chat;
@@ -31,6 +31,11 @@ fn messages(prompt: &Prompt) -> Vec<Message> {
 /// Samples in another way.
 fn sampled(change: fn(&mut Sampling)) -> Cheat {
     Cheat::of(claimed().asked(move |_, asked| change(&mut asked.sampling)))
+}
+
+/// Writes another answer than the likeliest one, which is of sixteen tokens whatever the seed is.
+fn rewritten(change: impl Fn(&mut Answer) + Send + Sync + 'static) -> Cheat {
+    Cheat::of(claimed().written(move |_, answer| change(answer))).asked(|question| question.ask.temperature = 0.0)
 }
 
 attacks! {
@@ -71,25 +76,23 @@ attacks! {
         Cheat { question, ..Cheat::of(adversary) }
     };
     /// a token substituted after decoding
-    attack_16_token_substituted: Drawn [WrongToken] => Cheat::of(claimed().written(|_, answer| {
+    attack_16_token_substituted: Drawn [WrongToken] => rewritten(|answer| {
         let middle = answer.output.len() / 2;
         answer.output[middle] = TokenId::new(300 + (answer.output[middle].get() + 1) % 700);
-    }));
+    });
     /// the answer ended early with a stop token
-    attack_16_early_stop: Drawn [WrongToken] => Cheat::of(claimed().written(|_, answer| {
-        answer.output.truncate(answer.output.len() / 2);
+    attack_16_early_stop: Drawn [WrongToken] => rewritten(|answer| {
+        answer.output.truncate(8);
         answer.output.push(STOP);
         answer.finish = FinishReason::StopToken;
-    }));
+    });
     /// the answer cut short
-    attack_16_cut_short: Always [WrongFinish] => {
-        Cheat::of(claimed().written(|_, answer| answer.output.truncate(answer.output.len() / 2)))
-    };
+    attack_16_cut_short: Always [WrongFinish] => rewritten(|answer| answer.output.truncate(8));
     /// tokens appended after a stop token
-    attack_16_appended: Always [WrongFinish] => Cheat::of(claimed().written(|_, answer| {
-        answer.output.insert(0, STOP);
+    attack_16_appended: Always [WrongFinish] => rewritten(|answer| {
+        answer.output.insert(3, STOP);
         answer.output.truncate(16);
-    }));
+    });
     /// more tokens than were asked for
     attack_16_padded: Always [ProtocolViolation] => {
         Cheat::of(claimed().written(|request, answer| {
