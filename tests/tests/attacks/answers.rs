@@ -28,9 +28,10 @@ fn messages(prompt: &Prompt) -> Vec<Message> {
     }
 }
 
-/// Samples in another way.
+/// Samples in another way, for so many tokens that some are others than were asked for.
 fn sampled(change: fn(&mut Sampling)) -> Cheat {
-    Cheat::of(claimed().asked(move |_, asked| change(&mut asked.sampling)))
+    let adversary = claimed().asked(move |_, asked| change(&mut asked.sampling));
+    Cheat::of(adversary).asked(|question| question.ask.max_tokens = 64)
 }
 
 /// Writes another answer than the likeliest one, which is of sixteen tokens whatever the seed is.
