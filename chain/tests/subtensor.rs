@@ -1269,6 +1269,15 @@ async fn the_past_is_found_by_going_back_through_old_blocks() {
     }
 }
 
+/// Notes which number the block of a hash has, where an answer tells it.
+fn note(numbers: &mut HashMap<Value, u64>, method: &str, asked: &Value, answer: &Value) {
+    match method {
+        "chain_getBlockHash" => number(&asked[0]).map(|number| numbers.insert(answer.clone(), number)),
+        "chain_getHeader" => number(&answer["number"]).map(|number| numbers.insert(asked[0].clone(), number)),
+        _ => None,
+    };
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_epoch_has_the_registry_of_its_own_owner() {
     let net = Net::start(parameters()).await;
@@ -1280,19 +1289,10 @@ async fn each_epoch_has_the_registry_of_its_own_owner() {
     let (between, _server) = net
         .between(move |method, asked, answer| {
             let mut numbers = numbers.lock().unwrap();
-            match method {
-                "chain_getBlockHash" => {
-                    number(&asked[0]).map(|number| numbers.insert(answer.clone(), number));
-                }
-                "chain_getHeader" => {
-                    number(&answer["number"]).map(|number| numbers.insert(asked[0].clone(), number));
-                }
-                "state_queryStorageAt"
-                    if numbers.get(&asked[1]).is_some_and(|number| *number >= changes_there.load(Ordering::SeqCst)) =>
-                {
-                    put(answer, "SubnetOwnerHotkey", &hers);
-                }
-                _ => {}
+            note(&mut numbers, method, asked, answer);
+            let at = numbers.get(&asked[1]).filter(|_| method == "state_queryStorageAt");
+            if at.is_some_and(|number| *number >= changes_there.load(Ordering::SeqCst)) {
+                put(answer, "SubnetOwnerHotkey", &hers);
             }
             Ok(())
         })
@@ -1332,17 +1332,12 @@ async fn epochs_that_are_out_of_order_are_refused_and_asked_for_elsewhere() {
     let (between, _server) = net
         .between(move |method, asked, answer| {
             let mut numbers = numbers.lock().unwrap();
-            match method {
-                "chain_getBlockHash" => {
-                    number(&asked[0]).map(|number| numbers.insert(answer.clone(), number));
-                }
-                // Epoch 2 is looked for at block 42. The tempo that is told there leads to block 117, and the one
-                // told there makes it an epoch 2 that begins at block 116.
-                "state_queryStorageAt" => match numbers.get(&asked[1]) {
-                    Some(42) => put(answer, "Tempo", "0x3100"),
-                    Some(117) => put(answer, "Tempo", "0x3d00"),
-                    _ => {}
-                },
+            note(&mut numbers, method, asked, answer);
+            // Epoch 2 is looked for at block 42. The tempo that is told there leads to block 117, and the one
+            // told there makes it an epoch 2 that begins at block 116.
+            match numbers.get(&asked[1]).filter(|_| method == "state_queryStorageAt") {
+                Some(42) => put(answer, "Tempo", "0x3100"),
+                Some(117) => put(answer, "Tempo", "0x3d00"),
                 _ => {}
             }
             Ok(())
