@@ -8,7 +8,7 @@
     reason = "only code that is inlined is compiled for the instructions found at run time"
 )]
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::codec::{Canonical, Malformed, Reader, Writer};
 
@@ -79,7 +79,7 @@ impl Profile {
 
     /// The activation nearest to `value`, halves to even, as a runtime keeps it: magnitudes under 2^-126
     /// and negative zero become zero. What is too large becomes infinite, for the caller to refuse.
-    #[inline]
+    #[inline(always)]
     pub fn round_once(self, value: f64) -> f64 {
         match self.element() {
             Element::Bf16 => round_once::<{ 52 - 7 }>(value),
@@ -89,7 +89,7 @@ impl Profile {
 
     /// Rounds each value once, as [`Self::round_once`] does.
     pub fn round(self, values: &mut [f32]) {
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || match self.element() {
                 Element::Bf16 => values.iter_mut().for_each(|value| *value = round_bf16(*value)),
@@ -144,23 +144,34 @@ pub fn round_bf16(value: f32) -> f32 {
 }
 
 /// Rounds to a significand that lacks the last `CUT` bits of an f64's and to the exponents of an f32.
-#[inline]
+#[inline(always)]
 fn round_once<const CUT: u32>(value: f64) -> f64 {
-    if !value.is_finite() {
-        return value;
-    }
     let bits = value.to_bits();
     let odd = (bits >> CUT) & 1;
-    // A carry out of the significand is the next exponent; finite f64 leave room for it.
-    let rounded = bits.saturating_add((1 << (CUT - 1)) - 1).saturating_add(odd) >> CUT << CUT;
+    // A carry out of the significand is the next exponent; finite f64 leave room for it. Written without branches.
+    let rounded = bits.wrapping_add((1 << (CUT - 1)) - 1).wrapping_add(odd) >> CUT << CUT;
     let rounded = f64::from_bits(rounded);
-    if rounded.abs() < f64::from(f32::MIN_POSITIVE) {
-        0.0
-    } else if rounded.abs() > f64::from(f32::MAX) {
-        f64::INFINITY.copysign(rounded)
-    } else {
-        rounded
+    let size = rounded.abs();
+    let bounded = if size > f64::from(f32::MAX) { f64::INFINITY.copysign(rounded) } else { rounded };
+    let canonical = if size < f64::from(f32::MIN_POSITIVE) { 0.0 } else { bounded };
+    if value.is_finite() { canonical } else { value }
+}
+
+/// Runs `work` compiled for the instructions that this machine has: what of it is inlined.
+pub fn vectorized<T>(work: impl FnMut() -> T) -> T {
+    /// Called by reference: to call a closure by value goes through a function that is compiled for every machine.
+    struct Work<F>(F);
+
+    impl<T, F: FnMut() -> T> WithSimd for Work<F> {
+        type Output = T;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) -> T {
+            (self.0)()
+        }
     }
+
+    Arch::new().dispatch(Work(work))
 }
 
 /// Appends `row` to `out` in the profile's dtype.
@@ -175,7 +186,7 @@ pub fn encode_row(profile: Profile, row: &[f32], out: &mut Vec<u8>) {
 pub fn write_row(profile: Profile, row: &[f32], out: &mut [u8]) -> bool {
     assert_eq!(out.len(), row.len() * profile.element_bytes(), "a row has its length");
     // Bits of finite numbers, without the sign, are below those of infinity.
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || match profile.element() {
             Element::Bf16 => {

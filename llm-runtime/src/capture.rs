@@ -18,11 +18,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use assay_commitments::manifest::Architecture;
-use assay_commitments::rows::{Profile, write_row};
+use assay_commitments::rows::{Profile, vectorized, write_row};
 use assay_commitments::trace::{Trace, TraceShape, TreeId};
 use assay_commitments::{KvGroup, LayerIndex};
 use candle_core::{Device, Tensor};
-use pulp::Arch;
 
 use crate::error::RunError;
 use crate::kernels::{read, values_of, zeros};
@@ -443,7 +442,7 @@ impl Rows {
 pub(crate) fn check_logits(logits: &[f32]) -> Result<(), RunError> {
     let magnitude = |logit: &f32| logit.to_bits() & !(1 << 31);
     // Bits of finite numbers are below those of infinity, and integers are compared in vector registers.
-    let largest = Arch::new().dispatch(
+    let largest = vectorized(
         #[inline(always)]
         || logits.iter().fold(0, |largest, logit| magnitude(logit).max(largest)),
     );

@@ -16,12 +16,11 @@ mod attention;
 mod composed;
 mod linear;
 
-use assay_commitments::rows::Profile;
+use assay_commitments::rows::{Profile, vectorized};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Device, InplaceOp1, InplaceOp2, Layout, Result, Shape, Storage, StorageRef,
     Tensor, WithDType, bail,
 };
-use pulp::Arch;
 use rayon::prelude::*;
 
 pub(crate) use attention::{Attention, Span, Store};
@@ -170,7 +169,7 @@ impl RmsNorm {
 
     /// One row in place.
     fn row(self, row: &mut [f32], weights: &[f32]) {
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || self.row_here(row, weights),
         );
@@ -288,7 +287,7 @@ impl InplaceOp2 for Rotate {
         let width = products.len() / (angles.len() / self.head_dim);
         for_rows(products, width, |index, row| {
             let angles = &angles[index * self.head_dim..][..self.head_dim];
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || self.row(&mut row[..self.heads * self.head_dim], angles),
             );
@@ -435,13 +434,9 @@ impl CustomOp1 for GatedSilu {
                 ups.copy_from_slice(&gates[self.ffn + start..][..ups.len()]);
                 self.profile.round(active);
                 self.profile.round(ups);
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
-                    || {
-                        for gate in &mut *active {
-                            *gate = silu(*gate);
-                        }
-                    },
+                    || active.iter_mut().for_each(|gate| *gate = silu(*gate)),
                 );
                 self.profile.round(active);
                 active.iter_mut().zip(ups).for_each(|(active, up)| *active *= *up);

@@ -312,8 +312,8 @@ where
         };
         match quantized.map_err(|error| RunError::Weights(error.to_string()))? {
             Some(Quantized { values, scales, group }) => {
-                let stored: Vec<u8> = values.iter().map(|value| value.cast_unsigned() ^ 0x80).collect();
-                Ok(kernels::Weights::int8(&stored, &scales, group, shape)?)
+                let bits: Vec<u8> = values.into_iter().map(i8::cast_unsigned).collect();
+                Ok(kernels::Weights::int8(&bits, &scales, group, shape)?)
             }
             // Not rounded: a quantised weight need not be a number of bf16.
             None if self.profile == Profile::Bf16W8V1 => {

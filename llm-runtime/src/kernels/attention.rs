@@ -1,8 +1,8 @@
 //! Causal grouped-query attention over a cache of blocks, softmax in f32.
 //!
-//! Keys and values are read where they lie, once for all heads of their group. The code is plain
-//! arithmetic on arrays of sixteen, compiled for each set of instructions that `pulp` finds at run time;
-//! every sum has its order and every multiply-add is fused, so all of them give the same bits.
+//! Keys and values are read where they lie, once for all heads of their group. The code is compiled for each
+//! set of instructions; every sum has its order and every multiply-add is fused, so all of them give the same
+//! bits.
 #![expect(
     clippy::inline_always,
     reason = "only code that is inlined is compiled for the instructions found at run time"
@@ -13,13 +13,12 @@ use std::ops::Range;
 use assay_commitments::rows::{Profile, bf16_bits};
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Storage, StorageRef, Tensor, bail};
 use half::bf16;
-use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::linear::lanes::{Instructions, LANES, Lanes, Task};
 use super::{TASK_WORK, composed, elements, is_fused, read, values_of};
 use crate::cache::BLOCK;
 
-const LANES: usize = 16;
 /// Positions that are worked on together.
 const TILE: usize = 4;
 
@@ -141,6 +140,7 @@ impl Attention {
         }
         let group_width = self.heads / self.kv_heads * self.head_dim;
         let mut out = vec![0.0; count * self.heads * self.head_dim];
+        let instructions = Instructions::best();
         let attend = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
             let (row, group) = (index / self.kv_heads, index % self.kv_heads);
             let (position, blocks) = rows[row];
@@ -149,7 +149,7 @@ impl Attention {
             let queries = &queries[row * width + group * group_width..][..group_width];
             let head =
                 Group { queries, head_dim: self.head_dim, blocks, number: group, range: start..end, scores, out };
-            Arch::new().dispatch(head);
+            instructions.run(head);
             self.profile.round(out);
         };
         let longest = rows.iter().map(|row| row.0 + 1).max().unwrap_or(1);
@@ -170,6 +170,7 @@ impl Attention {
 /// An element of a cache.
 trait Element: candle_core::WithDType {
     fn widen(self) -> f32;
+    fn load<L: Lanes>(lanes: L, from: &[Self; LANES]) -> L::V;
     /// Of a value that the profile has rounded.
     fn narrow(value: f32) -> Self;
 }
@@ -178,6 +179,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, from: &[Self; LANES]) -> L::V {
+        lanes.widen_bf16(&from.map(Self::to_bits))
     }
 
     #[inline(always)]
@@ -190,6 +196,11 @@ impl Element for f32 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, from: &[Self; LANES]) -> L::V {
+        lanes.load(from)
     }
 
     #[inline(always)]
@@ -211,11 +222,9 @@ struct Group<'a, E> {
     out: &'a mut [f32],
 }
 
-impl<E: Element> WithSimd for Group<'_, E> {
-    type Output = ();
-
+impl<E: Element> Task for Group<'_, E> {
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn run<L: Lanes, const OUTPUTS: usize>(self, lanes: L) {
         let Self { queries, head_dim, blocks, number: group, range, scores, out } = self;
         let heads = queries.len() / head_dim;
         // Whole vectors for each head; what is no position has no weight.
@@ -240,21 +249,16 @@ impl<E: Element> WithSimd for Group<'_, E> {
             )
         };
         for (offset, keys, _) in blocks() {
-            let tiles = keys.chunks_exact(TILE * head_dim);
-            let rest = tiles.remainder();
-            let single = offset + keys.len() / head_dim / TILE * TILE;
             for (head, query) in queries.chunks_exact(head_dim).enumerate() {
-                let scores = &mut scores[head * length..][..length];
-                for (tile, scores) in tiles.clone().zip(scores[offset..].chunks_exact_mut(TILE)) {
-                    let keys: [&[E]; TILE] = std::array::from_fn(|i| &tile[i * head_dim..][..head_dim]);
-                    scores.copy_from_slice(&dots(query, keys).map(|dot| scale * dot));
-                }
-                for (key, score) in rest.chunks_exact(head_dim).zip(&mut scores[single..]) {
-                    *score = scale * dots(query, [key])[0];
+                let scores = &mut scores[head * length + offset..];
+                // A loop: what an iterator calls is not compiled for the instructions found.
+                for (keys, scores) in keys.chunks(LANES * head_dim).zip(scores.chunks_mut(LANES)) {
+                    let count = keys.len() / head_dim;
+                    scores[..count].copy_from_slice(&dots(lanes, query, keys)[..count]);
+                    scores[..count].iter_mut().for_each(|score| *score *= scale);
                 }
             }
         }
-        // A loop: what an iterator calls is not compiled for the instructions found.
         for scores in scores.chunks_exact_mut(length) {
             softmax(scores);
         }
@@ -277,27 +281,53 @@ impl<E: Element> WithSimd for Group<'_, E> {
     }
 }
 
-/// `sum_i query_i key_i` of several keys: sixteen lanes, a tree over them, the remainder last.
+/// `sum_i query_i key_i` of up to sixteen keys: sixteen lanes, a tree over them, the remainder last.
 #[inline(always)]
-fn dots<E: Element, const N: usize>(query: &[f32], keys: [&[E]; N]) -> [f32; N] {
-    let (chunks, rest) = query.as_chunks::<LANES>();
-    let mut lanes = [[0.0_f32; LANES]; N];
-    for (index, query) in chunks.iter().enumerate() {
-        for (lanes, key) in lanes.iter_mut().zip(keys) {
-            let key = &key[index * LANES..][..LANES];
-            for i in 0..LANES {
-                lanes[i] = query[i].mul_add(key[i].widen(), lanes[i]);
-            }
+fn dots<L: Lanes, E: Element>(lanes: L, query: &[f32], keys: &[E]) -> [f32; LANES] {
+    let (chunks, tail) = query.as_chunks::<LANES>();
+    let mut sums = [lanes.splat(0.0); LANES];
+    let tiles = keys.chunks_exact(TILE * query.len());
+    let (single, rest) = (keys.len() / query.len() / TILE * TILE, tiles.remainder());
+    for (tile, sums) in tiles.zip(sums.as_chunks_mut::<TILE>().0) {
+        let keys: [&[[E; LANES]]; TILE] = std::array::from_fn(
+            #[inline(always)]
+            |key| tile[key * query.len()..][..query.len()].as_chunks().0,
+        );
+        add_products(lanes, chunks, keys, sums);
+    }
+    for (key, sum) in rest.chunks_exact(query.len()).zip(&mut sums[single..]) {
+        add_products(lanes, chunks, [key.as_chunks().0], std::array::from_mut(sum));
+    }
+    let mut totals = lanes.sums(sums);
+    if !tail.is_empty() {
+        for (key, total) in keys.chunks_exact(query.len()).zip(&mut totals) {
+            let products = tail.iter().zip(&key[query.len() - tail.len()..]);
+            *total = products.fold(*total, |sum, (query, key)| query.mul_add(key.widen(), sum));
         }
     }
-    let at = query.len() - rest.len();
-    std::array::from_fn(
+    totals
+}
+
+/// Adds the products of a query with several keys, lane by lane.
+#[inline(always)]
+fn add_products<L: Lanes, E: Element, const N: usize>(
+    lanes: L,
+    query: &[[f32; LANES]],
+    keys: [&[[E; LANES]]; N],
+    sums: &mut [L::V; N],
+) {
+    let mut own = *sums;
+    let keys = keys.map(
         #[inline(always)]
-        |n| {
-            let tail = rest.iter().zip(&keys[n][at..]);
-            tail.fold(tree(lanes[n]), |sum, (query, key)| query.mul_add(key.widen(), sum))
-        },
-    )
+        |key| &key[..query.len()],
+    );
+    for (index, query) in query.iter().enumerate() {
+        let query = lanes.load(query);
+        for n in 0..N {
+            own[n] = lanes.mul_add(query, E::load(lanes, &keys[n][index]), own[n]);
+        }
+    }
+    *sums = own;
 }
 
 /// The upper half is added to the lower one until one is left.
@@ -478,13 +508,12 @@ mod tests {
         }
     }
 
-    /// The same code without special instructions.
     #[test]
     fn every_set_of_instructions_gives_the_same_bits() {
         let mut random = Random::new(3);
         let mut noise = |count: usize| -> Vec<f32> { (0..count).map(|_| random.normal()).collect() };
         let (queries, block) = (noise(2 * 40), noise(2 * BLOCK * 40));
-        let run = |best: bool| {
+        let run = |instructions: Instructions| {
             let (mut scores, mut out) = (vec![], vec![0.0; 80]);
             let group = Group {
                 queries: &queries,
@@ -495,14 +524,11 @@ mod tests {
                 scores: &mut scores,
                 out: &mut out,
             };
-            if best {
-                Arch::new().dispatch(group);
-            } else {
-                group.with_simd(pulp::Scalar);
-            }
+            instructions.run(group);
             out
         };
-        assert_eq!(run(true), run(false));
+        let all: Vec<_> = Instructions::all().into_iter().map(run).collect();
+        assert!(all.iter().all(|out| *out == all[0]));
     }
 
     #[test]

@@ -27,7 +27,8 @@ fn scaled(values: &Tensor, scales: &Tensor, group: usize) -> Result<Tensor> {
     let ((outputs, inputs), groups) = (values.dims2()?, scales.dim(1)?);
     let scales = scales.unsqueeze(2)?.broadcast_as((outputs, groups, group))?;
     let scales = scales.reshape((outputs, groups * group))?.narrow(1, 0, inputs)?;
-    (values.to_dtype(DType::F32)? - 128.0)? * scales
+    let integers = values.flatten_all()?.to_vec1::<u8>()?.into_iter().map(|bits| f32::from(bits.cast_signed()));
+    Tensor::from_iter(integers, &Device::Cpu)?.reshape((outputs, inputs))? * scales
 }
 
 /// Each f32 value to the nearest activation.
@@ -300,7 +301,7 @@ pub(super) mod tests {
             let weights = Weights::int8(&stored, &scales, group, [5, inputs]).unwrap();
             let Weights::Int8 { values, scales: tensor, group } = weights else { panic!("made of integers") };
             let made = scaled(&values, &tensor, group).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let values = stored.into_iter().map(|stored| (stored ^ 0x80).cast_signed()).collect();
+            let values = stored.into_iter().map(u8::cast_signed).collect();
             let mut expected = vec![0.0; 5 * inputs];
             Quantized { values, scales, group }.weights(inputs, 0, &mut expected);
             assert_eq!(made, expected, "{inputs} by {group}");

@@ -21,7 +21,7 @@ const STEPS: u32 = 16;
 /// median over rounds in which both take turns, and the quartiles.
 pub(super) fn measure(numbers: &Numbers, figures: &mut Figures) -> Result<(), Fault> {
     let model = model(numbers, Profile::Bf16V1)?;
-    for (prefix, prompt, steps, rounds) in [("", 1, STEPS, 15), ("prefill_", PROMPT, 0, 9)] {
+    for (prefix, prompt, steps, rounds) in [("", 1, STEPS, 31), ("prefill_", PROMPT, 0, 15)] {
         let run = |capture| run(&model, numbers, prompt, steps, capture);
         let bytes = run(true)?.bytes;
         let (mut times, mut overheads) = (vec![], vec![]);

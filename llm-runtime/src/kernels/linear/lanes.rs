@@ -11,15 +11,15 @@
 use pulp::Arch;
 
 /// How many lanes a vector has.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// A vector in memory, where no cache line splits it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(super) struct Vector(pub(super) [f32; LANES]);
+pub(crate) struct Vector(pub(crate) [f32; LANES]);
 
 /// Operations on vectors of [`LANES`] floats.
-pub(super) trait Lanes: Copy {
+pub(crate) trait Lanes: Copy {
     type V: Copy;
 
     /// Rows of a tile, at most 4: what its sums leave of the registers is enough for the factors.
@@ -32,8 +32,8 @@ pub(super) trait Lanes: Copy {
     fn splat(self, value: f32) -> Self::V;
     /// bf16 values, as their bits.
     fn widen_bf16(self, bits: &[u16; LANES]) -> Self::V;
-    /// Integers from -128, stored with 128 added.
-    fn widen_int8(self, stored: &[u8; LANES]) -> Self::V;
+    /// Integers from -128, as their bits.
+    fn widen_int8(self, bits: &[u8; LANES]) -> Self::V;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 
@@ -54,14 +54,14 @@ pub(super) trait Lanes: Copy {
 }
 
 /// What is compiled for every set of instructions: its `run`, and all it calls, is inlined.
-pub(super) trait Task {
+pub(crate) trait Task {
     /// `OUTPUTS` is the other side of a tile, beside [`Lanes::ROWS`].
     fn run<L: Lanes, const OUTPUTS: usize>(self, lanes: L);
 }
 
 /// A set of instructions that this machine has.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Instructions {
+pub(crate) enum Instructions {
     #[cfg(target_arch = "x86_64")]
     Avx512(pulp::x86::V4),
     #[cfg(target_arch = "x86_64")]
@@ -70,7 +70,7 @@ pub(super) enum Instructions {
 }
 
 impl Instructions {
-    pub(super) fn best() -> Self {
+    pub(crate) fn best() -> Self {
         match Arch::new() {
             #[cfg(target_arch = "x86_64")]
             Arch::V4(simd) => Self::Avx512(simd),
@@ -82,7 +82,7 @@ impl Instructions {
 
     /// All that this machine has.
     #[cfg(test)]
-    pub(super) fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let mut all = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
         {
@@ -93,7 +93,7 @@ impl Instructions {
     }
 
     /// Rows of a tile.
-    pub(super) fn rows(self) -> usize {
+    pub(crate) fn rows(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => pulp::x86::V4::ROWS,
@@ -103,7 +103,7 @@ impl Instructions {
         }
     }
 
-    pub(super) fn run(self, task: impl Task) {
+    pub(crate) fn run(self, task: impl Task) {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.vectorize(
@@ -148,8 +148,8 @@ impl Lanes for Portable {
         bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
     }
     #[inline(always)]
-    fn widen_int8(self, stored: &[u8; LANES]) -> Self::V {
-        stored.map(|stored| f32::from(stored) - 128.0)
+    fn widen_int8(self, bits: &[u8; LANES]) -> Self::V {
+        bits.map(|bits| f32::from(bits.cast_signed()))
     }
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -193,9 +193,8 @@ mod wide {
             cast(self.avx512f._mm512_slli_epi32::<16>(bits))
         }
         #[inline(always)]
-        fn widen_int8(self, stored: &[u8; LANES]) -> __m512 {
-            let stored = self.avx512f._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepu8_epi32(cast(*stored)));
-            self.avx512f._mm512_sub_ps(stored, self.splat(128.0))
+        fn widen_int8(self, bits: &[u8; LANES]) -> __m512 {
+            self.avx512f._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi8_epi32(cast(*bits)))
         }
         #[inline(always)]
         fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
@@ -265,14 +264,13 @@ mod wide {
             )
         }
         #[inline(always)]
-        fn widen_int8(self, stored: &[u8; LANES]) -> Self::V {
-            let halves: [[u8; 8]; 2] = cast(*stored);
+        fn widen_int8(self, bits: &[u8; LANES]) -> Self::V {
+            let halves: [[u8; 8]; 2] = cast(*bits);
             halves.map(
                 #[inline(always)]
                 |half| {
                     let half: __m128i = cast([half, [0; 8]]);
-                    let half = self.avx._mm256_cvtepi32_ps(self.avx2._mm256_cvtepu8_epi32(half));
-                    self.avx._mm256_sub_ps(half, self.avx._mm256_set1_ps(128.0))
+                    self.avx._mm256_cvtepi32_ps(self.avx2._mm256_cvtepi8_epi32(half))
                 },
             )
         }

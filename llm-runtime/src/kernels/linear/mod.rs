@@ -7,7 +7,7 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
-mod lanes;
+pub(crate) mod lanes;
 pub(crate) mod pages;
 #[cfg(test)]
 mod tests;
@@ -36,7 +36,7 @@ pub(crate) enum Weights {
     Bf16(Tensor),
     /// 8-bit integers times the scale of their group of consecutive inputs.
     Int8 {
-        /// Integers from -128, stored with 128 added, `[outputs, inputs]`.
+        /// Integers from -128, as their bits, `[outputs, inputs]`.
         values: Tensor,
         /// f32 `[outputs, groups]`; the last group of a row may be shorter than the others.
         scales: Tensor,
@@ -255,7 +255,7 @@ fn run<E: Element>(
         if shares.len() == 1 {
             shares.into_iter().for_each(|share| instructions.run(share));
         } else {
-            shares.into_par_iter().for_each(|share| instructions.run(share));
+            shares.into_par_iter().with_max_len(1).for_each(|share| instructions.run(share));
         }
     }
     (CpuStorage::F32(out), Shape::from((count, outputs)))

@@ -62,7 +62,7 @@ impl Sample {
                 let scales: Vec<f32> =
                     (0..outputs * inputs.div_ceil(group)).map(|_| random.normal().abs() / 100.0).collect();
                 let weights = Weights::int8(&stored, &scales, group, shape).unwrap();
-                let plain = stored.into_iter().map(|stored| f32::from(stored) - 128.0).collect();
+                let plain = stored.into_iter().map(|bits| f32::from(bits.cast_signed())).collect();
                 Self { weights, plain, scales, inputs, group }
             }
         }

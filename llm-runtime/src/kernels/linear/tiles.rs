@@ -14,6 +14,12 @@ const PANEL: usize = 1024;
 /// Floats of the rows that take turns on a panel: they stay in the second cache.
 const ROW_BLOCK: usize = 1 << 18;
 
+/// Steps whose loop is unrolled: a cache line of 8-bit weights.
+const UNIT: usize = 4;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// How a weight is stored.
 pub(super) trait Element: Copy + Sync {
     const ZERO: Self;
@@ -44,9 +50,9 @@ impl Element for u16 {
     }
 }
 
-/// An 8-bit integer, stored with 128 added.
+/// Bits of an 8-bit integer.
 impl Element for u8 {
-    const ZERO: Self = 128;
+    const ZERO: Self = 0;
     const SCALED: bool = true;
 
     #[inline(always)]
@@ -165,7 +171,9 @@ impl<L: Lanes, E: Element, const OUTPUTS: usize> Weights<L, OUTPUTS> for Stored<
     #[inline(always)]
     fn get(self, lanes: L, step: usize, output: usize) -> L::V {
         let weights = &self.rows[output][step];
-        lanes.prefetch(std::ptr::from_ref(weights).wrapping_add(self.tile).cast());
+        if step.is_multiple_of(LINE / size_of::<[E; LANES]>()) {
+            lanes.prefetch(std::ptr::from_ref(weights).wrapping_add(self.tile).cast());
+        }
         E::widen(lanes, weights)
     }
 }
@@ -173,7 +181,7 @@ impl<L: Lanes, E: Element, const OUTPUTS: usize> Weights<L, OUTPUTS> for Stored<
 /// A tile's sums.
 type Sums<V, const ROWS: usize, const OUTPUTS: usize> = [[V; OUTPUTS]; ROWS];
 
-/// Adds the products of all steps.
+/// Adds the products of consecutive steps.
 #[inline(always)]
 fn add_products<L: Lanes, const ROWS: usize, const OUTPUTS: usize>(
     lanes: L,
@@ -195,6 +203,23 @@ fn add_products<L: Lanes, const ROWS: usize, const OUTPUTS: usize>(
         }
     }
     sums
+}
+
+/// Adds the sums of a group, times its scales.
+#[inline(always)]
+fn add_scaled<L: Lanes, const ROWS: usize, const OUTPUTS: usize>(
+    lanes: L,
+    scales: [&[f32]; OUTPUTS],
+    index: usize,
+    group: &Sums<L::V, ROWS, OUTPUTS>,
+    sums: &mut Sums<L::V, ROWS, OUTPUTS>,
+) {
+    for (output, scales) in scales.into_iter().enumerate() {
+        let scale = lanes.splat(scales[index]);
+        for (sums, group) in sums.iter_mut().zip(group) {
+            sums[output] = lanes.mul_add(scale, group[output], sums[output]);
+        }
+    }
 }
 
 /// A share of the outputs, for all rows.
@@ -328,18 +353,36 @@ impl<'a, E: Element> Share<'a, '_, E> {
         scales: [&[f32]; OUTPUTS],
         mut sums: Sums<L::V, ROWS, OUTPUTS>,
     ) -> Sums<L::V, ROWS, OUTPUTS> {
-        if !E::SCALED {
-            return add_products(lanes, x, weights, sums);
-        }
+        let zero = [[lanes.splat(0.0); OUTPUTS]; ROWS];
         let steps = self.matrix.group / LANES;
-        for (index, x) in x.chunks(steps).enumerate() {
-            let weights = weights.part(index * steps..index * steps + x.len());
-            let group = add_products(lanes, x, weights, [[lanes.splat(0.0); OUTPUTS]; ROWS]);
-            for (sums, group) in sums.iter_mut().zip(group) {
-                for ((sum, group), scales) in sums.iter_mut().zip(group).zip(scales) {
-                    *sum = lanes.mul_add(lanes.splat(scales[index]), group, *sum);
-                }
+        if ROWS > 1 || (E::SCALED && !steps.is_multiple_of(UNIT)) {
+            if !E::SCALED {
+                return add_products(lanes, x, weights, sums);
             }
+            for (index, x) in x.chunks(steps).enumerate() {
+                let weights = weights.part(index * steps..index * steps + x.len());
+                add_scaled(lanes, scales, index, &add_products(lanes, x, weights, zero), &mut sums);
+            }
+            return sums;
+        }
+        // A row alone waits for memory: nothing is set up for a group, and no line is asked for twice.
+        let (units, rest) = x.as_chunks::<UNIT>();
+        let (mut group, mut index) = (if E::SCALED { zero } else { sums }, 0);
+        let (mut done, mut end) = (0, steps);
+        for x in units {
+            group = add_products(lanes, x, weights.part(done..done + UNIT), group);
+            done += UNIT;
+            if E::SCALED && done == end {
+                add_scaled(lanes, scales, index, &group, &mut sums);
+                (group, index, end) = (zero, index + 1, end + steps);
+            }
+        }
+        group = add_products(lanes, rest, weights.part(done..x.len()), group);
+        if !E::SCALED {
+            return group;
+        }
+        if x.len() > end - steps {
+            add_scaled(lanes, scales, index, &group, &mut sums);
         }
         sums
     }
