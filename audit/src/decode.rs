@@ -100,15 +100,7 @@ impl<'a> Scores<'a> {
         };
         let slack = |j: usize| logits.get(j).map_or(0.0, |z| pick.slack(*z));
         let bar = score(served, slack(served) - reach);
-        let largest_first = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        let largest = |mut entries: Vec<(usize, f64)>, count: usize| {
-            if let Some(cut) = count.checked_sub(1).filter(|cut| *cut < entries.len()) {
-                entries.select_nth_unstable_by(cut, largest_first);
-            }
-            entries.truncate(count);
-            entries.into_iter().map(|(j, _)| j)
-        };
-        let mut chosen: Vec<usize> = largest(logits.iter().copied().enumerate().collect(), TOP_CANDIDATES).collect();
+        let mut chosen = largest(logits.iter().copied().enumerate(), TOP_CANDIDATES);
         chosen.push(served);
         chosen.sort_unstable();
         chosen.dedup();
@@ -123,7 +115,7 @@ impl<'a> Scores<'a> {
             .collect();
         let room = MAX_CANDIDATES.saturating_sub(chosen.len());
         let is_cut = rivals.len() > room;
-        chosen.extend(largest(rivals, room));
+        chosen.extend(largest(rivals.into_iter(), room));
         chosen.sort_unstable();
         (chosen, is_cut)
     }
@@ -169,6 +161,31 @@ impl<'a> Scores<'a> {
     }
 }
 
+/// The places of the `count` largest values, of equal ones the first, in no order.
+fn largest(entries: impl Iterator<Item = (usize, f64)>, count: usize) -> Vec<usize> {
+    let larger_first = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let Some(last) = count.checked_sub(1) else { return vec![] };
+    // Twice as many at most, cut down now and then; what is behind the last that was kept need not be looked at again.
+    let most = count.saturating_mul(2);
+    let mut kept: Vec<(usize, f64)> = Vec::with_capacity(most);
+    let mut bar = None;
+    for entry in entries {
+        if bar.as_ref().is_some_and(|bar| larger_first(&entry, bar).is_gt()) {
+            continue;
+        }
+        kept.push(entry);
+        if kept.len() == most {
+            bar = Some(*kept.select_nth_unstable_by(last, larger_first).1);
+            kept.truncate(count);
+        }
+    }
+    if kept.len() > count {
+        kept.select_nth_unstable_by(last, larger_first);
+        kept.truncate(count);
+    }
+    kept.into_iter().map(|(place, _)| place).collect()
+}
+
 impl Pick<'_> {
     /// The profile's tolerance of a logit.
     fn slack(&self, z: f64) -> f64 {
@@ -209,6 +226,20 @@ mod tests {
     fn served(sampling: &Sampling) -> TokenId {
         let logits: Vec<f32> = logits().iter().map(|z| (real(*z) * power_of_two(EXPONENT)) as f32).collect();
         sample(&logits, sampling, Position::new(3))
+    }
+
+    #[test]
+    fn the_largest_are_those_of_a_sorted_list() {
+        for length in [0, 1, 5, 9, 10, 11, 400_usize] {
+            let values: Vec<f64> = (0..length).map(|j| real(((j * 7_919) % 61) as i64)).collect();
+            let mut sorted: Vec<usize> = (0..length).collect();
+            sorted.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
+            for count in [0, 1, 5, 64] {
+                let mut found = largest(values.iter().copied().enumerate(), count);
+                found.sort_by_key(|place| sorted.iter().position(|of| of == place));
+                assert_eq!(found, sorted[..count.min(length)], "{count} of {length}");
+            }
+        }
     }
 
     #[test]

@@ -110,13 +110,22 @@ pub(crate) fn head_claims<'a>(
             Some((rho, shared)) if rho == target.rho => shared,
             _ => target.sketch_weights(signs, powers),
         };
-        let mut weights = shared.clone();
+        let mut parts: Vec<Part> = (0..shards)
+            .map(|polynomial| {
+                let mut output = Vec::with_capacity(block);
+                output.extend(shared.iter().skip(block.saturating_mul(polynomial)).take(block));
+                output.resize(block, E::default());
+                Part { polynomial, matrix: 0, output }
+            })
+            .collect();
         known = Some((&target.rho, shared));
-        target.add_singles(signs, powers, &mut weights);
-        weights.resize(block.saturating_mul(shards), E::default());
-        let parts = weights.chunks(block).enumerate();
-        let parts = parts.map(|(polynomial, output)| Part { polynomial, matrix: 0, output: output.to_vec() });
-        Claim { input: field_row(&decode.input), parts: parts.collect(), value: values.value(powers) }
+        for (output, power) in target.single_weights(signs, powers) {
+            let part = output.checked_div(block).and_then(|shard| parts.get_mut(shard));
+            if let Some(weight) = part.and_then(|part| part.output.get_mut(output.checked_rem(block)?)) {
+                *weight += power;
+            }
+        }
+        Claim { input: field_row(&decode.input), parts, value: values.value(powers) }
     };
     decodes.iter().zip(claims).map(claim).collect()
 }

@@ -12,9 +12,9 @@
 )]
 
 use ark_ff::{AdditiveGroup, Field};
+use assay_commitments::lanes::{LANES, Lanes, Task, run};
 use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_halves, f_from_i64, f_from_u64, f_to_halves};
 use assay_sumcheck::{E, F};
-use pulp::{Arch, Simd, WithSimd};
 
 use crate::domains;
 use crate::fixed::{PRODUCT_BOUND, Supplied};
@@ -26,8 +26,8 @@ use crate::tolerance::{MAX_OUTLIERS, OUTLIER_MEDIANS, Tolerance, median_magnitud
 pub(crate) const SIGNS_WITH_NONCE: usize = 128;
 /// Sign vectors of a complete proof, whose author may try without end: 4 theta passes with 2^-120.
 pub(crate) const SIGNS_COMPLETE: usize = 256;
-/// Sign vectors whose sums stay in registers.
-const BLOCK: usize = 64;
+/// Sign vectors whose sums stay in registers: eight a byte.
+const BLOCK: usize = 8 * LANES;
 /// Most weight of an output: weights bring outputs of different tolerance to one scale.
 const WEIGHT_SCALE: f64 = 1024.0;
 /// Beyond this the right side of the comparison is refused.
@@ -76,8 +76,7 @@ impl Signs {
     /// lie below 2^62 in magnitude.
     pub(crate) fn combine(&self, values: &[i64]) -> Vec<i128> {
         let all = self.outputs().zip(values).fold(0_i128, |sum, (_, value)| sum.wrapping_add(i128::from(*value)));
-        let blocks = (0..self.count.div_ceil(BLOCK))
-            .flat_map(|block| Arch::new().dispatch(Minus { signs: self, block, values }));
+        let blocks = (0..self.count.div_ceil(BLOCK)).flat_map(|block| run(Minus { signs: self, block, values }));
         blocks.take(self.count).map(|minus| all.wrapping_sub(minus.wrapping_mul(2))).collect()
     }
 
@@ -86,43 +85,48 @@ impl Signs {
     pub(crate) fn output_weights(&self, powers: &[E], rho: &[i64]) -> Vec<E> {
         let powers = powers.get(..self.count).unwrap_or(powers);
         let tables: Vec<Table> = powers.as_chunks::<4>().0.iter().map(table).collect();
-        Arch::new().dispatch(TableSums { signs: self, tables: tables.as_chunks::<2>().0, rho })
+        run(TableSums { signs: self, tables: tables.as_chunks::<2>().0, rho })
     }
 }
 
-/// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors. (A task of its own type is inlined
-/// where it is compiled for the instructions found; what calls a closure need not be.)
+/// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors.
 struct Minus<'a> {
     signs: &'a Signs,
     block: usize,
     values: &'a [i64],
 }
 
-impl WithSimd for Minus<'_> {
+impl Task for Minus<'_> {
     type Output = [i128; BLOCK];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> [i128; BLOCK] {
+    fn run<L: Lanes>(self, lanes: L) -> [i128; BLOCK] {
         // Halves apart, so that sums of fewer than 2^31 of either fit 64 bits.
-        let (mut low, mut high) = ([0_u64; BLOCK], [0_i64; BLOCK]);
+        let (mut low, mut high) = ([lanes.splat(0); BLOCK / LANES], [lanes.splat(0); BLOCK / LANES]);
         let start = self.block.saturating_mul(BLOCK / 8);
         for (signs, value) in self.signs.outputs().zip(self.values) {
             let signs = signs.get(start..).unwrap_or(&[]);
-            let signs = match signs.first_chunk() {
-                Some(signs) => u64::from_le_bytes(*signs),
-                // The last of fewer vectors than a block has.
-                None => signs.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-            };
-            let (low_half, high_half) = (value.cast_unsigned() & 0xffff_ffff, value >> 32);
-            for (vector, (low, high)) in (0..).zip(low.iter_mut().zip(&mut high)) {
-                let minus = 0_u64.wrapping_sub(signs.wrapping_shr(vector) & 1);
-                *low = low.wrapping_add(low_half & minus);
-                *high = high.wrapping_add(high_half & minus.cast_signed());
+            // Of the last block there may be fewer.
+            let signs = signs.first_chunk::<{ BLOCK / LANES }>().copied().unwrap_or_else(|| {
+                let mut padded = [0; BLOCK / LANES];
+                padded.iter_mut().zip(signs).for_each(|(padded, signs)| *padded = *signs);
+                padded
+            });
+            let (low_half, high_half) = (value.cast_unsigned() & 0xffff_ffff, (value >> 32).cast_unsigned());
+            let (low_half, high_half) = (lanes.splat(low_half), lanes.splat(high_half));
+            for ((low, high), signs) in low.iter_mut().zip(&mut high).zip(signs) {
+                *low = lanes.add_where(*low, signs, low_half);
+                *high = lanes.add_where(*high, signs, high_half);
             }
         }
         let mut sums = [0_i128; BLOCK];
-        for (sum, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
-            *sum = (i128::from(high) << 32).wrapping_add(i128::from(low));
+        for ((sums, low), high) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(low).zip(high) {
+            let (mut lows, mut highs) = ([0; LANES], [0; LANES]);
+            lanes.store(&mut lows, low);
+            lanes.store(&mut highs, high);
+            for (sum, (low, high)) in sums.iter_mut().zip(lows.into_iter().zip(highs)) {
+                *sum = (i128::from(high.cast_signed()) << 32).wrapping_add(i128::from(low));
+            }
         }
         sums
     }
@@ -135,21 +139,21 @@ struct TableSums<'a> {
     rho: &'a [i64],
 }
 
-impl WithSimd for TableSums<'_> {
+impl Task for TableSums<'_> {
     type Output = Vec<E>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<E> {
+    fn run<L: Lanes>(self, lanes: L) -> Vec<E> {
         let mut weights = Vec::with_capacity(self.rho.len());
         for (signs, rho) in self.signs.outputs().zip(self.rho) {
-            let mut sums = Lanes::default();
+            let mut total = lanes.splat(0);
             for (byte, [low, high]) in signs.iter().zip(self.tables) {
                 if let (Some(low), Some(high)) = (low.get(usize::from(byte & 15)), high.get(usize::from(byte >> 4))) {
-                    for (sum, (low, high)) in sums.iter_mut().zip(low.iter().zip(high)) {
-                        *sum = sum.wrapping_add(*low).wrapping_add(*high);
-                    }
+                    total = lanes.add(total, lanes.add(lanes.load(&low.0), lanes.load(&high.0)));
                 }
             }
+            let mut sums = [0; LANES];
+            lanes.store(&mut sums, total);
             let [a, b, c, d, e, f, _, _] = sums;
             let sum = E::new(f_from_halves([a, b]), f_from_halves([c, d]), f_from_halves([e, f]));
             weights.push(if *rho == 1 { sum } else { e_mul_f(sum, f_from_i64(*rho)) });
@@ -160,10 +164,12 @@ impl WithSimd for TableSums<'_> {
 
 /// An element as the halves of its coordinates, which add up without a carry from one to the next, filled up to the width
 /// of a vector register.
-type Lanes = [u64; 8];
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Entry([u64; LANES]);
 
 /// A sum for every choice of four signs.
-type Table = [Lanes; 16];
+type Table = [Entry; 16];
 
 /// `sum_b (+-) powers_b` for every choice of signs: with one more sign set, less twice its power.
 fn table(powers: &[E; 4]) -> Table {
@@ -179,7 +185,7 @@ fn table(powers: &[E; 4]) -> Table {
     }
     table.map(|sum| {
         let [[a, b], [c, d], [e, f]] = [sum.c0, sum.c1, sum.c2].map(f_to_halves);
-        [a, b, c, d, e, f, 0, 0]
+        Entry([a, b, c, d, e, f, 0, 0])
     })
 }
 
@@ -335,7 +341,11 @@ impl Target {
     /// `R_j = sum_i beta^i s_ij rho_j`, plus the further powers at the outputs proven singly.
     pub(crate) fn output_weights(&self, signs: &Signs, beta_powers: &[E]) -> Vec<E> {
         let mut weights = self.sketch_weights(signs, beta_powers);
-        self.add_singles(signs, beta_powers, &mut weights);
+        for (output, power) in self.single_weights(signs, beta_powers) {
+            if let Some(weight) = weights.get_mut(output) {
+                *weight += power;
+            }
+        }
         weights
     }
 
@@ -344,13 +354,13 @@ impl Target {
         signs.output_weights(beta_powers, &self.rho)
     }
 
-    /// Adds the powers behind those of the sketch at the outputs proven singly.
-    pub(crate) fn add_singles(&self, signs: &Signs, beta_powers: &[E], weights: &mut [E]) {
-        for ((output, _), power) in self.singles.iter().zip(beta_powers.iter().skip(signs.count)) {
-            if let Some(weight) = weights.get_mut(*output) {
-                *weight += power;
-            }
-        }
+    /// What the outputs proven singly have in addition: the powers behind those of the sketch.
+    pub(crate) fn single_weights<'a>(
+        &'a self,
+        signs: &Signs,
+        beta_powers: &'a [E],
+    ) -> impl Iterator<Item = (usize, &'a E)> {
+        self.singles.iter().map(|(output, _)| *output).zip(beta_powers.iter().skip(signs.count))
     }
 }
 

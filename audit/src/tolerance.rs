@@ -91,14 +91,15 @@ pub(crate) const fn theta_supplied(outputs: usize) -> f64 {
 /// The lower median of the magnitudes; of those that are not zero if it is zero; a stated least value
 /// for a row of zeros.
 pub(crate) fn median_magnitude(row: &[f64]) -> f64 {
-    let median = |mut magnitudes: Vec<f64>| {
+    // Bits of numbers without a sign have their order.
+    let median = |mut magnitudes: Vec<u64>| {
         let middle = magnitudes.len().checked_sub(1)? / 2;
-        Some(*magnitudes.select_nth_unstable_by(middle, f64::total_cmp).1)
+        Some(f64::from_bits(*magnitudes.select_nth_unstable(middle).1))
     };
-    let magnitudes: Vec<f64> = row.iter().map(|y| y.abs()).collect();
-    match median(magnitudes) {
+    let magnitudes = row.iter().map(|y| y.abs().to_bits());
+    match median(magnitudes.clone().collect()) {
         Some(middle) if middle > 0.0 => middle,
-        _ => median(row.iter().map(|y| y.abs()).filter(|y| *y > 0.0).collect()).unwrap_or(LEAST_MEDIAN),
+        _ => median(magnitudes.filter(|bits| f64::from_bits(*bits) > 0.0).collect()).unwrap_or(LEAST_MEDIAN),
     }
 }
 

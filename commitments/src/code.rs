@@ -21,15 +21,14 @@ use crate::polynomial::Coefficients;
 mod columns;
 pub(crate) mod hashing;
 mod kernels;
-mod lanes;
 mod leaves;
 mod residues;
 mod sums;
 mod transform;
 
+use crate::lanes::LANES;
 pub(crate) use columns::columns;
 pub use kernels::Kernels;
-use lanes::LANES;
 use leaves::hash_columns;
 use residues::Scratch;
 use sums::add_entries;

@@ -6,6 +6,7 @@ pub mod codec;
 mod domains;
 pub mod fixed_point;
 mod ids;
+pub mod lanes;
 pub mod layout;
 pub mod manifest;
 pub mod merkle;

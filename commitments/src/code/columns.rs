@@ -14,10 +14,10 @@ use assay_sumcheck::field::{F, f_from_u64, f_to_u64};
 use rayon::prelude::*;
 
 use super::Code;
-use super::lanes::{Field, Halves, LANES, Lanes, Task, run};
 use super::leaves::hash_columns;
 use super::residues::{Images, MAX_TERMS};
 use super::transform::{Block, Factors, point, powers, transform};
+use crate::lanes::{Field, Halves, LANES, Lanes, Task, run};
 use crate::merkle::Hash;
 use crate::polynomial::Coefficients;
 

@@ -5,9 +5,9 @@
 )]
 
 use super::hashing::{self, keyed_hashes};
-use super::lanes::{Field, LANES, Lanes, Task, run};
 use super::transform::Block;
 use crate::domains;
+use crate::lanes::{Field, LANES, Lanes, Task, run};
 use crate::merkle::Hash;
 
 /// The words of a leaf's input: the position, the symbols, and zeros up to whole blocks of the hash.

@@ -9,9 +9,9 @@ use std::ops::Range;
 use assay_sumcheck::field::{P, f_to_u64};
 
 use super::Code;
-use super::lanes::{Field, Halves, LANES, Lanes, Task, run};
 use super::transform::{Block, point, powers};
 use crate::fixed_point::IMAGE_BITS;
+use crate::lanes::{Field, Halves, LANES, Lanes, Task, run};
 use crate::polynomial::Coefficients;
 
 /// Products of images with halves of elements that fit a signed 64-bit integer.

@@ -10,9 +10,9 @@ use ark_ff::AdditiveGroup;
 use assay_sumcheck::field::{E, f_from_u64, f_to_u64};
 use rayon::prelude::*;
 
-use super::lanes::{Field, Halves, LANES, Lanes, Task, run};
 use super::residues::{Images, MAX_TERMS, Scratch};
 use super::transform::Block;
+use crate::lanes::{Field, Halves, LANES, Lanes, Task, run};
 use crate::polynomial::Coefficients;
 
 /// Coefficients of a task of the thread pool.

@@ -7,6 +7,7 @@ use assay_sumcheck::field::{e_from_f, f_from_i64, f_from_u64};
 use proptest::prelude::*;
 
 use super::*;
+use crate::lanes;
 use crate::layout::{Layout, MatrixShape};
 use crate::merkle::verify_indices;
 use crate::weights::column_leaf;
@@ -91,10 +92,10 @@ fn lanes_agree_with_the_field() {
     struct Operations([u64; LANES], [u64; LANES]);
 
     impl lanes::Task for Operations {
-        type Output = [[u64; LANES]; 6];
+        type Output = [[u64; LANES]; 7];
 
         #[inline(always)]
-        fn run<L: lanes::Lanes>(self, l: L) -> [[u64; LANES]; 6] {
+        fn run<L: lanes::Lanes>(self, l: L) -> [[u64; LANES]; 7] {
             use lanes::Field as _;
             let (a, b) = (l.load(&self.0), l.load(&self.1));
             let canonical = l.canonical(b);
@@ -105,9 +106,10 @@ fn lanes_agree_with_the_field() {
                 l.total(a, b),
                 canonical,
                 l.join(a, b),
+                l.add_where(a, 0b1001_0110, b),
             ];
-            let mut words = [[0; LANES]; 6];
-            for i in 0..6 {
+            let mut words = [[0; LANES]; 7];
+            for i in 0..7 {
                 l.store(&mut words[i], results[i]);
             }
             words
@@ -128,9 +130,10 @@ fn lanes_agree_with_the_field() {
             for i in 0..LANES {
                 let [x, y] = [a, b[i]].map(f_from_u64);
                 let total = signed(a) + signed(b[i]) * f_from_u64(1 << 32);
-                let [sum, difference, product, both, canonical, joined] = results.map(|words| words[i]);
+                let [sum, difference, product, both, canonical, joined, added] = results.map(|words| words[i]);
                 assert_eq!([sum, difference, product, both].map(f_from_u64), [x + y, x - y, x * y, total]);
                 assert_eq!((canonical, joined), (f_to_u64(y), a & 0xffff_ffff | b[i] << 32));
+                assert_eq!(added, if [1, 2, 4, 7].contains(&i) { a.wrapping_add(b[i]) } else { a });
             }
         }
     }

@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use ark_ff::{FftField, Field as _};
 use assay_sumcheck::field::{F, P, f_to_u64};
 
-use super::lanes::{EPSILON, Factor, Field, LANES, Lanes, Task, run};
+use crate::lanes::{EPSILON, Factor, Field, LANES, Lanes, Task, run};
 
 /// Lanes of symbols.
 pub(crate) type Block = [u64; LANES];

@@ -14,22 +14,29 @@ use assay_sumcheck::field::P;
 use pulp::{Arch, Simd, WithSimd};
 
 /// How many integers a vector has.
-pub(crate) const LANES: usize = 8;
+pub const LANES: usize = 8;
 
 /// `2^64 mod p`.
 pub(crate) const EPSILON: u64 = 0xffff_ffff;
 
 /// Operations on vectors of 64-bit integers; all wrap.
-pub(crate) trait Lanes: Copy {
+pub trait Lanes: Copy {
+    /// A vector.
     type V: Copy;
 
+    /// From memory.
     fn load(self, from: &[u64; LANES]) -> Self::V;
+    /// To memory.
     fn store(self, to: &mut [u64; LANES], v: Self::V);
+    /// The value in every lane.
     fn splat(self, value: u64) -> Self::V;
     /// Images, with their signs.
     fn extend(self, from: &[i32; LANES]) -> Self::V;
+    /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`.
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The bits in which they differ.
     fn xor(self, a: Self::V, b: Self::V) -> Self::V;
     /// The product of the low halves, without signs.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -40,9 +47,12 @@ pub(crate) trait Lanes: Copy {
     fn high_half(self, a: Self::V) -> Self::V;
     /// The low half, where the high one was.
     fn raise(self, a: Self::V) -> Self::V;
+    /// `a 2^BITS`.
     fn shift_left<const BITS: u32>(self, a: Self::V) -> Self::V;
     /// The low half of `low`, and above it that of `high`.
     fn join(self, low: Self::V, high: Self::V) -> Self::V;
+    /// `x + value` in the lanes whose bit is set, and `x` elsewhere.
+    fn add_where(self, x: Self::V, bits: u8, value: Self::V) -> Self::V;
     /// `x + value` where `a < b`, and `x` elsewhere.
     fn add_if_less(self, x: Self::V, a: Self::V, b: Self::V, value: Self::V) -> Self::V;
     /// `x - value` where `a < b`, and `x` elsewhere.
@@ -50,14 +60,16 @@ pub(crate) trait Lanes: Copy {
 }
 
 /// What is compiled for every set of instructions: its `run`, and all it calls, is inlined.
-pub(crate) trait Task {
+pub trait Task {
+    /// What it computes.
     type Output;
 
+    /// Computes it with these instructions.
     fn run<L: Lanes>(self, lanes: L) -> Self::Output;
 }
 
 /// Runs a task with the best instructions there are.
-pub(crate) fn run<T: Task>(task: T) -> T::Output {
+pub fn run<T: Task>(task: T) -> T::Output {
     struct Plain<T>(T);
 
     impl<T: Task> WithSimd for Plain<T> {
@@ -144,6 +156,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn join(self, low: Self::V, high: Self::V) -> Self::V {
         map(|i| low[i] & EPSILON | high[i] << 32)
+    }
+    #[inline(always)]
+    fn add_where(self, x: Self::V, bits: u8, value: Self::V) -> Self::V {
+        map(|i| x[i].wrapping_add(value[i] & 0_u64.wrapping_sub(u64::from(bits >> i & 1))))
     }
     #[inline(always)]
     fn add_if_less(self, x: Self::V, a: Self::V, b: Self::V, value: Self::V) -> Self::V {
@@ -238,6 +254,10 @@ mod wide {
         fn join(self, low: __m512i, high: __m512i) -> __m512i {
             // Every second 32-bit half from a copy of `high` with its halves moved up.
             self.avx512f._mm512_mask_shuffle_epi32::<0b10_10_00_00>(low, 0xaaaa, high)
+        }
+        #[inline(always)]
+        fn add_where(self, x: __m512i, bits: u8, value: __m512i) -> __m512i {
+            self.avx512f._mm512_mask_add_epi64(x, bits, x, value)
         }
         #[inline(always)]
         fn add_if_less(self, x: __m512i, a: __m512i, b: __m512i, value: __m512i) -> __m512i {
