@@ -144,12 +144,19 @@ impl Task for TableSums<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> Vec<E> {
+        let vectors = |table: &Table| -> [L::V; 16] {
+            let mut vectors = [lanes.splat(0); 16];
+            vectors.iter_mut().zip(table).for_each(|(vector, entry)| *vector = lanes.load(entry));
+            vectors
+        };
+        let tables: Vec<[[L::V; 16]; 2]> =
+            self.tables.iter().map(|[low, high]| [vectors(low), vectors(high)]).collect();
         let mut weights = Vec::with_capacity(self.rho.len());
         for (signs, rho) in self.signs.outputs().zip(self.rho) {
             let mut total = lanes.splat(0);
-            for (byte, [low, high]) in signs.iter().zip(self.tables) {
+            for (byte, [low, high]) in signs.iter().zip(&tables) {
                 if let (Some(low), Some(high)) = (low.get(usize::from(byte & 15)), high.get(usize::from(byte >> 4))) {
-                    total = lanes.add(total, lanes.add(lanes.load(&low.0), lanes.load(&high.0)));
+                    total = lanes.add(total, lanes.add(*low, *high));
                 }
             }
             let mut sums = [0; LANES];
@@ -164,9 +171,7 @@ impl Task for TableSums<'_> {
 
 /// An element as the halves of its coordinates, which add up without a carry from one to the next, filled up to the width
 /// of a vector register.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Entry([u64; LANES]);
+type Entry = [u64; LANES];
 
 /// A sum for every choice of four signs.
 type Table = [Entry; 16];
@@ -185,7 +190,7 @@ fn table(powers: &[E; 4]) -> Table {
     }
     table.map(|sum| {
         let [[a, b], [c, d], [e, f]] = [sum.c0, sum.c1, sum.c2].map(f_to_halves);
-        Entry([a, b, c, d, e, f, 0, 0])
+        [a, b, c, d, e, f, 0, 0]
     })
 }
 

@@ -42,6 +42,7 @@ pub trait Lanes: Copy {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// The product of the low halves, with signs.
     fn mul_signed(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The low half.
     fn low_half(self, a: Self::V) -> Self::V;
     /// The high half, where the low one was.
     fn high_half(self, a: Self::V) -> Self::V;
