@@ -8,7 +8,7 @@ use assay_sumcheck::field::centered;
 use crate::fixed::{FixedRow, Supplied, Width};
 use crate::num::{index, power_of_two, real, real_count};
 use crate::reference::rms_norm;
-use crate::sampling::{Intervals, Sampling, gumbel_noise};
+use crate::sampling::{Intervals, Noise, Sampling};
 use crate::sketch::Target;
 use crate::tolerance::{Tolerance, theta_supplied};
 use crate::verdict::Reason;
@@ -38,7 +38,8 @@ pub(crate) fn head_input(h: &[f64], norm: &[f32], manifest: &Manifest) -> Option
 pub(crate) struct Scores<'a> {
     pub(crate) sent: &'a Supplied,
     unit: f64,
-    noise: Vec<f64>,
+    /// `None` where the largest logit is picked.
+    noise: Option<Noise>,
     /// Ascending.
     pub(crate) candidates: Vec<usize>,
     /// Whether more tokens could beat the served one than can be proven singly.
@@ -52,11 +53,8 @@ impl<'a> Scores<'a> {
     pub(crate) fn new(sent: &'a Supplied, exponent: i32, pick: &Pick<'_>) -> Self {
         let unit = power_of_two(exponent);
         let vocabulary = sent.values.len();
-        let noise = if pick.sampling.temperature == 0.0 {
-            vec![0.0; vocabulary]
-        } else {
-            gumbel_noise(pick.sampling.seed, pick.position, vocabulary)
-        };
+        let noise =
+            (pick.sampling.temperature != 0.0).then(|| Noise::new(pick.sampling.seed, pick.position, vocabulary));
         let mut scores = Self { sent, unit, noise, candidates: vec![], is_cut: false };
         (scores.candidates, scores.is_cut) = scores.list(pick);
         scores
@@ -74,6 +72,14 @@ impl<'a> Scores<'a> {
         Target::supplied(self.sent).with_candidates(&self.candidates, self.sent)
     }
 
+    fn noise(&self, j: usize) -> Option<f64> {
+        self.noise.as_ref().map_or(Some(0.0), |noise| noise.of(j))
+    }
+
+    fn noise_bound(&self, j: usize) -> Option<f64> {
+        self.noise.as_ref().map_or(Some(0.0), |noise| noise.bound(j))
+    }
+
     fn logits(&self) -> Vec<f64> {
         self.sent.on_product_grid().map(|value| real(value) * self.unit).collect()
     }
@@ -86,18 +92,16 @@ impl<'a> Scores<'a> {
 
     /// What the sampler compares, by token, as far as the sent logits tell.
     pub(crate) fn scored(&self, pick: &Pick<'_>) -> Vec<(f64, f64)> {
-        let logits = self.logits().into_iter();
-        logits.zip(&self.noise).map(|(logit, noise)| (logit, pick.score(logit, *noise))).collect()
+        let score = |(j, z)| Some((z, pick.score(z, self.noise(j)?)));
+        self.logits().into_iter().enumerate().filter_map(score).collect()
     }
 
     fn list(&self, pick: &Pick<'_>) -> (Vec<usize>, bool) {
         let logits = self.logits();
         let served = index(pick.token.get());
         let reach = self.reach();
-        let score = |j: usize, slack: f64| {
-            let (z, noise) = (logits.get(j)?, self.noise.get(j)?);
-            Some(pick.score(z + slack, *noise))
-        };
+        let score = |j: usize, slack: f64| Some(pick.score(logits.get(j)? + slack, self.noise(j)?));
+        let most = |j: usize, slack: f64| Some(pick.score(logits.get(j)? + slack, self.noise_bound(j)?));
         let slack = |j: usize| logits.get(j).map_or(0.0, |z| pick.slack(*z));
         let bar = score(served, slack(served) - reach);
         let mut chosen = largest(logits.iter().copied().enumerate(), TOP_CANDIDATES);
@@ -105,13 +109,17 @@ impl<'a> Scores<'a> {
         chosen.sort_unstable();
         chosen.dedup();
         // Who cannot be allowed beats nobody, however large its noise.
-        let least = Intervals::new(&logits, |j, _| slack(j) + reach).least_allowed(pick.sampling);
-        let rivals: Vec<(usize, f64)> = logits
-            .iter()
-            .enumerate()
-            .filter(|(j, z)| **z + slack(*j) + reach >= least && chosen.binary_search(j).is_err())
-            .filter_map(|(j, _)| Some((j, score(j, reach - slack(j))?)))
+        let least = if pick.sampling.allows_all() {
+            f64::NEG_INFINITY
+        } else {
+            Intervals::new(&logits, |j, _| slack(j) + reach).least_allowed(pick.sampling)
+        };
+        let rivals: Vec<(usize, f64)> = (0..logits.len())
+            .filter(|j| most(*j, reach - slack(*j)) > bar)
+            .filter_map(|j| Some((j, score(j, reach - slack(j))?)))
             .filter(|(_, score)| Some(*score) > bar)
+            .filter(|(j, _)| logits.get(*j).is_some_and(|z| z + slack(*j) + reach >= least))
+            .filter(|(j, _)| chosen.binary_search(j).is_err())
             .collect();
         let room = MAX_CANDIDATES.saturating_sub(chosen.len());
         let is_cut = rivals.len() > room;
@@ -136,13 +144,13 @@ impl<'a> Scores<'a> {
             |j: usize, z: f64| pick.slack(z) + if is_exact.get(j).copied().unwrap_or(false) { 0.0 } else { reach };
         let served = index(pick.token.get());
         let score = |j: usize, sign: f64| {
-            let (z, noise) = (*logits.get(j)?, self.noise.get(j)?);
-            Some(pick.score(z + sign * pick.slack(z), *noise))
+            let z = *logits.get(j)?;
+            Some(pick.score(z + sign * pick.slack(z), self.noise(j)?))
         };
         let bar = score(served, 1.0);
         let beats: Vec<usize> =
             self.candidates.iter().copied().filter(|j| *j != served && score(*j, -1.0) > bar).collect();
-        let is_beaten = if pick.sampling.temperature == 0.0 {
+        let is_beaten = if pick.sampling.allows_all() {
             !beats.is_empty()
         } else {
             let bounds = Intervals::new(&logits, slack);
@@ -204,7 +212,7 @@ mod tests {
     use assay_sumcheck::field::f_from_i64;
 
     use super::*;
-    use crate::sampling::sample;
+    use crate::sampling::{gumbel_noise, sample};
 
     const EXPONENT: i32 = -30;
 

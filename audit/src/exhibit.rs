@@ -374,7 +374,8 @@ impl Exhibit {
         let place = Where::cell(cell.layer, cell.position);
         let exact = checked.elementwise.last().is_some_and(|last| last.holds);
         let products = CellProducts::new(checked.linears, seed, number, shape.signs);
-        examination.failure = judge_cell(cell, &products, &claims, &checked.elementwise, &mut examination.margins);
+        let judged = judge_cell(cell, &products, &claims, &checked.elementwise);
+        (examination.margins, examination.failure) = (judged.margins, judged.failure);
         for ((linear, signs), claims) in products.products.iter().zip(&claims) {
             let what = product_name(linear.matrix).to_owned();
             examination.comparisons.push(sums(place.relation(linear.relation()), what, &linear.target, signs, claims));
@@ -436,7 +437,8 @@ impl Exhibit {
             }
         };
         let signs = head_signs(seed, shape.challenge, &self.manifest, shape.signs);
-        examination.failure = judge_decode(position, &decode, &signs, &claims, &mut examination.margins).err();
+        let judged = judge_decode(position, &decode, &signs, &claims);
+        (examination.margins, examination.failure) = (judged.margins, judged.failure);
         let place = Where::decode(position).relation(Relation::Logits);
         examination.comparisons.push(sums(place, "the logits".to_owned(), &decode.head.target, &signs, &claims));
         examination.pick = Some(choice(&decode));

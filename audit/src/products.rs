@@ -6,8 +6,9 @@ use assay_commitments::manifest::{Manifest, Matrix};
 use assay_commitments::weights::{Claim, Part};
 use assay_sumcheck::field::f_from_i64;
 use assay_sumcheck::{E, F};
+use rayon::prelude::*;
 
-use crate::challenge::Challenge;
+use crate::challenge::{Cell, Challenge};
 use crate::decode::MAX_CANDIDATES;
 use crate::fixed::FixedRow;
 use crate::num::index;
@@ -63,22 +64,24 @@ pub(crate) fn layer_claims(
 ) -> Vec<Claim> {
     let architecture = &manifest.architecture;
     let layers = challenge.layers();
-    let mut list = vec![];
-    for ((cell, products), values) in challenge.cells.iter().zip(cells).zip(&claims.cells) {
+    let of_product = |cell: &Cell, (linear, signs): &(Linear, Signs), values: &ClaimValues| {
         let polynomial = layers.binary_search(&cell.layer).unwrap_or(layers.len());
-        for ((linear, signs), values) in products.products.iter().zip(values) {
-            let mut output = linear.target.output_weights(signs, powers);
-            if linear.matrix == Matrix::Q {
-                output = spread(&output, cell.query_outputs(architecture), architecture.shape(Matrix::Q).outputs);
-            }
-            list.push(Claim {
-                input: field_row(&linear.input),
-                parts: vec![Part { polynomial, matrix: linear.matrix.index(), output }],
-                value: values.value(powers),
-            });
+        let mut output = linear.target.output_weights(signs, powers);
+        if linear.matrix == Matrix::Q {
+            output = spread(&output, cell.query_outputs(architecture), architecture.shape(Matrix::Q).outputs);
         }
-    }
-    list
+        Claim {
+            input: field_row(&linear.input),
+            parts: vec![Part { polynomial, matrix: linear.matrix.index(), output }],
+            value: values.value(powers),
+        }
+    };
+    let of_cells = challenge.cells.par_iter().zip(cells).zip(&claims.cells);
+    let of_cell = |((cell, products), values): ((&Cell, &CellProducts), &[ClaimValues; 7])| {
+        let pairs = products.products.iter().zip(values);
+        pairs.map(|(product, values)| of_product(cell, product, values)).collect::<Vec<_>>()
+    };
+    of_cells.flat_map_iter(of_cell).collect()
 }
 
 /// A row of `length` that has the values at these places, as many as there are values, and zeros elsewhere.

@@ -31,6 +31,11 @@ impl Sampling {
     /// Plain argmax.
     pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
 
+    /// Whether no token is left out before one is picked.
+    pub(crate) fn allows_all(&self) -> bool {
+        self.temperature == 0.0 || (self.top_k == 0 && self.top_p >= 1.0)
+    }
+
     /// Whether every number is in its range: a finite temperature of at least 0 and at most 100
     /// that is not tiny, a mass in (0, 1].
     pub fn is_valid(&self) -> bool {
@@ -62,6 +67,26 @@ impl Canonical for Sampling {
 /// `k` a token, from a BLAKE3 stream that the seed and the position key.
 pub fn gumbel_noise(seed: u64, position: Position, vocabulary: usize) -> Vec<f64> {
     noise_bits(seed, position, vocabulary).into_iter().map(gumbel).collect()
+}
+
+/// The noise of every token at a position, which costs two logarithms each: most tokens lose without.
+#[derive(Clone, Debug)]
+pub(crate) struct Noise(Vec<u64>);
+
+impl Noise {
+    pub(crate) fn new(seed: u64, position: Position, vocabulary: usize) -> Self {
+        Self(noise_bits(seed, position, vocabulary))
+    }
+
+    /// As in [`gumbel_noise`].
+    pub(crate) fn of(&self, token: usize) -> Option<f64> {
+        self.0.get(token).copied().map(gumbel)
+    }
+
+    /// No less than [`Self::of`].
+    pub(crate) fn bound(&self, token: usize) -> Option<f64> {
+        self.0.get(token).copied().map(gumbel_bound)
+    }
 }
 
 /// The pseudorandom bits of every token at a position.
@@ -164,9 +189,6 @@ impl Intervals {
     /// An entry whose high end lies below this is not allowed for any choice of the entries within their bounds:
     /// so many have their low end above it that neither its rank nor the mass before it leaves room.
     pub(crate) fn least_allowed(&self, sampling: &Sampling) -> f64 {
-        if sampling.temperature == 0.0 || (sampling.top_k == 0 && sampling.top_p >= 1.0) {
-            return f64::NEG_INFINITY;
-        }
         let mut low = self.low.clone();
         low.sort_unstable_by(|a, b| b.total_cmp(a));
         let by_rank = index(sampling.top_k).checked_sub(1).and_then(|last| low.get(last).copied());

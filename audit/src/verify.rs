@@ -60,38 +60,46 @@ pub(crate) fn verify_proof(
         })
         .collect();
     let cells: Vec<CheckedCell> = cells.into_iter().collect::<Result<_, _>>()?;
-    let decodes: Vec<CheckedDecode<'_>> = challenge
+    let decodes: Vec<Result<CheckedDecode<'_>, Failure>> = challenge
         .decodes
-        .iter()
+        .par_iter()
         .zip(&proof.witness.decodes)
         .map(|(position, witness)| {
             check_decode(&shape, &openings, statement, *position, witness, &proof.witness.final_norm)
         })
-        .collect::<Result<_, _>>()?;
+        .collect();
+    let decodes: Vec<CheckedDecode<'_>> = decodes.into_iter().collect::<Result<_, _>>()?;
 
     let transcript = steps::start(statement, manifest);
     let (transcript, seed) = steps::witness(transcript, &proof.witness_parts);
-    let mut elementwise = vec![];
-    let mut products = vec![];
-    for (number, cell) in cells.into_iter().enumerate() {
-        elementwise.push(cell.elementwise);
-        products.push(CellProducts::new(cell.linears, &seed, number, shape.signs));
-    }
     let (transcript, beta) = steps::claims(transcript, &proof.claims_parts);
 
-    let mut first = None;
-    for (((cell, products), claims), elementwise) in
-        challenge.cells.iter().zip(&products).zip(&proof.claims.cells).zip(elementwise)
-    {
-        let found = judge_cell(cell, products, claims, &elementwise, margins);
-        first = first.or(found);
-    }
+    let judged: Vec<(CellProducts, Judged)> = cells
+        .into_par_iter()
+        .enumerate()
+        .zip(challenge.cells.par_iter().zip(&proof.claims.cells))
+        .map(|((number, checked), (cell, claims))| {
+            let products = CellProducts::new(checked.linears, &seed, number, shape.signs);
+            let judged = judge_cell(cell, &products, claims, &checked.elementwise);
+            (products, judged)
+        })
+        .collect();
+    let (products, mut judged): (Vec<CellProducts>, Vec<Judged>) = judged.into_iter().unzip();
     let signs = head_signs(&seed, challenge, manifest, shape.signs);
-    let mut heads = vec![];
-    for ((position, decode), claims) in challenge.decodes.iter().zip(decodes).zip(&proof.claims.decodes) {
-        let judged = judge_decode(*position, &decode, &signs, claims, margins);
-        first = first.or(judged.err());
-        heads.push(decode.head);
+    let of_decodes: Vec<(HeadProduct, Judged)> = decodes
+        .into_par_iter()
+        .zip(challenge.decodes.par_iter().zip(&proof.claims.decodes))
+        .map(|(decode, (position, claims))| {
+            let judged = judge_decode(*position, &decode, &signs, claims);
+            (decode.head, judged)
+        })
+        .collect();
+    let (heads, of_decodes): (Vec<HeadProduct>, Vec<Judged>) = of_decodes.into_iter().unzip();
+    judged.extend(of_decodes);
+    let mut first = None;
+    for judged in judged {
+        margins.extend(judged.margins);
+        first = first.or(judged.failure);
     }
     if let Some(failure) = first {
         return Err(failure);
@@ -242,22 +250,29 @@ const fn narrow(value: f64) -> f32 {
     value as f32
 }
 
+/// What comparing has found.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) margins: Vec<Margin>,
+    pub(crate) failure: Option<Failure>,
+}
+
 /// Compares a cell's products and rows; the first failure is by relation.
 pub(crate) fn judge_cell(
     cell: &Cell,
     products: &CellProducts,
     claims: &[ClaimValues; 7],
     elementwise: &[Elementwise],
-    margins: &mut Vec<Margin>,
-) -> Option<Failure> {
+) -> Judged {
     let place = Where::cell(cell.layer, cell.position);
+    let mut margins: Vec<Margin> = vec![];
     let mut failures: Vec<Failure> = vec![];
     for ((linear, signs), claims) in products.products.iter().zip(claims) {
         let comparison = linear.target.check(signs, claims);
         let place = place.relation(linear.relation());
         margins.push(Margin { place, ratio: comparison.ratio });
         if claims.singles.len() != linear.target.singles.len() {
-            return Some(Failure::at(Reason::ProofShape, Stage::Shape));
+            return Judged { margins, failure: Some(Failure::at(Reason::ProofShape, Stage::Shape)) };
         }
         if !(comparison.within && comparison.singles_hold) {
             failures.push(Failure::new(linear.relation().reason(), place));
@@ -274,7 +289,7 @@ pub(crate) fn judge_cell(
             failures.push(Failure::new(check.relation.reason(), place));
         }
     }
-    failures.into_iter().min_by_key(|failure| failure.place.relation)
+    Judged { margins, failure: failures.into_iter().min_by_key(|failure| failure.place.relation) }
 }
 
 pub(crate) struct CheckedDecode<'a> {
@@ -319,20 +334,19 @@ pub(crate) fn judge_decode(
     decode: &CheckedDecode<'_>,
     signs: &Signs,
     claims: &ClaimValues,
-    margins: &mut Vec<Margin>,
-) -> Result<(), Failure> {
+) -> Judged {
     let comparison = decode.head.target.check(signs, claims);
     let place = Where::decode(position).relation(Relation::Logits);
-    margins.push(Margin { place, ratio: comparison.ratio });
-    if claims.singles.len() != decode.scores.candidates.len() {
-        return Err(Failure::at(Reason::ProofShape, Stage::Shape));
-    }
-    if !comparison.within {
-        return Err(Failure::new(Reason::Logits, place));
-    }
-    if !comparison.singles_hold {
-        return Err(Failure::new(Reason::Candidate, place));
-    }
-    let judged = decode.scores.judge(&claims.singles, &decode.pick);
-    judged.map_err(|reason| Failure::new(reason, Where::decode(position)))
+    let margins = vec![Margin { place, ratio: comparison.ratio }];
+    let failure = if claims.singles.len() != decode.scores.candidates.len() {
+        Some(Failure::at(Reason::ProofShape, Stage::Shape))
+    } else if !comparison.within {
+        Some(Failure::new(Reason::Logits, place))
+    } else if !comparison.singles_hold {
+        Some(Failure::new(Reason::Candidate, place))
+    } else {
+        let judged = decode.scores.judge(&claims.singles, &decode.pick);
+        judged.err().map(|reason| Failure::new(reason, Where::decode(position)))
+    };
+    Judged { margins, failure }
 }

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use ark_ff::Field;
 use assay_sumcheck::field::{E, F, e_from_bytes, e_to_bytes, f_from_bytes, f_to_bytes};
 use assay_sumcheck::product::RoundProof;
-use assay_sumcheck::transcript::{Reduction, Transcript};
+use assay_sumcheck::transcript::{Bulk, Reduction, Transcript};
+use rayon::prelude::*;
 use thiserror::Error;
 
 use crate::codec::{Canonical, Malformed, Reader, Writer, encode};
@@ -370,13 +371,20 @@ fn begin(
         transcript.absorb(labels::COMMITMENT, &encode(commitment));
     }
     transcript.absorb(labels::CLAIM_COUNT, &number(claims.len()));
-    for claim in claims {
+    let digested: Vec<(Bulk, Vec<Bulk>)> = claims
+        .par_iter()
+        .map(|claim| {
+            let outputs = claim.parts.iter().map(|part| Bulk::new(&bytes_of(&part.output)));
+            (Bulk::new(&bytes_of(&claim.input)), outputs.collect())
+        })
+        .collect();
+    for (claim, (input, outputs)) in claims.iter().zip(&digested) {
         let head = [e_to_bytes(claim.value).as_slice(), &number(claim.parts.len())].concat();
         transcript.absorb(labels::CLAIM, &head);
-        transcript.absorb_bulk(labels::INPUT, &bytes_of(&claim.input));
-        for part in &claim.parts {
+        transcript.absorb_digested(labels::INPUT, input);
+        for (part, output) in claim.parts.iter().zip(outputs) {
             transcript.absorb(labels::PART, &[number(part.polynomial), number(part.matrix)].concat());
-            transcript.absorb_bulk(labels::OUTPUT, &bytes_of(&part.output));
+            transcript.absorb_digested(labels::OUTPUT, output);
         }
     }
     transcript.challenge(labels::BATCH)

@@ -204,6 +204,20 @@ impl<S: Step> Transcript<S> {
     }
 }
 
+/// What a transcript takes of a long message.
+#[derive(Clone, Copy, Debug)]
+pub struct Bulk {
+    length: usize,
+    digest: [u8; 32],
+}
+
+impl Bulk {
+    /// Digests a message.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { length: bytes.len(), digest: blake3::hash(bytes).into() }
+    }
+}
+
 impl<S: Absorbs> Transcript<S> {
     /// Absorbs a short message.
     pub fn absorb(&mut self, label: &'static str, bytes: &[u8]) {
@@ -213,11 +227,16 @@ impl<S: Absorbs> Transcript<S> {
     /// Absorbs a long message through its length and BLAKE3 digest: the sponge is some twenty
     /// times slower than BLAKE3.
     pub fn absorb_bulk(&mut self, label: &'static str, bytes: &[u8]) {
+        self.absorb_digested(label, &Bulk::new(bytes));
+    }
+
+    /// As [`Self::absorb_bulk`], of a message that was digested before.
+    pub fn absorb_digested(&mut self, label: &'static str, bulk: &Bulk) {
         let mut payload = [0; 40];
         let (length, digest) = payload.split_at_mut(8);
-        length.copy_from_slice(&(bytes.len() as u64).to_le_bytes());
-        digest.copy_from_slice(blake3::hash(bytes).as_bytes());
-        self.record(Operation::Bulk, label, &payload, bytes.len());
+        length.copy_from_slice(&(bulk.length as u64).to_le_bytes());
+        digest.copy_from_slice(&bulk.digest);
+        self.record(Operation::Bulk, label, &payload, bulk.length);
     }
 
     /// Absorbs base field elements, eight canonical bytes each.

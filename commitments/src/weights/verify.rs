@@ -8,13 +8,14 @@
     clippy::wildcard_enum_match_arm
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ark_ff::{AdditiveGroup, Field};
 use assay_sumcheck::field::{E, F, dot_e, dot_ef, e_mul_f};
 use assay_sumcheck::multilinear::{eq_at, eq_table, evaluate};
 use assay_sumcheck::product::{Claim as Reduced, RoundProof, verify as verify_rounds};
 use assay_sumcheck::transcript::{Reduction, Transcript};
+use rayon::prelude::*;
 
 use super::{
     Answers, Claim, Discharged, Opening, OpeningError, Symbol, WeightCommitment, begin, bytes_of, column_leaf,
@@ -255,48 +256,57 @@ impl Place<'_> {
     /// `Omega`: for every claim, part and tile, whether the point lies on the tile, times the input part and
     /// the output part there.
     fn omega(&self, layout: &Layout, claims: &[Claim], weights: &[E]) -> E {
-        let mut tables = EqTables { point: self.point, tables: BTreeMap::new() };
+        let tables = EqTables::new(self.point, layout, claims);
+        claims.par_iter().zip(weights).map(|(claim, &weight)| weight * self.of_claim(layout, claim, &tables)).sum()
+    }
+
+    fn of_claim(&self, layout: &Layout, claim: &Claim, tables: &EqTables) -> E {
         let mut omega = E::ZERO;
-        for (claim, &weight) in claims.iter().zip(weights) {
-            // Parts on one matrix share the input, and follow one another.
-            let mut known: Option<(usize, Vec<E>)> = None;
-            for part in &claim.parts {
-                if known.as_ref().is_none_or(|(matrix, _)| *matrix != part.matrix) {
-                    let inputs = layout.tiles_of(part.matrix).map(|tile| {
-                        let input = claim.input.get(tile.input_range()).unwrap_or_default();
-                        dot_ef(tables.get(0, tile.input_log), input)
-                    });
-                    known = Some((part.matrix, inputs.collect()));
-                }
-                let inputs = known.as_ref().map_or(&[][..], |(_, inputs)| inputs);
-                let polynomial = self.polynomials.get(part.polynomial).copied().unwrap_or(E::ZERO);
-                for (tile, &input) in layout.tiles_of(part.matrix).zip(inputs) {
-                    let place = self.point.get(tile.size_log() as usize..).unwrap_or_default();
-                    let output = part.output.get(tile.output_range()).unwrap_or_default();
-                    omega += weight
-                        * polynomial
-                        * eq_at(place, tile.offset >> tile.size_log())
-                        * input
-                        * dot_e(tables.get(tile.input_log, tile.output_log), output);
-                }
+        // Parts on one matrix share the input, and follow one another.
+        let mut known: Option<(usize, Vec<E>)> = None;
+        for part in &claim.parts {
+            if known.as_ref().is_none_or(|(matrix, _)| *matrix != part.matrix) {
+                let inputs = layout.tiles_of(part.matrix).map(|tile| {
+                    let input = claim.input.get(tile.input_range()).unwrap_or_default();
+                    dot_ef(tables.get(0, tile.input_log), input)
+                });
+                known = Some((part.matrix, inputs.collect()));
+            }
+            let inputs = known.as_ref().map_or(&[][..], |(_, inputs)| inputs);
+            let polynomial = self.polynomials.get(part.polynomial).copied().unwrap_or(E::ZERO);
+            for (tile, &input) in layout.tiles_of(part.matrix).zip(inputs) {
+                let place = self.point.get(tile.size_log() as usize..).unwrap_or_default();
+                let output = part.output.get(tile.output_range()).unwrap_or_default();
+                omega += polynomial
+                    * eq_at(place, tile.offset >> tile.size_log())
+                    * input
+                    * dot_e(tables.get(tile.input_log, tile.output_log), output);
             }
         }
         omega
     }
 }
 
-/// Tables of `eq` over stretches of one point; few tiles differ in their sides.
-struct EqTables<'a> {
-    point: &'a [E],
-    tables: BTreeMap<(u32, u32), Vec<E>>,
-}
+/// Tables of `eq` over the stretches of one point that claims need, by their first variable and their number; few tiles
+/// differ in their sides.
+struct EqTables(BTreeMap<(u32, u32), Vec<E>>);
 
-impl EqTables<'_> {
+impl EqTables {
+    fn new(point: &[E], layout: &Layout, claims: &[Claim]) -> Self {
+        let matrices: BTreeSet<usize> = claims.iter().flat_map(|c| &c.parts).map(|part| part.matrix).collect();
+        let tiles = matrices.into_iter().flat_map(|matrix| layout.tiles_of(matrix));
+        let mut tables = BTreeMap::new();
+        for (first, count) in tiles.flat_map(|tile| [(0, tile.input_log), (tile.input_log, tile.output_log)]) {
+            tables.entry((first, count)).or_insert_with(|| {
+                let rest = point.get(first as usize..).unwrap_or_default();
+                eq_table(rest.get(..count as usize).unwrap_or_default())
+            });
+        }
+        Self(tables)
+    }
+
     /// The table over `count` variables from `first` on.
-    fn get(&mut self, first: u32, count: u32) -> &[E] {
-        self.tables.entry((first, count)).or_insert_with(|| {
-            let rest = self.point.get(first as usize..).unwrap_or_default();
-            eq_table(rest.get(..count as usize).unwrap_or_default())
-        })
+    fn get(&self, first: u32, count: u32) -> &[E] {
+        self.0.get(&(first, count)).map_or(&[], Vec::as_slice)
     }
 }
