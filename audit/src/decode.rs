@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn the_largest_are_those_of_a_sorted_list() {
         for length in [0, 1, 5, 9, 10, 11, 400_usize] {
-            let values: Vec<f64> = (0..length).map(|j| real(((j * 7_919) % 61) as i64)).collect();
+            let values: Vec<f64> = (0..length).map(|j| real_count((j * 7_919) % 61)).collect();
             let mut sorted: Vec<usize> = (0..length).collect();
             sorted.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
             for count in [0, 1, 5, 64] {

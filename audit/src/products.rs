@@ -113,21 +113,16 @@ pub(crate) fn head_claims<'a>(
             Some((rho, shared)) if rho == target.rho => shared,
             _ => target.sketch_weights(signs, powers),
         };
-        let mut parts: Vec<Part> = (0..shards)
-            .map(|polynomial| {
-                let mut output = Vec::with_capacity(block);
-                output.extend(shared.iter().skip(block.saturating_mul(polynomial)).take(block));
-                output.resize(block, E::default());
-                Part { polynomial, matrix: 0, output }
-            })
-            .collect();
+        let part = |polynomial: usize| {
+            let start = block.saturating_mul(polynomial);
+            let mut output = Vec::with_capacity(block);
+            output.extend(shared.iter().skip(start).take(block));
+            output.resize(block, E::default());
+            target.add_singles(signs, powers, start, &mut output);
+            Part { polynomial, matrix: 0, output }
+        };
+        let parts = (0..shards).map(part).collect();
         known = Some((&target.rho, shared));
-        for (output, power) in target.single_weights(signs, powers) {
-            let part = output.checked_div(block).and_then(|shard| parts.get_mut(shard));
-            if let Some(weight) = part.and_then(|part| part.output.get_mut(output.checked_rem(block)?)) {
-                *weight += power;
-            }
-        }
         Claim { input: field_row(&decode.input), parts, value: values.value(powers) }
     };
     decodes.iter().zip(claims).map(claim).collect()

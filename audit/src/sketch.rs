@@ -346,11 +346,7 @@ impl Target {
     /// `R_j = sum_i beta^i s_ij rho_j`, plus the further powers at the outputs proven singly.
     pub(crate) fn output_weights(&self, signs: &Signs, beta_powers: &[E]) -> Vec<E> {
         let mut weights = self.sketch_weights(signs, beta_powers);
-        for (output, power) in self.single_weights(signs, beta_powers) {
-            if let Some(weight) = weights.get_mut(output) {
-                *weight += power;
-            }
-        }
+        self.add_singles(signs, beta_powers, 0, &mut weights);
         weights
     }
 
@@ -359,13 +355,13 @@ impl Target {
         signs.output_weights(beta_powers, &self.rho)
     }
 
-    /// What the outputs proven singly have in addition: the powers behind those of the sketch.
-    pub(crate) fn single_weights<'a>(
-        &'a self,
-        signs: &Signs,
-        beta_powers: &'a [E],
-    ) -> impl Iterator<Item = (usize, &'a E)> {
-        self.singles.iter().map(|(output, _)| *output).zip(beta_powers.iter().skip(signs.count))
+    /// Adds the powers behind those of the sketch at the outputs proven singly, to weights from output `start` on.
+    pub(crate) fn add_singles(&self, signs: &Signs, beta_powers: &[E], start: usize, weights: &mut [E]) {
+        for ((output, _), power) in self.singles.iter().zip(beta_powers.iter().skip(signs.count)) {
+            if let Some(weight) = output.checked_sub(start).and_then(|place| weights.get_mut(place)) {
+                *weight += power;
+            }
+        }
     }
 }
 
