@@ -150,6 +150,9 @@ impl<'a> Scores<'a> {
         let bar = score(served, 1.0);
         let beats: Vec<usize> =
             self.candidates.iter().copied().filter(|j| *j != served && score(*j, -1.0) > bar).collect();
+        if logits.get(served).is_none() {
+            return Err(Reason::TokenNotAllowed);
+        }
         let is_beaten = if pick.sampling.allows_all() {
             !beats.is_empty()
         } else {

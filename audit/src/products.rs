@@ -117,8 +117,8 @@ pub(crate) fn head_claims<'a>(
             let start = block.saturating_mul(polynomial);
             let mut output = Vec::with_capacity(block);
             output.extend(shared.iter().skip(start).take(block));
-            output.resize(block, E::default());
             target.add_singles(signs, powers, start, &mut output);
+            output.resize(block, E::default());
             Part { polynomial, matrix: 0, output }
         };
         let parts = (0..shards).map(part).collect();

@@ -69,7 +69,7 @@ pub fn gumbel_noise(seed: u64, position: Position, vocabulary: usize) -> Vec<f64
     noise_bits(seed, position, vocabulary).into_iter().map(gumbel).collect()
 }
 
-/// The noise of every token at a position, which costs two logarithms each: most tokens lose without.
+/// The noise of every token at a position, not worked out yet: that costs two logarithms, and most tokens lose without.
 #[derive(Clone, Debug)]
 pub(crate) struct Noise(Vec<u64>);
 

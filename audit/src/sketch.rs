@@ -81,7 +81,7 @@ impl Signs {
     }
 
     /// `rho_j sum_i powers_i s_ij` for every output: the sum over four signs comes from a table, and all tables of an
-    /// audit fit the fastest cache.
+    /// audit with a nonce fit the fastest cache.
     pub(crate) fn output_weights(&self, powers: &[E], rho: &[i64]) -> Vec<E> {
         let powers = powers.get(..self.count).unwrap_or(powers);
         let tables: Vec<Table> = powers.as_chunks::<4>().0.iter().map(table).collect();

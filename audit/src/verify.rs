@@ -251,7 +251,7 @@ const fn narrow(value: f64) -> f32 {
 }
 
 /// What comparing has found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Judged {
     pub(crate) margins: Vec<Margin>,
     pub(crate) failure: Option<Failure>,

@@ -325,6 +325,12 @@ mod tests {
         }
         assert_eq!(Profile::F32V1.round_once(1e-39), 0.0);
         assert_eq!(Profile::F32V1.round_once(1e39), f64::INFINITY);
+        for profile in [Profile::Bf16V1, Profile::F32V1] {
+            for value in [f64::MAX, f64::INFINITY] {
+                assert_eq!([value, -value].map(|value| profile.round_once(value)), [f64::INFINITY, -f64::INFINITY]);
+            }
+            assert!(profile.round_once(f64::NAN).is_nan());
+        }
         assert_eq!(Profile::F32V1.round_once(-0.0).to_bits(), 0);
     }
 

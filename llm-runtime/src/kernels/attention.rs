@@ -251,7 +251,6 @@ impl<E: Element> Task for Group<'_, E> {
         for (offset, keys, _) in blocks() {
             for (head, query) in queries.chunks_exact(head_dim).enumerate() {
                 let scores = &mut scores[head * length + offset..];
-                // A loop: what an iterator calls is not compiled for the instructions found.
                 for (keys, scores) in keys.chunks(LANES * head_dim).zip(scores.chunks_mut(LANES)) {
                     let count = keys.len() / head_dim;
                     scores[..count].copy_from_slice(&dots(lanes, query, keys)[..count]);
@@ -259,6 +258,7 @@ impl<E: Element> Task for Group<'_, E> {
                 }
             }
         }
+        // A loop: what an iterator calls is not compiled for the instructions found.
         for scores in scores.chunks_exact_mut(length) {
             softmax(scores);
         }
@@ -510,25 +510,31 @@ mod tests {
 
     #[test]
     fn every_set_of_instructions_gives_the_same_bits() {
-        let mut random = Random::new(3);
-        let mut noise = |count: usize| -> Vec<f32> { (0..count).map(|_| random.normal()).collect() };
-        let (queries, block) = (noise(2 * 40), noise(2 * BLOCK * 40));
-        let run = |instructions: Instructions| {
-            let (mut scores, mut out) = (vec![], vec![0.0; 80]);
-            let group = Group {
-                queries: &queries,
-                head_dim: 40,
-                blocks: &[block.as_slice()],
-                number: 0,
-                range: 3..61,
-                scores: &mut scores,
-                out: &mut out,
+        fn check<E: Element>(head_dim: usize, random: &mut Random, narrow: impl Fn(f32) -> E) {
+            let queries: Vec<f32> = (0..2 * head_dim).map(|_| random.normal()).collect();
+            let block: Vec<E> = (0..2 * BLOCK * head_dim).map(|_| narrow(random.normal())).collect();
+            let run = |instructions: Instructions| {
+                let (mut scores, mut out) = (vec![], vec![0.0; 2 * head_dim]);
+                let group = Group {
+                    queries: &queries,
+                    head_dim,
+                    blocks: &[block.as_slice()],
+                    number: 0,
+                    range: 3..61,
+                    scores: &mut scores,
+                    out: &mut out,
+                };
+                instructions.run(group);
+                out
             };
-            instructions.run(group);
-            out
-        };
-        let all: Vec<_> = Instructions::all().into_iter().map(run).collect();
-        assert!(all.iter().all(|out| *out == all[0]));
+            let all: Vec<_> = Instructions::all().into_iter().map(run).collect();
+            assert!(all.iter().all(|out| *out == all[0]), "{head_dim}");
+        }
+        let mut random = Random::new(3);
+        for head_dim in [8, 16, 40] {
+            check(head_dim, &mut random, |value| value);
+            check(head_dim, &mut random, bf16::from_f32);
+        }
     }
 
     #[test]

@@ -6,12 +6,15 @@ use super::{Weights, product, product_with};
 use crate::random::Random;
 
 /// Outputs, inputs and rows: below, at and above the lengths of vectors, tiles, panels and groups.
-const SHAPES: [[usize; 3]; 13] = [
+const SHAPES: [[usize; 3]; 16] = [
     [1, 1, 1],
     [7, 15, 3],
     [67, 16, 70],
     [3, 17, 5],
     [24, 40, 1],
+    [7, 208, 1],
+    [24, 192, 1],
+    [13, 1024, 1],
     [25, 40, 2],
     [6, 48, 4],
     [13, 100, 9],
@@ -30,7 +33,7 @@ enum Kind {
     Int8(usize),
 }
 
-const KINDS: [Kind; 4] = [Kind::F32, Kind::Bf16, Kind::Int8(16), Kind::Int8(128)];
+const KINDS: [Kind; 5] = [Kind::F32, Kind::Bf16, Kind::Int8(16), Kind::Int8(64), Kind::Int8(128)];
 
 /// A random matrix as it is run and as plain numbers: a weight, and the scale that it is multiplied by.
 struct Sample {
