@@ -184,7 +184,11 @@ impl Supplied {
             _ => return Err(Malformed::NotCanonical),
         };
         let bytes = from.elements(outputs, width.bytes())?;
-        let values: Vec<i64> = bytes.chunks_exact(width.bytes()).map(sign_extended).collect();
+        let values: Vec<i64> = match width {
+            Width::Two => bytes.as_chunks().0.iter().map(|bytes| i16::from_le_bytes(*bytes).into()).collect(),
+            Width::Three => bytes.as_chunks().0.iter().map(|[a, b, c]| sign_extended([*a, *b, *c])).collect(),
+            Width::Four => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
+        };
         // Back on the grid a value must lie where products lie: beyond, a difference could come near the
         // field's size and wrap to something small.
         let most = width.bound().min(PRODUCT_BOUND.checked_shr(shift).unwrap_or(0));
@@ -204,14 +208,9 @@ fn round_shift(value: i64, shift: u32) -> i64 {
     value.saturating_add(half).checked_shr(shift).unwrap_or(0)
 }
 
-/// A little-endian two's complement number of two to four bytes.
-fn sign_extended(bytes: &[u8]) -> i64 {
-    let fill = if bytes.last().is_some_and(|top| *top >= 0x80) { 0xff } else { 0 };
-    let mut wide = [fill; 8];
-    for (slot, byte) in wide.iter_mut().zip(bytes) {
-        *slot = *byte;
-    }
-    i64::from_le_bytes(wide)
+/// A little-endian two's complement number of three bytes.
+fn sign_extended([a, b, c]: [u8; 3]) -> i64 {
+    (i32::from_le_bytes([0, a, b, c]) >> 8).into()
 }
 
 #[cfg(test)]

@@ -128,24 +128,24 @@ fn keys(products: &Products, share: f64) -> (f64, f64) {
     let integers = products.integers();
     let mut supplied = Supplied::compress(&integers);
     let doubts = product_doubts(PROFILE, &supplied, EXPONENT, &[]);
-    let mut taken: Vec<f64> = doubts.iter().map(|doubt| doubt.nearest).collect();
+    let mut taken: Vec<f64> = doubts.iter().map(|doubt| doubt.nearest()).collect();
     let plain = deviation(&committed, &taken, &tau).0;
     let square = |place: usize, taken: f64| {
         let off = (committed[place] - taken) / tau[place];
         off * off
     };
-    let gain = |entry: &Move| square(entry.place, doubts[entry.place].nearest) - square(entry.place, entry.taken);
+    let gain = |entry: &Move| square(entry.place, doubts[entry.place].nearest()) - square(entry.place, entry.taken);
     // Roundings in doubt can be named at no cost, 64 of them.
     let mut named: Vec<(usize, f64)> =
-        doubts.iter().enumerate().filter_map(|(place, doubt)| Some((place, doubt.other?))).collect();
-    let worth = |(place, other): &(usize, f64)| square(*place, doubts[*place].nearest) - square(*place, *other);
+        doubts.iter().enumerate().filter_map(|(place, doubt)| Some((place, doubt.other()?))).collect();
+    let worth = |(place, other): &(usize, f64)| square(*place, doubts[*place].nearest()) - square(*place, *other);
     named.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
     for (place, other) in named.into_iter().filter(|entry| worth(entry) > 0.0).take(64) {
         taken[place] = other;
     }
     let mut room = budget(integers.len()) - spent(&integers, &supplied);
     let mut moves = moves(&integers, &supplied);
-    moves.retain(|entry| gain(entry) > 0.0 && taken[entry.place] == doubts[entry.place].nearest);
+    moves.retain(|entry| gain(entry) > 0.0 && taken[entry.place] == doubts[entry.place].nearest());
     moves.sort_by(|a, b| (gain(b) / b.cost).total_cmp(&(gain(a) / a.cost)));
     for entry in moves {
         if entry.cost <= room {

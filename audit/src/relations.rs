@@ -172,12 +172,12 @@ impl Layer<'_> {
     pub(crate) fn down_input(&self, x: &FixedRow, supplied: &SuppliedProducts) -> Result<FixedRow, Relation> {
         let SuppliedProducts { gate, up, flips, .. } = supplied;
         let rounded = |matrix, products: &Supplied, flips: &[u32]| {
-            resolve(self.doubts(matrix, x, products).into_iter(), flips).ok_or(Relation::C8)
+            resolve(&self.doubts(matrix, x, products), flips).ok_or(Relation::C8)
         };
         let gate = rounded(Matrix::Gate, gate, &flips.gate)?;
         let up = rounded(Matrix::Up, up, &flips.up)?;
-        let doubts = gate.iter().map(|gate| silu_doubt(self.profile, *gate));
-        let silu = resolve(doubts, &flips.silu).ok_or(Relation::C8)?;
+        let doubts: Vec<Doubt> = gate.iter().map(|gate| silu_doubt(self.profile, *gate)).collect();
+        let silu = resolve(&doubts, &flips.silu).ok_or(Relation::C8)?;
         FixedRow::new(&multiply(self.profile, &silu, &up)).ok_or(Relation::C9)
     }
 
@@ -234,9 +234,9 @@ impl Layer<'_> {
         supplied: &SuppliedProducts,
     ) -> Result<Vec<Compared<'a>>, Relation> {
         let x1 = self.attention_input(rows)?;
-        let rounded = |doubts: Vec<Doubt>, flips: &[u32]| resolve(doubts.into_iter(), flips).ok_or(Relation::C2);
-        let keys = rounded(self.doubts(Matrix::K, &x1, &supplied.k), &supplied.flips.k)?;
-        let queries = rounded(self.query_doubts(rows, &x1, &supplied.q), &supplied.flips.q)?;
+        let rounded = |doubts: &[Doubt], flips: &[u32]| resolve(doubts, flips).ok_or(Relation::C2);
+        let keys = rounded(&self.doubts(Matrix::K, &x1, &supplied.k), &supplied.flips.k)?;
+        let queries = rounded(&self.query_doubts(rows, &x1, &supplied.q), &supplied.flips.q)?;
         let head_dim = index(self.architecture.head_dim);
         let group_width = head_dim.saturating_mul(index(self.architecture.heads_per_group()));
         if queries.len() != rows.prefixes.len().saturating_mul(group_width) {

@@ -84,7 +84,7 @@ impl Search<'_> {
         let plain: Vec<f64> = gate
             .iter()
             .zip(up)
-            .map(|(gate, up)| profile.round_once(silu_doubt(profile, gate.nearest).nearest * up.nearest))
+            .map(|(gate, up)| profile.round_once(silu_doubt(profile, gate.nearest()).nearest() * up.nearest()))
             .collect();
         let Some(x) = FixedRow::new(&plain) else { return };
         let unit = power_of_two(x.product_exponent(self.layer.exponent(Matrix::Down)));
@@ -149,12 +149,12 @@ impl Choice {
     fn all(profile: Profile, place: usize, gate: Doubt, up: Doubt, plain: f64) -> Vec<Self> {
         let mut all = vec![];
         for gate_flip in [false, true] {
-            let Some(gate) = (if gate_flip { gate.other } else { Some(gate.nearest) }) else { continue };
+            let Some(gate) = (if gate_flip { gate.other() } else { Some(gate.nearest()) }) else { continue };
             let doubt = silu_doubt(profile, gate);
             for silu_flip in [false, true] {
-                let Some(silu) = (if silu_flip { doubt.other } else { Some(doubt.nearest) }) else { continue };
+                let Some(silu) = (if silu_flip { doubt.other() } else { Some(doubt.nearest()) }) else { continue };
                 for up_flip in [false, true] {
-                    let Some(up) = (if up_flip { up.other } else { Some(up.nearest) }) else { continue };
+                    let Some(up) = (if up_flip { up.other() } else { Some(up.nearest()) }) else { continue };
                     let change = profile.round_once(silu * up) - plain;
                     if change != 0.0 {
                         all.push(Self { place, gate: gate_flip, up: up_flip, silu: silu_flip, change });
@@ -177,20 +177,20 @@ impl Choice {
 
 /// Takes every flip of a head that brings `off` down; `first` is the place of the head's first entry.
 fn improve(head: &[Doubt], first: usize, theta: f64, off: &dyn Fn(&[f64]) -> f64, flips: &mut Vec<u32>) {
-    let mut values: Vec<f64> = head.iter().map(|doubt| doubt.nearest).collect();
+    let mut values: Vec<f64> = head.iter().map(|doubt| doubt.nearest()).collect();
     let mut best = off(&values);
     if best < WORTH * theta {
         return;
     }
     for (place, doubt) in head.iter().enumerate() {
-        let Some(other) = doubt.other.filter(|_| Flips::has_room(flips)) else { continue };
+        let Some(other) = doubt.other().filter(|_| Flips::has_room(flips)) else { continue };
         values[place] = other;
         let next = off(&values);
         if next < best {
             best = next;
             flips.push(count(first + place));
         } else {
-            values[place] = doubt.nearest;
+            values[place] = doubt.nearest();
         }
     }
 }

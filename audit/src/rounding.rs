@@ -12,7 +12,7 @@ use assay_commitments::codec::{Malformed, Reader, Writer};
 use assay_commitments::rows::{Element, Profile};
 
 use crate::fixed::Supplied;
-use crate::num::{count, index, power_of_two};
+use crate::num::{index, power_of_two};
 use crate::reference::silu;
 use crate::tolerance::median_magnitude;
 
@@ -54,21 +54,33 @@ impl Flips {
     }
 }
 
-/// A value that an honest runtime rounds to `nearest`, or perhaps to `other`.
+/// A value that a runtime may have rounded in one way or in another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Doubt {
-    pub(crate) nearest: f64,
-    pub(crate) other: Option<f64>,
+    profile: Profile,
+    value: f64,
+    slack: f64,
 }
 
 impl Doubt {
-    /// A value known up to `slack`. There is doubt between two neighbours at most: where the slack spans
-    /// more, the value is so small that its rounding moves nothing.
-    fn of(profile: Profile, value: f64, slack: f64) -> Self {
-        let nearest = profile.round_once(value);
+    /// A value known up to `slack`.
+    const fn of(profile: Profile, value: f64, slack: f64) -> Self {
+        Self { profile, value, slack }
+    }
+
+    /// What an honest runtime rounds it to, unless it is [`Self::other`].
+    pub(crate) fn nearest(self) -> f64 {
+        self.profile.round_once(self.value)
+    }
+
+    /// What an honest runtime may have rounded it to instead. There is doubt between two neighbours at most: where the
+    /// slack spans more, the value is so small that its rounding moves nothing.
+    pub(crate) fn other(self) -> Option<f64> {
+        let Self { profile, value, slack } = self;
         if profile.element() == Element::F32 {
-            return Self { nearest, other: None };
+            return None;
         }
+        let nearest = self.nearest();
         let (low, high) = (profile.round_once(value - slack), profile.round_once(value + slack));
         let middle = profile.round_once(f64::midpoint(low, high));
         let neighbours = nearest.is_finite()
@@ -76,12 +88,7 @@ impl Doubt {
             && (middle == low || middle == high)
             && (nearest == low || nearest == high);
         let other = neighbours.then_some(if nearest == low { high } else { low });
-        Self { nearest, other: other.filter(|other| other.is_finite()) }
-    }
-
-    /// The value as the runtime took it; `None` for a flip where there is no doubt.
-    fn resolve(self, flipped: bool) -> Option<f64> {
-        if flipped { self.other } else { Some(self.nearest) }
+        other.filter(|other| other.is_finite())
     }
 }
 
@@ -110,12 +117,13 @@ pub(crate) fn silu_doubt(profile: Profile, gate: f64) -> Doubt {
 }
 
 /// A row as the runtime took it. `None` if an entry is flipped that is not in doubt or not there.
-pub(crate) fn resolve(doubts: impl ExactSizeIterator<Item = Doubt>, flips: &[u32]) -> Option<Vec<f64>> {
-    if flips.last().is_some_and(|last| index(*last) >= doubts.len()) {
-        return None;
+pub(crate) fn resolve(doubts: &[Doubt], flips: &[u32]) -> Option<Vec<f64>> {
+    let mut row: Vec<f64> = doubts.iter().map(|doubt| doubt.nearest()).collect();
+    for flip in flips {
+        let place = index(*flip);
+        *row.get_mut(place)? = doubts.get(place)?.other()?;
     }
-    let flipped = |place: usize| flips.binary_search(&count(place)).is_ok();
-    doubts.enumerate().map(|(place, doubt)| doubt.resolve(flipped(place))).collect()
+    Some(row)
 }
 
 #[cfg(test)]
@@ -127,23 +135,25 @@ mod tests {
         // bf16 neighbours of 1 are 1 - 2^-8 and 1 + 2^-7; the middle above is 1 + 2^-8.
         let middle = 1.0 + power_of_two(-8);
         let doubt = |value, slack| Doubt::of(Profile::Bf16V1, value, slack);
-        assert_eq!(doubt(1.001, 1e-4).other, None);
+        assert_eq!(doubt(1.001, 1e-4).other(), None);
         let near = doubt(middle - 1e-6, 1e-5);
-        assert_eq!((near.nearest, near.other), (1.0, Some(1.0 + power_of_two(-7))));
+        assert_eq!((near.nearest(), near.other()), (1.0, Some(1.0 + power_of_two(-7))));
         let above = doubt(middle + 1e-6, 1e-5);
-        assert_eq!((above.nearest, above.other), (1.0 + power_of_two(-7), Some(1.0)));
+        assert_eq!((above.nearest(), above.other()), (1.0 + power_of_two(-7), Some(1.0)));
         // A slack over several neighbours leaves no choice.
-        assert_eq!(doubt(1.0, 0.1).other, None);
-        assert_eq!(Doubt::of(Profile::F32V1, middle, 1e-5).other, None);
+        assert_eq!(doubt(1.0, 0.1).other(), None);
+        assert_eq!(Doubt::of(Profile::F32V1, middle, 1e-5).other(), None);
     }
 
     #[test]
     fn a_flip_is_taken_where_there_is_doubt_and_nowhere_else() {
-        let doubts = [Doubt { nearest: 1.0, other: None }, Doubt { nearest: 2.0, other: Some(3.0) }];
-        assert_eq!(resolve(doubts.into_iter(), &[]), Some(vec![1.0, 2.0]));
-        assert_eq!(resolve(doubts.into_iter(), &[1]), Some(vec![1.0, 3.0]));
-        assert_eq!(resolve(doubts.into_iter(), &[0]), None);
-        assert_eq!(resolve(doubts.into_iter(), &[2]), None);
+        let (middle, above) = (1.0 + power_of_two(-8), 1.0 + power_of_two(-7));
+        let doubts =
+            [(1.001, 1e-4), (middle - 1e-6, 1e-5)].map(|(value, slack)| Doubt::of(Profile::Bf16V1, value, slack));
+        assert_eq!(resolve(&doubts, &[]), Some(vec![1.0, 1.0]));
+        assert_eq!(resolve(&doubts, &[1]), Some(vec![1.0, above]));
+        assert_eq!(resolve(&doubts, &[0]), None);
+        assert_eq!(resolve(&doubts, &[2]), None);
     }
 
     #[test]
