@@ -382,7 +382,9 @@ impl Exhibit {
         }
         let CellWitness { h, a, o, m, caches, supplied, .. } = &witness;
         let rows = decode_cell(&self.manifest, cell, [h, a, o, m], caches)?;
-        let compared = layer.compared(&rows, cell.position, supplied).unwrap_or_default();
+        let inputs = layer.inputs(&rows);
+        let compared = inputs.and_then(|inputs| layer.compared(&inputs, &rows, cell.position, supplied));
+        let compared = compared.unwrap_or_default();
         let ratios = checked.elementwise.iter().map(|elementwise| elementwise.ratio);
         let mut heads = Heads::default();
         examination.comparisons.extend(compared.into_iter().zip(ratios).map(|(compared, ratio)| {

@@ -1,9 +1,9 @@
 //! Fixed point: inputs of the integer products, and the products that a miner supplies.
 
 use assay_commitments::codec::{Malformed, Reader, Writer};
+use assay_commitments::rows::vectorized;
 
-use crate::num::{floor_log2, nearest_integer, power_of_two, real, real_count};
-use crate::reference::on_grid;
+use crate::num::{NEAREST_BOUND, floor_log2, nearest_integers, power_of_two, real, real_count};
 
 /// Most bits of an input, sign apart.
 const INPUT_BITS: i32 = 24;
@@ -11,7 +11,7 @@ const INPUT_BITS: i32 = 24;
 /// below 2^51.
 const INPUT_SUM: i64 = 1 << 27;
 /// Every product and every row on a product's grid lies below this magnitude.
-pub(crate) const PRODUCT_BOUND: i64 = 1 << 51;
+pub(crate) const PRODUCT_BOUND: i64 = NEAREST_BOUND;
 
 /// An input row in fixed point: `x = integers * 2^exponent`, nearly.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ impl FixedRow {
     /// Rounds a row of finite numbers with the most bits `B <= 24` for which its magnitudes add up to
     /// at most 2^27. A row of zeros is zero. `None` if a number is not finite.
     pub(crate) fn new(x: &[f64]) -> Option<Self> {
-        let largest = x.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
-        if !x.iter().all(|x| x.is_finite()) {
+        let largest = largest_magnitude(x);
+        if !largest.is_finite() {
             return None;
         }
         if largest == 0.0 {
@@ -33,8 +33,7 @@ impl FixedRow {
         }
         let top = floor_log2(largest);
         // A rounding takes away a half at most: with so many bits the sum is too large before it is taken.
-        let unit = power_of_two(top.saturating_neg());
-        let magnitude: f64 = x.iter().map(|x| (x * unit).abs()).sum();
+        let magnitude = magnitude_in(x, power_of_two(top.saturating_neg()));
         let too_many = |bits: i32| {
             let sum = magnitude * power_of_two(bits.saturating_sub(1));
             0.999 * sum - real_count(x.len()) > real(INPUT_SUM)
@@ -42,8 +41,7 @@ impl FixedRow {
         (1..=INPUT_BITS).rev().filter(|bits| !too_many(*bits)).find_map(|bits| {
             let exponent = top.saturating_sub(bits.saturating_sub(1));
             let scale = power_of_two(exponent.saturating_neg());
-            let integers: Option<Vec<i64>> = x.iter().map(|x| nearest_integer(x * scale)).collect();
-            let integers = integers?;
+            let integers = nearest_integers(x.iter().map(|x| x * scale))?;
             let sum = integers.iter().fold(0_i64, |sum, integer| sum.saturating_add(integer.saturating_abs()));
             (sum <= INPUT_SUM).then_some(Self { integers, exponent })
         })
@@ -53,6 +51,33 @@ impl FixedRow {
     pub(crate) fn product_exponent(&self, matrix_exponent: i16) -> i32 {
         self.exponent.saturating_add(i32::from(matrix_exponent)).saturating_sub(23)
     }
+}
+
+/// The largest magnitude; infinite or NaN if a number is.
+fn largest_magnitude(x: &[f64]) -> f64 {
+    // Bits without the sign have the order of magnitudes, with those of infinity and then of NaN on top.
+    let size = |x: &f64| x.to_bits() & (u64::MAX >> 1);
+    let largest = vectorized(
+        #[inline(always)]
+        || x.iter().map(size).fold(0, u64::max),
+    );
+    f64::from_bits(largest)
+}
+
+/// What the magnitudes add up to, in this unit's inverse; roughly.
+fn magnitude_in(x: &[f64], unit: f64) -> f64 {
+    const LANES: usize = 8;
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    let sums = vectorized(
+        #[inline(always)]
+        || {
+            blocks.iter().fold([0.0; LANES], |mut sums, block| {
+                sums.iter_mut().zip(block).for_each(|(sum, x)| *sum += (x * unit).abs());
+                sums
+            })
+        },
+    );
+    sums.into_iter().chain(rest.iter().map(|x| (x * unit).abs())).sum()
 }
 
 /// Products that a miner supplies: `product = 2^shift * value + rest`, `|rest| <= 2^(shift - 1)`.
@@ -129,15 +154,27 @@ impl Supplied {
         if self.width == Width::Four {
             return true;
         }
-        let mut magnitudes: Vec<i64> = self.values.iter().map(|value| value.saturating_abs()).collect();
-        let Some(middle) = magnitudes.len().checked_sub(1).map(|last| last / 2) else { return false };
-        *magnitudes.select_nth_unstable(middle).1 >= LEAST_MEDIAN
+        let Some(middle) = self.values.len().checked_sub(1).map(|last| last / 2) else { return false };
+        // The lower median is as large if those that are less do not reach the middle.
+        let values = &self.values;
+        let less = vectorized(
+            #[inline(always)]
+            || values.iter().map(|value| usize::from(value.saturating_abs() < LEAST_MEDIAN)).sum::<usize>(),
+        );
+        less <= middle
+    }
+
+    fn largest(&self) -> i64 {
+        let values = &self.values;
+        vectorized(
+            #[inline(always)]
+            || values.iter().fold(0, |largest: i64, value| largest.max(value.saturating_abs())),
+        )
     }
 
     /// Whether the shift is the least one: with one less, the largest value would not fit.
     fn is_tight(&self) -> bool {
-        let largest = self.values.iter().map(|value| value.saturating_abs()).max().unwrap_or(0);
-        self.shift == 0 || largest > self.width.bound() / 2
+        self.shift == 0 || self.largest() > self.width.bound() / 2
     }
 
     /// Whether an honest prover could have sent this for `q, k, gate, up`.
@@ -153,11 +190,6 @@ impl Supplied {
     /// The values back on the product's grid.
     pub(crate) fn on_product_grid(&self) -> impl Iterator<Item = i64> + '_ {
         self.values.iter().map(|value| value.checked_shl(self.shift).unwrap_or(0))
-    }
-
-    /// The reals that the values stand for.
-    pub(crate) fn reals(&self, product_exponent: i32) -> Vec<f64> {
-        on_grid(self.on_product_grid(), product_exponent)
     }
 
     /// `2^shift`: the grid's steps in a rounding.
@@ -184,16 +216,29 @@ impl Supplied {
             _ => return Err(Malformed::NotCanonical),
         };
         let bytes = from.elements(outputs, width.bytes())?;
-        let values: Vec<i64> = match width {
-            Width::Two => bytes.as_chunks().0.iter().map(|bytes| i16::from_le_bytes(*bytes).into()).collect(),
-            Width::Three => bytes.as_chunks().0.iter().map(|[a, b, c]| sign_extended([*a, *b, *c])).collect(),
-            Width::Four => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
-        };
+        let mut values = vec![0_i64; outputs];
+        vectorized(
+            #[inline(always)]
+            || {
+                let slots = values.iter_mut();
+                match width {
+                    Width::Two => slots
+                        .zip(bytes.as_chunks().0)
+                        .for_each(|(slot, bytes)| *slot = i16::from_le_bytes(*bytes).into()),
+                    Width::Three => {
+                        slots.zip(bytes.as_chunks().0).for_each(|(slot, bytes)| *slot = sign_extended(*bytes));
+                    }
+                    Width::Four => slots
+                        .zip(bytes.as_chunks().0)
+                        .for_each(|(slot, bytes)| *slot = i32::from_le_bytes(*bytes).into()),
+                }
+            },
+        );
+        let supplied = Self { shift, width, values };
         // Back on the grid a value must lie where products lie: beyond, a difference could come near the
         // field's size and wrap to something small.
         let most = width.bound().min(PRODUCT_BOUND.checked_shr(shift).unwrap_or(0));
-        let in_range = values.iter().all(|value| value.saturating_abs() <= most);
-        if shift <= MAX_SHIFT && in_range { Ok(Self { shift, width, values }) } else { Err(Malformed::NotCanonical) }
+        if shift <= MAX_SHIFT && supplied.largest() <= most { Ok(supplied) } else { Err(Malformed::NotCanonical) }
     }
 
     /// Most bytes that `outputs` values take.
@@ -209,6 +254,7 @@ fn round_shift(value: i64, shift: u32) -> i64 {
 }
 
 /// A little-endian two's complement number of three bytes.
+#[inline]
 fn sign_extended([a, b, c]: [u8; 3]) -> i64 {
     (i32::from_le_bytes([0, a, b, c]) >> 8).into()
 }
@@ -218,6 +264,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::num::nearest_integer;
 
     fn round_trip(supplied: &Supplied) -> Supplied {
         let mut out = Writer::new();

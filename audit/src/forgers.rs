@@ -1,12 +1,14 @@
 //! Forgers that know the challenge: what they can still choose, optimised. Supplied products may be nudged within
 //! their rounding and roundings in doubt be named; and whatever is nudged draws the signs anew.
 
+use std::borrow::Cow;
+
 use assay_commitments::rows::Profile;
 
 use crate::fixed::Supplied;
 use crate::num::{nearest_integer, power_of_two, real, real_count};
 use crate::reference::{dot, silu};
-use crate::rounding::product_doubts;
+use crate::rounding::Rounded;
 use crate::sketch::{SIGNS_COMPLETE, SIGNS_WITH_NONCE, Signs, Target};
 use crate::tolerance::{Tolerance, deviation, median_magnitude, theta_supplied};
 
@@ -127,7 +129,7 @@ fn keys(products: &Products, share: f64) -> (f64, f64) {
     let tau = TOLERANCE.of_row(&committed, median_magnitude(&committed));
     let integers = products.integers();
     let mut supplied = Supplied::compress(&integers);
-    let doubts = product_doubts(PROFILE, &supplied, EXPONENT, &[]);
+    let doubts = Rounded::new(PROFILE, &supplied, EXPONENT, Cow::Borrowed(&[])).doubts();
     let mut taken: Vec<f64> = doubts.iter().map(|doubt| doubt.nearest()).collect();
     let plain = deviation(&committed, &taken, &tau).0;
     let square = |place: usize, taken: f64| {

@@ -102,7 +102,7 @@ fn frozen_rows() {
     // What is weighed depends on the row itself: a few rounds settle it.
     let mut forged = honest.clone();
     for _ in 0..6 {
-        let weights: Vec<f64> = target(&forged).rho.iter().map(|rho| real((*rho).max(1))).collect();
+        let weights: Vec<f64> = target(&forged).weights().map(|rho| real(rho.max(1))).collect();
         let exact: Vec<f64> = products.iter().map(|p| real(*p) * power_of_two(EXPONENT)).collect();
         let size = 0.02;
         let weighed: Vec<f64> = error(size).iter().zip(&weights).map(|(error, weight)| error * weight).collect();
@@ -141,7 +141,7 @@ fn frozen_claims() {
     // What the opening shows for a combination, and what the claims say it is.
     let holds = |beta: E| {
         let powers = combination(beta, SIGNS_WITH_NONCE);
-        let weights = target.output_weights(&signs, &powers);
+        let weights = target.sketch_weights(&signs, &powers);
         let shown: E = weights.iter().zip(&products).map(|(weight, p)| e_mul_f(*weight, f_from_i64(*p))).sum();
         shown == forged.value(&powers)
     };

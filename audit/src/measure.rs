@@ -126,7 +126,7 @@ fn cell_margins(
             ratio: linear.target.exact_ratio(products),
         })
         .collect();
-    match layer.elementwise(&rows, cell.position, &sums.supplied) {
+    match layer.elementwise(&sums.inputs, &rows, cell.position, &sums.supplied) {
         Ok(checks) => margins.extend(
             checks
                 .iter()

@@ -1,5 +1,7 @@
 //! Conversions between number types, each in one place.
 
+use assay_commitments::rows::vectorized;
+
 /// An index or count as `usize`; no supported platform has fewer than 32 bits.
 #[expect(clippy::as_conversions, reason = "u32 to usize widens on every supported platform")]
 pub(crate) const fn index(value: u32) -> usize {
@@ -29,6 +31,7 @@ pub(crate) const fn real_count(value: usize) -> f64 {
 }
 
 /// The nearest integer to `value`, halves to even; `None` unless its magnitude is below 2^62.
+#[cfg(test)]
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the range is checked")]
 pub(crate) fn nearest_integer(value: f64) -> Option<i64> {
     const BOUND: f64 = 4_611_686_018_427_387_904.0;
@@ -37,6 +40,28 @@ pub(crate) fn nearest_integer(value: f64) -> Option<i64> {
     const INTEGERS: f64 = 4_503_599_627_370_496.0;
     let shift = if value.abs() < INTEGERS { INTEGERS.copysign(value) } else { 0.0 };
     (value.abs() < BOUND).then_some(((value + shift) - shift) as i64)
+}
+
+/// Integers of [`nearest_integers`] lie below this magnitude.
+pub(crate) const NEAREST_BOUND: i64 = 1 << 51;
+
+/// The nearest integers, halves to even; `None` unless all are below [`NEAREST_BOUND`] in magnitude.
+pub(crate) fn nearest_integers(values: impl ExactSizeIterator<Item = f64> + Clone) -> Option<Vec<i64>> {
+    const BOUND: f64 = real(NEAREST_BOUND);
+    /// 3 * 2^51: sums with it lie where f64 are integers, and their bits count up with them.
+    const MIDDLE: f64 = 6_755_399_441_055_744.0;
+    let mut integers = vec![0; values.len()];
+    let all_fit = vectorized(
+        #[inline(always)]
+        || {
+            integers.iter_mut().zip(values.clone()).fold(true, |all_fit, (integer, value)| {
+                let sum = value + MIDDLE;
+                *integer = sum.to_bits().wrapping_sub(MIDDLE.to_bits()).cast_signed();
+                all_fit & ((sum - MIDDLE).abs() < BOUND)
+            })
+        },
+    );
+    all_fit.then_some(integers)
 }
 
 /// A real in `0 ..= 2^127` cut to an integer; `None` outside.
@@ -96,6 +121,20 @@ mod tests {
             let exponent = i32::try_from(bits % 72).unwrap() - 34;
             let value = mantissa * power_of_two(exponent) * if bits & 128 == 0 { 1.0 } else { -1.0 };
             assert_eq!(nearest_integer(value).map(real), Some(value.round_ties_even()), "{value}");
+            let nearest = nearest_integer(value).filter(|integer| integer.abs() < NEAREST_BOUND);
+            assert_eq!(nearest_integers([value].into_iter()), nearest.map(|integer| vec![integer]), "{value}");
+        }
+        // At the bound, and what is no number.
+        let bound = power_of_two(51);
+        let within = [bound - 0.75, 0.25 - bound + 0.5, 0.0, -0.0];
+        let expected = within.iter().map(|value| nearest_integer(*value).unwrap()).collect::<Vec<_>>();
+        assert_eq!(nearest_integers(within.into_iter()), Some(expected));
+        for beyond in [bound, -bound, bound - 0.25, 3.0 * bound, -1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+            for place in 0..9 {
+                let mut values = [1.5; 9];
+                values[place] = beyond;
+                assert_eq!(nearest_integers(values.into_iter()), None, "{beyond}");
+            }
         }
         assert_eq!(floor_u128(-1.0), None);
         assert_eq!(floor_u128(f64::INFINITY), None);

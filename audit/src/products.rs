@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use assay_commitments::manifest::{Manifest, Matrix};
-use assay_commitments::weights::{Claim, Part};
+use assay_commitments::weights::{Claim, Output, Part};
 use assay_sumcheck::field::f_from_i64;
 use assay_sumcheck::{E, F};
 use rayon::prelude::*;
@@ -64,22 +64,34 @@ pub(crate) fn layer_claims(
 ) -> Vec<Claim> {
     let architecture = &manifest.architecture;
     let layers = challenge.layers();
-    let of_product = |cell: &Cell, (linear, signs): &(Linear, Signs), values: &ClaimValues| {
+    let of_product = |cell: &Cell, (linear, signs): &(Linear, Signs), input: Arc<[F]>, values: &ClaimValues| {
         let polynomial = layers.binary_search(&cell.layer).unwrap_or(layers.len());
-        let mut output = linear.target.output_weights(signs, powers);
+        let mut weights = linear.target.sketch_weights(signs, powers);
         if linear.matrix == Matrix::Q {
-            output = spread(&output, cell.query_outputs(architecture), architecture.shape(Matrix::Q).outputs);
+            weights = spread(&weights, cell.query_outputs(architecture), architecture.shape(Matrix::Q).outputs);
         }
+        let singles = linear.target.single_weights(signs, powers).collect();
+        let output = Output { shared: Arc::new(weights), singles };
         Claim {
-            input: field_row(&linear.input),
+            input,
             parts: vec![Part { polynomial, matrix: linear.matrix.index(), output }],
             value: values.value(powers),
         }
     };
     let of_cells = challenge.cells.par_iter().zip(cells).zip(&claims.cells);
     let of_cell = |((cell, products), values): ((&Cell, &CellProducts), &[ClaimValues; 7])| {
-        let pairs = products.products.iter().zip(values);
-        pairs.map(|(product, values)| of_product(cell, product, values)).collect::<Vec<_>>()
+        // Neighbours have their input in common.
+        let mut known: Option<(&Arc<FixedRow>, Arc<[F]>)> = None;
+        let pairs = products.products.iter().zip(values).map(|(product, values)| {
+            let row = &product.0.input;
+            let input = match &known {
+                Some((known, input)) if Arc::ptr_eq(known, row) => Arc::clone(input),
+                _ => field_row(row),
+            };
+            known = Some((row, Arc::clone(&input)));
+            of_product(cell, product, input, values)
+        });
+        pairs.collect::<Vec<_>>()
     };
     of_cells.flat_map_iter(of_cell).collect()
 }
@@ -106,23 +118,26 @@ pub(crate) fn head_claims<'a>(
     let shards = manifest.head.shards.len();
     let block = index(manifest.head_layout().shapes().first().map_or(0, |shape| shape.outputs)).max(1);
     // Decodes share their signs, and differ in the outputs that are proven singly alone.
-    let mut known: Option<(&[i64], Vec<E>)> = None;
+    let mut known: Option<(&Target, Vec<Arc<Vec<E>>>)> = None;
     let claim = |(decode, values): (&'a HeadProduct, &ClaimValues)| {
         let target = &decode.target;
         let shared = match known.take() {
-            Some((rho, shared)) if rho == target.rho => shared,
-            _ => target.sketch_weights(signs, powers),
+            Some((known, shared)) if known.weighs_as(target) => shared,
+            _ => {
+                let mut weights = target.sketch_weights(signs, powers);
+                weights.resize(block.saturating_mul(shards), E::default());
+                weights.chunks(block).map(|weights| Arc::new(weights.to_vec())).collect()
+            }
         };
-        let part = |polynomial: usize| {
+        let parts = shared.iter().enumerate().map(|(polynomial, weights)| {
             let start = block.saturating_mul(polynomial);
-            let mut output = Vec::with_capacity(block);
-            output.extend(shared.iter().skip(start).take(block));
-            target.add_singles(signs, powers, start, &mut output);
-            output.resize(block, E::default());
-            Part { polynomial, matrix: 0, output }
-        };
-        let parts = (0..shards).map(part).collect();
-        known = Some((&target.rho, shared));
+            let singles = target.single_weights(signs, powers);
+            let here = singles.filter_map(|(output, weight)| Some((output.checked_sub(start)?, weight)));
+            let singles = here.filter(|(output, _)| *output < block).collect();
+            Part { polynomial, matrix: 0, output: Output { shared: Arc::clone(weights), singles } }
+        });
+        let parts = parts.collect();
+        known = Some((target, shared));
         Claim { input: field_row(&decode.input), parts, value: values.value(powers) }
     };
     decodes.iter().zip(claims).map(claim).collect()

@@ -21,7 +21,7 @@ use crate::num::index;
 use crate::parts::{PartDigest, join};
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
 use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
-use crate::relations::{CellRows, Layer, Linear, SuppliedProducts, decode_cell, layer};
+use crate::relations::{CellRows, Inputs, Layer, Linear, SuppliedProducts, decode_cell, layer};
 use crate::request::Request;
 use crate::resolve::Search;
 use crate::rounding::Flips;
@@ -198,7 +198,7 @@ impl Source<'_> {
         let ranges = self.shape.cell_ranges(cell);
         let hashes = ranges.iter().flat_map(|(tree, range)| self.hashes(*tree, range)).collect();
         let rows = decode_cell(manifest, cell, [&h, &a, &o, &m], &caches)?;
-        let CellSums { supplied, linears, products } =
+        let CellSums { supplied, linears, products, .. } =
             CellSums::new(&layer, &committed.weights.polynomial, cell, &rows)?;
         let witness = CellWitness { h, a, o, m, caches, supplied, hashes };
         Ok(ProvenCell { witness, linears, products })
@@ -263,6 +263,7 @@ impl CellBytes {
 
 /// The products of a cell.
 pub(crate) struct CellSums {
+    pub(crate) inputs: Inputs,
     /// Those that go into the proof.
     pub(crate) supplied: SuppliedProducts,
     /// What each is compared with.
@@ -279,14 +280,13 @@ impl CellSums {
         rows: &CellRows,
     ) -> Result<Self, ProveError> {
         let out_of_range = |relation| ProveError::Range { layer: cell.layer, position: cell.position, relation };
-        let x1 = layer.attention_input(rows).map_err(out_of_range)?;
-        let middle = layer.middle(rows).map_err(out_of_range)?;
-        let x2 = layer.mlp_input(&middle).map_err(out_of_range)?;
+        let inputs = layer.inputs(rows).map_err(out_of_range)?;
+        let Inputs { attention: x1, mlp: x2 } = &inputs;
         let product = |matrix: Matrix, x: &FixedRow| polynomial.product(matrix.index(), &x.integers);
-        let queries = product(Matrix::Q, &x1);
+        let queries = product(Matrix::Q, x1);
         let q: Vec<i64> = cell.query_outputs(layer.architecture).map(|output| queries[output]).collect();
-        let k = product(Matrix::K, &x1);
-        let (gate, up) = (product(Matrix::Gate, &x2), product(Matrix::Up, &x2));
+        let k = product(Matrix::K, x1);
+        let (gate, up) = (product(Matrix::Gate, x2), product(Matrix::Up, x2));
         let mut supplied = SuppliedProducts {
             q: Supplied::compress(&q),
             k: Supplied::compress(&k),
@@ -295,11 +295,11 @@ impl CellSums {
             flips: Flips::default(),
         };
         let search = Search { layer, polynomial, rows, position: cell.position };
-        supplied.flips = search.flips(&x1, &x2, &supplied);
-        let linears = layer.linears(rows, &supplied).map_err(out_of_range)?;
+        supplied.flips = search.flips(x1, x2, &supplied);
+        let linears = layer.linears(&inputs, rows, &supplied).map_err(out_of_range)?;
         let [_, _, v, o, _, _, down] = &linears;
         let [v, o, down] = [v, o, down].map(|linear| product(linear.matrix, &linear.input));
-        Ok(Self { supplied, linears, products: [q, k, v, o, gate, up, down] })
+        Ok(Self { inputs, supplied, linears, products: [q, k, v, o, gate, up, down] })
     }
 }
 

@@ -7,9 +7,9 @@
 
 use assay_commitments::Position;
 use assay_commitments::manifest::Architecture;
-use assay_commitments::rows::Profile;
+use assay_commitments::rows::{Profile, vectorized};
 
-use crate::num::{real, real_count};
+use crate::num::real_count;
 
 const LANES: usize = 8;
 
@@ -22,12 +22,18 @@ fn tree([a, b, c, d, e, f, g, h]: [f64; LANES]) -> f64 {
 pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let (a_blocks, a_rest) = a.as_chunks::<LANES>();
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
-    }
+    let lanes = vectorized(
+        #[inline(always)]
+        || {
+            let mut lanes = [0.0; LANES];
+            for (a, b) in a_blocks.iter().zip(b_blocks) {
+                for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                    *lane += a * b;
+                }
+            }
+            lanes
+        },
+    );
     let remainder = a_rest.iter().zip(b_rest);
     remainder.fold(tree(lanes), |sum, (a, b)| sum + a * b)
 }
@@ -72,12 +78,12 @@ fn weighted_sum(weights: &[f64], rows: &[&[f64]], width: usize) -> Vec<f64> {
 pub(crate) fn rms_norm(profile: Profile, x: &[f64], weights: &[f32], eps: f32) -> Vec<f64> {
     let mean = dot(x, x) / real_count(x.len());
     let scale = 1.0 / (mean + f64::from(eps)).sqrt();
-    x.iter().zip(weights).map(|(x, weight)| profile.round_once(x * scale * f64::from(*weight))).collect()
+    profile.rounded(x.iter().zip(weights).map(|(x, weight)| x * scale * f64::from(*weight)))
 }
 
 /// The sum of two rows, rounded once: of f32 numbers, so that the rounding of the f64 sum changes nothing.
 pub(crate) fn add(profile: Profile, a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| profile.round_once(a + b)).collect()
+    profile.rounded(a.iter().zip(b).map(|(a, b)| a + b))
 }
 
 /// Rotates a head at a position: pairs are `(j, j + head_dim / 2)`, the angle is the f32 product of
@@ -112,7 +118,7 @@ pub(crate) fn silu(x: f64) -> f64 {
 
 /// The products of two rows, rounded once: of f32 numbers, so that the f64 product is exact.
 pub(crate) fn multiply(profile: Profile, a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| profile.round_once(a * b)).collect()
+    profile.rounded(a.iter().zip(b).map(|(a, b)| a * b))
 }
 
 /// What one head makes of a cache prefix.
@@ -144,12 +150,6 @@ pub(crate) fn attention(query: &[f64], keys: &[&[f64]], values: &[&[f64]]) -> He
 pub(crate) fn score_reach(query: &[f64], keys: &[&[f64]]) -> f64 {
     let longest = keys.iter().map(|key| dot(key, key)).fold(0.0, f64::max);
     (dot(query, query) * longest / real_count(query.len())).sqrt()
-}
-
-/// Reals of integers on a grid of `2^exponent`.
-pub(crate) fn on_grid(integers: impl Iterator<Item = i64>, exponent: i32) -> Vec<f64> {
-    let unit = crate::num::power_of_two(exponent);
-    integers.map(|integer| real(integer) * unit).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! without weights, the query, key, gate and up products, comes from the miner and is itself one of
 //! the linear relations.
 
+use std::sync::Arc;
+
 use assay_commitments::codec::Malformed;
 use assay_commitments::manifest::{Architecture, LayerEntry, Manifest, Matrix, Small, SmallTensors};
 use assay_commitments::rows::{Profile, decode_row};
@@ -13,7 +15,7 @@ use crate::challenge::Cell;
 use crate::fixed::{FixedRow, Supplied};
 use crate::num::index;
 use crate::reference::{HeadOutput, add, attention, multiply, rms_norm, rope, score_reach};
-use crate::rounding::{Doubt, Flips, product_doubts, resolve, silu_doubt};
+use crate::rounding::{Flips, Rounded, resolve_silu};
 use crate::sketch::Target;
 use crate::tolerance::{Tolerance, deviation, median_magnitude};
 use crate::verdict::Relation;
@@ -64,7 +66,7 @@ pub(crate) struct Layer<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
     pub(crate) matrix: Matrix,
-    pub(crate) input: FixedRow,
+    pub(crate) input: Arc<FixedRow>,
     pub(crate) target: Target,
 }
 
@@ -82,6 +84,13 @@ const fn relation_of(matrix: Matrix) -> Relation {
         Matrix::Gate | Matrix::Up => Relation::C8,
         Matrix::Down => Relation::C9,
     }
+}
+
+/// The inputs of a layer's branches.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(crate) attention: Arc<FixedRow>,
+    pub(crate) mlp: Arc<FixedRow>,
 }
 
 /// What is compared element by element: a group's key, or a head's output.
@@ -122,20 +131,17 @@ impl Layer<'_> {
         rms_norm(self.profile, x, self.small.get(norm), self.architecture.norm_eps)
     }
 
-    /// C1: the input of the attention branch.
-    pub(crate) fn attention_input(&self, rows: &CellRows) -> Result<FixedRow, Relation> {
-        FixedRow::new(&self.norm(&rows.h, Small::InputNorm)).ok_or(Relation::C2)
+    /// C1, C7: the inputs of both branches.
+    pub(crate) fn inputs(&self, rows: &CellRows) -> Result<Inputs, Relation> {
+        let attention = FixedRow::new(&self.norm(&rows.h, Small::InputNorm)).ok_or(Relation::C2)?;
+        let mlp = FixedRow::new(&self.norm(&self.middle(rows)?, Small::PostNorm)).ok_or(Relation::C8)?;
+        Ok(Inputs { attention: Arc::new(attention), mlp: Arc::new(mlp) })
     }
 
     /// C7: the residual stream between the branches.
     pub(crate) fn middle(&self, rows: &CellRows) -> Result<Vec<f64>, Relation> {
         let middle = add(self.profile, &rows.h, &rows.o);
         if middle.iter().all(|value| value.is_finite()) { Ok(middle) } else { Err(Relation::C7) }
-    }
-
-    /// C7: the input of the MLP branch.
-    pub(crate) fn mlp_input(&self, middle: &[f64]) -> Result<FixedRow, Relation> {
-        FixedRow::new(&self.norm(middle, Small::PostNorm)).ok_or(Relation::C8)
     }
 
     /// A head of a rounded product, normed if the model norms its heads, and rotated. Not rounded at the end.
@@ -153,31 +159,27 @@ impl Layer<'_> {
         rotated.map(|value| self.profile.round_once(value)).collect()
     }
 
-    /// The doubts about supplied products of the input `x`.
-    pub(crate) fn doubts(&self, matrix: Matrix, x: &FixedRow, supplied: &Supplied) -> Vec<Doubt> {
+    /// The supplied products of the input `x`, as the runtime rounds them.
+    pub(crate) fn rounded<'s>(&'s self, matrix: Matrix, x: &FixedRow, supplied: &'s Supplied) -> Rounded<'s> {
         let exponent = x.product_exponent(self.exponent(matrix));
-        product_doubts(self.profile, supplied, exponent, self.small.bias(matrix))
+        Rounded::new(self.profile, supplied, exponent, self.small.bias(matrix).into())
     }
 
-    /// The doubts about the supplied queries, which are those of the drawn groups.
-    pub(crate) fn query_doubts(&self, rows: &CellRows, x: &FixedRow, supplied: &Supplied) -> Vec<Doubt> {
+    /// The supplied queries, which are those of the drawn groups, as the runtime rounds them.
+    pub(crate) fn rounded_queries<'s>(&self, rows: &CellRows, x: &FixedRow, supplied: &'s Supplied) -> Rounded<'s> {
         let exponent = x.product_exponent(self.exponent(Matrix::Q));
         let all = self.small.bias(Matrix::Q);
         let of_group = |(group, _): &(KvGroup, _)| all.get(self.architecture.query_outputs(*group)).unwrap_or_default();
         let bias: Vec<f32> = rows.prefixes.iter().flat_map(of_group).copied().collect();
-        product_doubts(self.profile, supplied, exponent, &bias)
+        Rounded::new(self.profile, supplied, exponent, bias.into())
     }
 
     /// C9: the input of the down projection. A flip where nothing is in doubt belongs to C8.
     pub(crate) fn down_input(&self, x: &FixedRow, supplied: &SuppliedProducts) -> Result<FixedRow, Relation> {
         let SuppliedProducts { gate, up, flips, .. } = supplied;
-        let rounded = |matrix, products: &Supplied, flips: &[u32]| {
-            resolve(&self.doubts(matrix, x, products), flips).ok_or(Relation::C8)
-        };
-        let gate = rounded(Matrix::Gate, gate, &flips.gate)?;
-        let up = rounded(Matrix::Up, up, &flips.up)?;
-        let doubts: Vec<Doubt> = gate.iter().map(|gate| silu_doubt(self.profile, *gate)).collect();
-        let silu = resolve(&doubts, &flips.silu).ok_or(Relation::C8)?;
+        let gate = self.rounded(Matrix::Gate, x, gate).resolve(&flips.gate).ok_or(Relation::C8)?;
+        let up = self.rounded(Matrix::Up, x, up).resolve(&flips.up).ok_or(Relation::C8)?;
+        let silu = resolve_silu(self.profile, &gate, &flips.silu).ok_or(Relation::C8)?;
         FixedRow::new(&multiply(self.profile, &silu, &up)).ok_or(Relation::C9)
     }
 
@@ -187,56 +189,61 @@ impl Layer<'_> {
     }
 
     /// C2, C4, C6, C8, C9: every product of the cell with its target, in the order of the matrices.
-    pub(crate) fn linears(&self, rows: &CellRows, supplied: &SuppliedProducts) -> Result<[Linear; 7], Relation> {
-        let x1 = self.attention_input(rows)?;
-        let x2 = self.mlp_input(&self.middle(rows)?)?;
+    pub(crate) fn linears(
+        &self,
+        inputs: &Inputs,
+        rows: &CellRows,
+        supplied: &SuppliedProducts,
+    ) -> Result<[Linear; 7], Relation> {
+        let Inputs { attention: x1, mlp: x2 } = inputs;
         let heads = FixedRow::new(&rows.a).ok_or(Relation::C6)?;
-        let down = self.down_input(&x2, supplied)?;
+        let down = self.down_input(x2, supplied)?;
         let values: Vec<f64> = rows.caches.iter().flat_map(|cache| cache.value.iter().copied()).collect();
-        let given = |matrix, input: &FixedRow, products: &Supplied| Linear {
+        let given = |matrix, input: &Arc<FixedRow>, products: &Supplied| Linear {
             matrix,
-            input: input.clone(),
+            input: Arc::clone(input),
             target: Target::supplied(products),
         };
-        let committed = |matrix, input: FixedRow, row: &[f64]| {
+        let committed = |matrix, input: Arc<FixedRow>, row: &[f64]| {
             let exponent = input.product_exponent(self.exponent(matrix));
             let bias = self.small.bias(matrix);
             let target = Target::committed(row, bias, exponent, &self.tolerance).ok_or(relation_of(matrix))?;
             Ok(Linear { matrix, input, target })
         };
         Ok([
-            given(Matrix::Q, &x1, &supplied.q),
-            given(Matrix::K, &x1, &supplied.k),
-            committed(Matrix::V, x1, &values)?,
-            committed(Matrix::O, heads, &rows.o)?,
-            given(Matrix::Gate, &x2, &supplied.gate),
-            given(Matrix::Up, &x2, &supplied.up),
-            committed(Matrix::Down, down, &rows.m)?,
+            given(Matrix::Q, x1, &supplied.q),
+            given(Matrix::K, x1, &supplied.k),
+            committed(Matrix::V, Arc::clone(x1), &values)?,
+            committed(Matrix::O, Arc::new(heads), &rows.o)?,
+            given(Matrix::Gate, x2, &supplied.gate),
+            given(Matrix::Up, x2, &supplied.up),
+            committed(Matrix::Down, Arc::new(down), &rows.m)?,
         ])
     }
 
     /// C3 for every group and C5 for every drawn one.
     pub(crate) fn elementwise(
         &self,
+        inputs: &Inputs,
         rows: &CellRows,
         position: Position,
         supplied: &SuppliedProducts,
     ) -> Result<Vec<Elementwise>, Relation> {
-        let compared = self.compared(rows, position, supplied)?;
+        let compared = self.compared(inputs, rows, position, supplied)?;
         Ok(compared.iter().map(|compared| self.judge(compared)).collect())
     }
 
     /// What C3 and C5 compare: every group's key, and every head of the drawn groups.
     pub(crate) fn compared<'a>(
         &self,
+        inputs: &Inputs,
         rows: &'a CellRows,
         position: Position,
         supplied: &SuppliedProducts,
     ) -> Result<Vec<Compared<'a>>, Relation> {
-        let x1 = self.attention_input(rows)?;
-        let rounded = |doubts: &[Doubt], flips: &[u32]| resolve(doubts, flips).ok_or(Relation::C2);
-        let keys = rounded(&self.doubts(Matrix::K, &x1, &supplied.k), &supplied.flips.k)?;
-        let queries = rounded(&self.query_doubts(rows, &x1, &supplied.q), &supplied.flips.q)?;
+        let x1 = &inputs.attention;
+        let keys = self.rounded(Matrix::K, x1, &supplied.k).resolve(&supplied.flips.k).ok_or(Relation::C2)?;
+        let queries = self.rounded_queries(rows, x1, &supplied.q).resolve(&supplied.flips.q).ok_or(Relation::C2)?;
         let head_dim = index(self.architecture.head_dim);
         let group_width = head_dim.saturating_mul(index(self.architecture.heads_per_group()));
         if queries.len() != rows.prefixes.len().saturating_mul(group_width) {

@@ -30,10 +30,10 @@ impl Search<'_> {
         if self.layer.profile.element() == Element::F32 {
             return Flips::default();
         }
-        let k = self.keys(&self.layer.doubts(Matrix::K, x1, &supplied.k));
-        let q = self.queries(&self.layer.query_doubts(self.rows, x1, &supplied.q));
-        let gate = self.layer.doubts(Matrix::Gate, x2, &supplied.gate);
-        let up = self.layer.doubts(Matrix::Up, x2, &supplied.up);
+        let k = self.keys(&self.layer.rounded(Matrix::K, x1, &supplied.k).doubts());
+        let q = self.queries(&self.layer.rounded_queries(self.rows, x1, &supplied.q).doubts());
+        let gate = self.layer.rounded(Matrix::Gate, x2, &supplied.gate).doubts();
+        let up = self.layer.rounded(Matrix::Up, x2, &supplied.up).doubts();
         let mut flips = Flips { q, k, ..Flips::default() };
         self.activations(&gate, &up, &mut flips);
         flips

@@ -8,11 +8,13 @@
 //! forger gains is the honest freedom: one unit in the last place, in the few entries in doubt. Numbers of
 //! f32 lie too near to each other for any of that to matter, and nothing is in doubt.
 
+use std::borrow::Cow;
+
 use assay_commitments::codec::{Malformed, Reader, Writer};
 use assay_commitments::rows::{Element, Profile};
 
 use crate::fixed::Supplied;
-use crate::num::{index, power_of_two};
+use crate::num::{index, power_of_two, real};
 use crate::reference::silu;
 use crate::tolerance::median_magnitude;
 
@@ -98,16 +100,55 @@ const SUM_SLACK: [i32; 2] = [-20, -16];
 /// Share of an elementary function's value by which f32 and f64 differ.
 const FUNCTION_SLACK: i32 = -20;
 
-/// The doubts about supplied products to which a bias is added, if there is one.
-pub(crate) fn product_doubts(profile: Profile, supplied: &Supplied, exponent: i32, bias: &[f32]) -> Vec<Doubt> {
-    let row = supplied.reals(exponent);
-    let [own, common] = SUM_SLACK.map(power_of_two);
-    let base = supplied.step() / 2.0 * power_of_two(exponent) + common * median_magnitude(&row);
-    let bias = bias.iter().copied().chain(std::iter::repeat(0.0)).map(f64::from);
-    row.iter()
-        .zip(bias)
-        .map(|(value, bias)| Doubt::of(profile, value + bias, base + own * (value.abs() + bias.abs())))
-        .collect()
+/// Supplied products as a runtime rounds them, with a bias added if there is one.
+#[derive(Debug)]
+pub(crate) struct Rounded<'a> {
+    profile: Profile,
+    supplied: &'a Supplied,
+    /// Of the product's grid.
+    unit: f64,
+    /// One an output, or none.
+    bias: Cow<'a, [f32]>,
+}
+
+impl<'a> Rounded<'a> {
+    /// Of products on a grid of `2^exponent`.
+    pub(crate) fn new(profile: Profile, supplied: &'a Supplied, exponent: i32, bias: Cow<'a, [f32]>) -> Self {
+        Self { profile, supplied, unit: power_of_two(exponent), bias }
+    }
+
+    /// What an honest runtime rounds each to, where it does not take the other.
+    fn nearest(&self) -> Vec<f64> {
+        let step = self.supplied.step();
+        let products = self.supplied.values.iter().map(|value| real(*value) * step * self.unit);
+        if self.bias.is_empty() {
+            self.profile.rounded(products)
+        } else {
+            self.profile.rounded(products.zip(&*self.bias).map(|(product, bias)| product + f64::from(*bias)))
+        }
+    }
+
+    /// The doubt about each.
+    pub(crate) fn doubts(&self) -> Vec<Doubt> {
+        let row: Vec<f64> = self.supplied.on_product_grid().map(|value| real(value) * self.unit).collect();
+        let [own, common] = SUM_SLACK.map(power_of_two);
+        let base = self.supplied.step() / 2.0 * self.unit + common * median_magnitude(&row);
+        let bias = self.bias.iter().copied().chain(std::iter::repeat(0.0)).map(f64::from);
+        row.iter()
+            .zip(bias)
+            .map(|(value, bias)| Doubt::of(self.profile, value + bias, base + own * (value.abs() + bias.abs())))
+            .collect()
+    }
+
+    /// The row as the runtime took it. `None` if an entry is flipped that is not in doubt or not there.
+    pub(crate) fn resolve(&self, flips: &[u32]) -> Option<Vec<f64>> {
+        let nearest = self.nearest();
+        if flips.is_empty() {
+            return Some(nearest);
+        }
+        let doubts = self.doubts();
+        flip(nearest, flips, |place| doubts.get(place).copied())
+    }
 }
 
 /// The doubt about silu of a rounded gate.
@@ -116,12 +157,17 @@ pub(crate) fn silu_doubt(profile: Profile, gate: f64) -> Doubt {
     Doubt::of(profile, value, power_of_two(FUNCTION_SLACK) * value.abs())
 }
 
-/// A row as the runtime took it. `None` if an entry is flipped that is not in doubt or not there.
-pub(crate) fn resolve(doubts: &[Doubt], flips: &[u32]) -> Option<Vec<f64>> {
-    let mut row: Vec<f64> = doubts.iter().map(|doubt| doubt.nearest()).collect();
+/// Silu of rounded gates as the runtime took it. `None` if an entry is flipped that is not in doubt or not there.
+pub(crate) fn resolve_silu(profile: Profile, gates: &[f64], flips: &[u32]) -> Option<Vec<f64>> {
+    let nearest = gates.iter().map(|gate| silu_doubt(profile, *gate).nearest()).collect();
+    flip(nearest, flips, |place| gates.get(place).map(|gate| silu_doubt(profile, *gate)))
+}
+
+/// Takes the other rounding at the places that are flipped.
+fn flip(mut row: Vec<f64>, flips: &[u32], doubt: impl Fn(usize) -> Option<Doubt>) -> Option<Vec<f64>> {
     for flip in flips {
         let place = index(*flip);
-        *row.get_mut(place)? = doubts.get(place)?.other()?;
+        *row.get_mut(place)? = doubt(place)?.other()?;
     }
     Some(row)
 }
@@ -150,6 +196,9 @@ mod tests {
         let (middle, above) = (1.0 + power_of_two(-8), 1.0 + power_of_two(-7));
         let doubts =
             [(1.001, 1e-4), (middle - 1e-6, 1e-5)].map(|(value, slack)| Doubt::of(Profile::Bf16V1, value, slack));
+        let resolve = |doubts: &[Doubt; 2], flips: &[u32]| {
+            flip(doubts.map(Doubt::nearest).to_vec(), flips, |place| doubts.get(place).copied())
+        };
         assert_eq!(resolve(&doubts, &[]), Some(vec![1.0, 1.0]));
         assert_eq!(resolve(&doubts, &[1]), Some(vec![1.0, above]));
         assert_eq!(resolve(&doubts, &[0]), None);

@@ -11,14 +11,16 @@
     reason = "only code that is inlined is compiled for the instructions found at run time"
 )]
 
+use std::borrow::Cow;
+
 use ark_ff::{AdditiveGroup, Field};
 use assay_commitments::lanes::{LANES, Lanes, Task, run};
 use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_halves, f_from_i64, f_from_u64, f_to_halves};
 use assay_sumcheck::{E, F};
 
 use crate::domains;
-use crate::fixed::{PRODUCT_BOUND, Supplied};
-use crate::num::{floor_u128, long, nearest_integer, power_of_two, real, real_count};
+use crate::fixed::Supplied;
+use crate::num::{floor_u128, long, nearest_integers, power_of_two, real, real_count};
 use crate::reference::dot;
 use crate::tolerance::{MAX_OUTLIERS, OUTLIER_MEDIANS, Tolerance, median_magnitude, theta_supplied};
 
@@ -68,41 +70,56 @@ impl Signs {
     }
 
     /// The signs of each output, eight vectors a byte.
-    fn outputs(&self) -> impl Iterator<Item = &[u8]> {
+    fn outputs(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.bytes.chunks_exact((self.count / 8).max(1))
     }
 
     /// `sum_j s_ij v_j` for every vector `i`, exactly: the sum of all less twice that of those with a minus. Values
     /// lie below 2^62 in magnitude.
     pub(crate) fn combine(&self, values: &[i64]) -> Vec<i128> {
-        let all = self.outputs().zip(values).fold(0_i128, |sum, (_, value)| sum.wrapping_add(i128::from(*value)));
-        let blocks = (0..self.count.div_ceil(BLOCK)).flat_map(|block| run(Minus { signs: self, block, values }));
+        let all = values.iter().fold(0_i128, |sum, value| sum.wrapping_add(i128::from(*value)));
+        let magnitude = values.iter().fold(0_u128, |sum, value| sum.saturating_add(value.unsigned_abs().into()));
+        let is_short = magnitude < 1 << 63;
+        let block = |block: usize| {
+            if is_short {
+                run(Minus::<1> { signs: self, block, values })
+            } else {
+                run(Minus::<2> { signs: self, block, values })
+            }
+        };
+        let blocks = (0..self.count.div_ceil(BLOCK)).flat_map(block);
         blocks.take(self.count).map(|minus| all.wrapping_sub(minus.wrapping_mul(2))).collect()
     }
 
     /// `rho_j sum_i powers_i s_ij` for every output: the sum over four signs comes from a table, and all tables of an
-    /// audit with a nonce fit the fastest cache.
-    pub(crate) fn output_weights(&self, powers: &[E], rho: &[i64]) -> Vec<E> {
+    /// audit with a nonce fit the fastest cache. Without weights `rho` all are 1.
+    pub(crate) fn output_weights(&self, powers: &[E], rho: Option<&[i64]>) -> Vec<E> {
         let powers = powers.get(..self.count).unwrap_or(powers);
         let tables: Vec<Table> = powers.as_chunks::<4>().0.iter().map(table).collect();
-        run(TableSums { signs: self, tables: tables.as_chunks::<2>().0, rho })
+        let mut weights = run(TableSums { signs: self, tables: tables.as_chunks::<2>().0 });
+        for (weight, rho) in weights.iter_mut().zip(rho.unwrap_or_default()) {
+            if *rho != 1 {
+                *weight = e_mul_f(*weight, f_from_i64(*rho));
+            }
+        }
+        weights
     }
 }
 
-/// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors.
-struct Minus<'a> {
+/// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors. Values are summed in so many parts:
+/// whole where the magnitudes of all of them are below 2^63 together, or in halves, which so few do not exhaust.
+struct Minus<'a, const PARTS: usize> {
     signs: &'a Signs,
     block: usize,
     values: &'a [i64],
 }
 
-impl Task for Minus<'_> {
+impl<const PARTS: usize> Task for Minus<'_, PARTS> {
     type Output = [i128; BLOCK];
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> [i128; BLOCK] {
-        // Halves apart, so that sums of fewer than 2^31 of either fit 64 bits.
-        let (mut low, mut high) = ([lanes.splat(0); BLOCK / LANES], [lanes.splat(0); BLOCK / LANES]);
+        let mut totals = [[lanes.splat(0); BLOCK / LANES]; PARTS];
         let start = self.block.saturating_mul(BLOCK / 8);
         for (signs, value) in self.signs.outputs().zip(self.values) {
             let signs = signs.get(start..).unwrap_or(&[]);
@@ -112,31 +129,41 @@ impl Task for Minus<'_> {
                 padded.iter_mut().zip(signs).for_each(|(padded, signs)| *padded = *signs);
                 padded
             });
-            let (low_half, high_half) = (value.cast_unsigned() & 0xffff_ffff, (value >> 32).cast_unsigned());
-            let (low_half, high_half) = (lanes.splat(low_half), lanes.splat(high_half));
-            for ((low, high), signs) in low.iter_mut().zip(&mut high).zip(signs) {
-                *low = lanes.add_where(*low, signs, low_half);
-                *high = lanes.add_where(*high, signs, high_half);
+            for (totals, part) in totals.iter_mut().zip(parts::<PARTS>(*value)) {
+                let part = lanes.splat(part.cast_unsigned());
+                for (total, signs) in totals.iter_mut().zip(signs) {
+                    *total = lanes.add_where(*total, signs, part);
+                }
             }
         }
         let mut sums = [0_i128; BLOCK];
-        for ((sums, low), high) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(low).zip(high) {
-            let (mut lows, mut highs) = ([0; LANES], [0; LANES]);
-            lanes.store(&mut lows, low);
-            lanes.store(&mut highs, high);
-            for (sum, (low, high)) in sums.iter_mut().zip(lows.into_iter().zip(highs)) {
-                *sum = (i128::from(high.cast_signed()) << 32).wrapping_add(i128::from(low));
+        for (totals, shift) in totals.into_iter().zip([0, 32]) {
+            for (sums, total) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(totals) {
+                let mut parts = [0; LANES];
+                lanes.store(&mut parts, total);
+                for (sum, part) in sums.iter_mut().zip(parts) {
+                    *sum = sum.wrapping_add(i128::from(part.cast_signed()) << shift);
+                }
             }
         }
         sums
     }
 }
 
-/// The sum of the entries that an output's signs point to, two tables a byte, times its weight.
+/// A value as it is, or its low half and its high one, which has the sign.
+#[inline(always)]
+fn parts<const PARTS: usize>(value: i64) -> [i64; PARTS] {
+    std::array::from_fn(|part| match part {
+        0 if PARTS == 1 => value,
+        0 => value & 0xffff_ffff,
+        _ => value >> 32,
+    })
+}
+
+/// The sum of the entries that an output's signs point to, two tables a byte.
 struct TableSums<'a> {
     signs: &'a Signs,
     tables: &'a [[Table; 2]],
-    rho: &'a [i64],
 }
 
 impl Task for TableSums<'_> {
@@ -151,8 +178,8 @@ impl Task for TableSums<'_> {
         };
         let tables: Vec<[[L::V; 16]; 2]> =
             self.tables.iter().map(|[low, high]| [vectors(low), vectors(high)]).collect();
-        let mut weights = Vec::with_capacity(self.rho.len());
-        for (signs, rho) in self.signs.outputs().zip(self.rho) {
+        let mut weights = Vec::with_capacity(self.signs.outputs().len());
+        for signs in self.signs.outputs() {
             let mut total = lanes.splat(0);
             for (byte, [low, high]) in signs.iter().zip(&tables) {
                 if let (Some(low), Some(high)) = (low.get(usize::from(byte & 15)), high.get(usize::from(byte >> 4))) {
@@ -162,8 +189,7 @@ impl Task for TableSums<'_> {
             let mut sums = [0; LANES];
             lanes.store(&mut sums, total);
             let [a, b, c, d, e, f, _, _] = sums;
-            let sum = E::new(f_from_halves([a, b]), f_from_halves([c, d]), f_from_halves([e, f]));
-            weights.push(if *rho == 1 { sum } else { e_mul_f(sum, f_from_i64(*rho)) });
+            weights.push(E::new(f_from_halves([a, b]), f_from_halves([c, d]), f_from_halves([e, f])));
         }
         weights
     }
@@ -210,8 +236,8 @@ pub(crate) fn to_field(value: i128) -> F {
 pub(crate) struct Target {
     /// The row on the product's grid.
     pub(crate) row: Vec<i64>,
-    /// Weights; 0 for an output that is proven singly.
-    pub(crate) rho: Vec<i64>,
+    /// Weights; 0 for an output that is proven singly. Absent where all are 1.
+    rho: Option<Vec<i64>>,
     /// Outputs that are proven singly, ascending, with the most that each may be off.
     pub(crate) singles: Vec<(usize, f64)>,
     /// `sum_j (rho_j tau_j)^2`.
@@ -226,9 +252,9 @@ impl Target {
     /// or its tolerance cannot be compared.
     pub(crate) fn committed(row: &[f64], bias: &[f32], exponent: i32, profile: &Tolerance) -> Option<Self> {
         let unit = power_of_two(exponent.saturating_neg());
-        let on_grid = |y: f64| nearest_integer(y * unit).filter(|integer| integer.abs() < PRODUCT_BOUND);
         let bias = bias.iter().copied().chain(std::iter::repeat(0.0)).map(f64::from);
-        let integers: Vec<i64> = row.iter().zip(bias).map(|(y, bias)| on_grid(y - bias)).collect::<Option<_>>()?;
+        let products: Vec<f64> = row.iter().zip(bias).map(|(y, bias)| (y - bias) * unit).collect();
+        let integers = nearest_integers(products.iter().copied())?;
         let median = median_magnitude(row);
         let tau: Vec<f64> = profile.of_row(row, median).iter().map(|tau| tau * unit).collect();
         let is_outlier = |y: &f64| y.abs() > OUTLIER_MEDIANS * median;
@@ -245,14 +271,12 @@ impl Target {
         let least =
             row.iter().zip(&tau).filter(|(y, _)| !is_outlier(y)).fold(f64::INFINITY, |least, (_, tau)| least.min(*tau));
         let weighed = |scale: f64| {
-            let weight = |(y, tau): (&f64, &f64)| {
-                if is_outlier(y) {
-                    Some(0)
-                } else {
-                    nearest_integer((scale * least / tau).floor()).map(|rho| rho.max(1))
-                }
-            };
-            let rho: Vec<i64> = row.iter().zip(&tau).map(weight).collect::<Option<_>>()?;
+            let weights = row.iter().zip(&tau).map(|(y, tau)| {
+                let weight = (scale * least / tau).floor();
+                let weight = if weight < 1.0 { 1.0 } else { weight };
+                if is_outlier(y) { 0.0 } else { weight }
+            });
+            let rho = nearest_integers(weights)?;
             let weighted: Vec<f64> = rho.iter().zip(&tau).map(|(rho, tau)| real(*rho) * tau).collect();
             Some((rho, dot(&weighted, &weighted)))
         };
@@ -265,7 +289,7 @@ impl Target {
             scale /= 2.0;
             (rho, tolerance) = weighed(scale)?;
         }
-        Some(Self { row: integers, rho, singles, tolerance, theta })
+        Some(Self { row: integers, rho: Some(rho), singles, tolerance, theta })
     }
 
     /// The target of supplied products: each may be off by a rounding, which is uniform.
@@ -274,7 +298,7 @@ impl Target {
         let outputs = row.len();
         let step = supplied.step();
         Self {
-            rho: vec![1; outputs],
+            rho: None,
             singles: vec![],
             tolerance: real_count(outputs) * step * step / 12.0,
             theta: theta_supplied(outputs),
@@ -288,8 +312,11 @@ impl Target {
         Self { singles, ..self }
     }
 
-    fn weighted(&self, row: &[i64]) -> Vec<i64> {
-        row.iter().zip(&self.rho).map(|(value, rho)| value.saturating_mul(*rho)).collect()
+    fn weighted<'r>(&self, row: &'r [i64]) -> Cow<'r, [i64]> {
+        match &self.rho {
+            None => Cow::Borrowed(row),
+            Some(rho) => row.iter().zip(rho).map(|(value, rho)| value.saturating_mul(*rho)).collect(),
+        }
     }
 
     /// The honest claims on exact products.
@@ -334,8 +361,11 @@ impl Target {
 
     /// The mean square deviation of exact products over the most allowed: what the sketch estimates.
     pub(crate) fn exact_ratio(&self, products: &[i64]) -> f64 {
-        let off = |((product, row), rho): ((&i64, &i64), &i64)| real(product.saturating_sub(*row)) * real(*rho);
-        let errors: Vec<f64> = products.iter().zip(&self.row).zip(&self.rho).map(off).collect();
+        let off: Vec<i64> = products.iter().zip(&self.row).map(|(product, row)| product.saturating_sub(*row)).collect();
+        let errors: Vec<f64> = match &self.rho {
+            None => off.into_iter().map(real).collect(),
+            Some(rho) => off.into_iter().zip(rho).map(|(off, rho)| real(off) * real(*rho)).collect(),
+        };
         if is_comparable(self.theta, self.tolerance) {
             dot(&errors, &errors) / (self.theta * self.tolerance)
         } else {
@@ -343,25 +373,26 @@ impl Target {
         }
     }
 
-    /// `R_j = sum_i beta^i s_ij rho_j`, plus the further powers at the outputs proven singly.
-    pub(crate) fn output_weights(&self, signs: &Signs, beta_powers: &[E]) -> Vec<E> {
-        let mut weights = self.sketch_weights(signs, beta_powers);
-        self.add_singles(signs, beta_powers, 0, &mut weights);
-        weights
-    }
-
-    /// The weights without the outputs proven singly: those of all targets with equal `rho` and signs.
+    /// `R_j = sum_i beta^i s_ij rho_j`.
     pub(crate) fn sketch_weights(&self, signs: &Signs, beta_powers: &[E]) -> Vec<E> {
-        signs.output_weights(beta_powers, &self.rho)
+        signs.output_weights(beta_powers, self.rho.as_deref())
     }
 
-    /// Adds the powers behind those of the sketch at the outputs proven singly, to weights from output `start` on.
-    pub(crate) fn add_singles(&self, signs: &Signs, beta_powers: &[E], start: usize, weights: &mut [E]) {
-        for ((output, _), power) in self.singles.iter().zip(beta_powers.iter().skip(signs.count)) {
-            if let Some(weight) = output.checked_sub(start).and_then(|place| weights.get_mut(place)) {
-                *weight += power;
-            }
-        }
+    /// The weight of every output.
+    #[cfg(test)]
+    pub(crate) fn weights(&self) -> impl Iterator<Item = i64> {
+        let given = self.rho.as_deref().unwrap_or_default().iter().copied();
+        given.chain(std::iter::repeat(1)).take(self.row.len())
+    }
+
+    /// Whether the sketch weighs outputs as that of another target does.
+    pub(crate) fn weighs_as(&self, other: &Self) -> bool {
+        self.rho == other.rho
+    }
+
+    /// What comes on top at the outputs proven singly: the powers behind those of the sketch.
+    pub(crate) fn single_weights(&self, signs: &Signs, beta_powers: &[E]) -> impl Iterator<Item = (usize, E)> {
+        self.singles.iter().zip(beta_powers.iter().skip(signs.count)).map(|((output, _), power)| (*output, *power))
     }
 }
 
@@ -419,12 +450,17 @@ mod tests {
     fn signed_sums_are_exact_at_every_size() {
         let mut values: Vec<i64> = products(333).iter().map(|p| p * 3).collect();
         values[..3].copy_from_slice(&[1 << 61, -(1 << 61), -1]);
-        for count in [8, 40, 72, SIGNS_WITH_NONCE, SIGNS_COMPLETE] {
+        // Together just below 2^63 in magnitude, and just not.
+        let short = [i64::MAX >> 1, -(1 << 62), 0, 0];
+        let long = [i64::MAX >> 1, -(1 << 62), 1, 0];
+        let lists = [values.as_slice(), &short, &long, &[(1 << 62) - 1; 9], &[-(1 << 61); 5], &[]];
+        let counts = [8, 40, 72, SIGNS_WITH_NONCE, SIGNS_COMPLETE];
+        for (count, values) in counts.into_iter().flat_map(|count| lists.map(|values| (count, values))) {
             let signs = Signs::draw(&[8; 32], 3, count, values.len());
-            let sums = signs.combine(&values);
+            let sums = signs.combine(values);
             assert_eq!(sums.len(), count);
             for (vector, sum) in sums.into_iter().enumerate() {
-                let signed = signs.outputs().zip(&values).map(|(signs, value)| {
+                let signed = signs.outputs().zip(values).map(|(signs, value)| {
                     if (signs[vector / 8] >> (vector % 8)) & 1 == 0 { i128::from(*value) } else { -i128::from(*value) }
                 });
                 assert_eq!(sum, signed.sum::<i128>(), "vector {vector}");
@@ -438,7 +474,8 @@ mod tests {
         let powers = powers(E::new(f_from_u64(P - 2), f_from_u64(5), f_from_u64(1 << 63)), SIGNS_COMPLETE + 9);
         for count in [8, 40, SIGNS_WITH_NONCE, SIGNS_COMPLETE] {
             let signs = Signs::draw(&[8; 32], 3, count, rho.len());
-            let weights = signs.output_weights(&powers, &rho);
+            let weights = signs.output_weights(&powers, Some(&rho));
+            assert_eq!(signs.output_weights(&powers, None), signs.output_weights(&powers, Some(&vec![1; rho.len()])));
             assert_eq!(weights.len(), rho.len());
             for ((weight, signs), rho) in weights.iter().zip(signs.outputs()).zip(&rho) {
                 let signed = powers[..count]
@@ -523,7 +560,8 @@ mod tests {
         let claims = target.claims(&signs, &products);
         let beta = E::new(f_from_u64(3), f_from_u64(5), f_from_u64(7));
         let powers = powers(beta, SIGNS_COMPLETE + target.singles.len());
-        let weights = target.output_weights(&signs, &powers);
+        let mut weights = target.sketch_weights(&signs, &powers);
+        target.single_weights(&signs, &powers).for_each(|(output, weight)| weights[output] += weight);
         let sum: E = weights.iter().zip(&products).map(|(weight, p)| e_mul_f(*weight, f_from_i64(*p))).sum();
         assert_eq!(sum, claims.value(&powers));
     }

@@ -233,8 +233,9 @@ pub(crate) fn check_cell(
             return Err(Failure::new(Reason::TraceOpening, place.at(Stage::Trace)));
         }
     }
-    let linears = layer.linears(&rows, supplied).map_err(failed)?;
-    let mut elementwise = layer.elementwise(&rows, cell.position, supplied).map_err(failed)?;
+    let inputs = layer.inputs(&rows).map_err(failed)?;
+    let linears = layer.linears(&inputs, &rows, supplied).map_err(failed)?;
+    let mut elementwise = layer.elementwise(&inputs, &rows, cell.position, supplied).map_err(failed)?;
     elementwise.push(Elementwise {
         relation: Relation::C10,
         group: assay_commitments::KvGroup::new(0),

@@ -147,7 +147,7 @@ fn claim(polynomial: &LayerPolynomial, shape: MatrixShape, draws: &mut SplitMix)
     let rows = polynomial.coefficients().chunks_exact(input.len());
     let sums = rows.map(|row| row.iter().zip(&*input).map(|(&weight, &x)| f_from_i64(weight.into()) * x).sum::<F>());
     let value = sums.zip(&output).map(|(sum, &factor)| e_mul_f(factor, sum)).sum();
-    Claim { input, parts: vec![Part { polynomial: 0, matrix: 0, output }], value }
+    Claim { input, parts: vec![Part { polynomial: 0, matrix: 0, output: output.into() }], value }
 }
 
 /// The transform of `2^row_log` rows of `2^log_columns` elements. Ours has no name of its own but in a core's

@@ -87,6 +87,22 @@ impl Profile {
         }
     }
 
+    /// A row of values, each rounded as [`Self::round_once`] does.
+    pub fn rounded(self, values: impl ExactSizeIterator<Item = f64> + Clone) -> Vec<f64> {
+        let mut row = vec![0.0; values.len()];
+        vectorized(
+            #[inline(always)]
+            || {
+                let pairs = row.iter_mut().zip(values.clone());
+                match self.element() {
+                    Element::Bf16 => pairs.for_each(|(slot, value)| *slot = round_once::<{ 52 - 7 }>(value)),
+                    Element::F32 => pairs.for_each(|(slot, value)| *slot = round_once::<{ 52 - 23 }>(value)),
+                }
+            },
+        );
+        row
+    }
+
     /// Rounds each value once, as [`Self::round_once`] does.
     pub fn round(self, values: &mut [f32]) {
         vectorized(
@@ -246,12 +262,21 @@ fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Resul
     if !rest.is_empty() {
         return Err(Malformed::Truncated);
     }
-    let canonical = |&element: &[u8; N]| {
-        let value = value(element);
-        let is_canonical = value.is_normal() || value.to_bits() == 0;
-        if is_canonical { Ok(f64::from(value)) } else { Err(Malformed::NotCanonical) }
-    };
-    elements.iter().map(canonical).collect()
+    let mut row = vec![0.0; elements.len()];
+    // Of normal numbers, in bits without the sign, all lie from the least one up to below infinity.
+    let is_canonical = vectorized(
+        #[inline(always)]
+        || {
+            row.iter_mut().zip(elements).fold(true, |are_canonical, (slot, &element)| {
+                let value = value(element);
+                *slot = f64::from(value);
+                let size = value.to_bits() & 0x7fff_ffff;
+                let is_normal = size.wrapping_sub(0x0080_0000) < 0x7f00_0000;
+                are_canonical & (is_normal | (value.to_bits() == 0))
+            })
+        },
+    );
+    if is_canonical { Ok(row) } else { Err(Malformed::NotCanonical) }
 }
 
 #[cfg(test)]

@@ -14,10 +14,12 @@
 //! The construction follows WHIR (eprint 2024/1586) with interleaved codes as in Ligerito (eprint
 //! 2025/1187); `docs/opening.md` gives it byte by byte, [`crate::security`] its soundness.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ark_ff::Field;
-use assay_sumcheck::field::{E, F, e_from_bytes, e_to_bytes, f_from_bytes, f_to_bytes};
+use ark_ff::{AdditiveGroup, Field};
+use assay_sumcheck::field::{E, F, e_from_bytes, e_to_bytes, f_from_bytes, f_to_u64};
 use assay_sumcheck::product::RoundProof;
 use assay_sumcheck::transcript::{Bulk, Reduction, Transcript};
 use rayon::prelude::*;
@@ -28,6 +30,7 @@ use crate::layout::Layout;
 use crate::merkle::Hash;
 use crate::params::{CodeParams, LevelCode, MAX_CLAIMS, MAX_POLYNOMIALS};
 pub use crate::polynomial::{Coefficients, LayerPolynomial};
+use crate::rows::vectorized;
 
 mod commit;
 mod grinding;
@@ -124,7 +127,49 @@ pub struct Part {
     /// Index of the matrix in the layout.
     pub matrix: usize,
     /// One entry an output of the matrix.
-    pub output: Vec<E>,
+    pub output: Output,
+}
+
+/// A vector over the outputs of a matrix. Claims may have most of it in common: that is brought into bytes and evaluated
+/// once for all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// One entry an output.
+    pub shared: Arc<Vec<E>>,
+    /// What single outputs have beside it, ascending.
+    pub singles: Vec<(usize, E)>,
+}
+
+impl From<Vec<E>> for Output {
+    fn from(entries: Vec<E>) -> Self {
+        Self { shared: Arc::new(entries), singles: vec![] }
+    }
+}
+
+impl Output {
+    fn fits(&self, outputs: usize) -> bool {
+        let Self { shared, singles } = self;
+        shared.len() == outputs
+            && singles.is_sorted_by(|(one, _), (next, _)| one < next)
+            && singles.last().is_none_or(|(last, _)| *last < outputs)
+    }
+
+    /// All of its entries.
+    pub fn entries(&self) -> Cow<'_, [E]> {
+        if self.singles.is_empty() {
+            return Cow::Borrowed(&self.shared);
+        }
+        let mut entries = self.shared.to_vec();
+        for (place, value) in self.changed() {
+            entries.get_mut(place).into_iter().for_each(|entry| *entry = value);
+        }
+        Cow::Owned(entries)
+    }
+
+    /// The entries that are not the shared ones.
+    fn changed(&self) -> impl Iterator<Item = (usize, E)> {
+        self.singles.iter().filter_map(|(place, more)| Some((*place, *self.shared.get(*place)? + more)))
+    }
 }
 
 impl Claim {
@@ -132,7 +177,7 @@ impl Claim {
         self.parts.iter().all(|part| {
             part.polynomial < polynomials
                 && layout.shapes().get(part.matrix).is_some_and(|shape| {
-                    self.input.len() == shape.inputs as usize && part.output.len() == shape.outputs as usize
+                    self.input.len() == shape.inputs as usize && part.output.fits(shape.outputs as usize)
                 })
         })
     }
@@ -184,13 +229,18 @@ struct Answers<T> {
 
 /// A symbol of a codeword.
 pub(crate) trait Symbol: Copy + Send + Sync {
-    fn write(self, out: &mut Vec<u8>);
+    /// How many coordinates it has; a divisor of [`BATCH`].
+    const COORDINATES: usize;
+    fn coordinates(self, out: &mut [F]);
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed>;
 }
 
 impl Symbol for F {
-    fn write(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&f_to_bytes(self));
+    const COORDINATES: usize = 1;
+
+    #[inline(always)]
+    fn coordinates(self, out: &mut [F]) {
+        out.copy_from_slice(&[self]);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -199,8 +249,11 @@ impl Symbol for F {
 }
 
 impl Symbol for E {
-    fn write(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&e_to_bytes(self));
+    const COORDINATES: usize = 3;
+
+    #[inline(always)]
+    fn coordinates(self, out: &mut [F]) {
+        out.copy_from_slice(&[self.c0, self.c1, self.c2]);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -208,10 +261,33 @@ impl Symbol for E {
     }
 }
 
+/// Coordinates that are brought into bytes side by side.
+const BATCH: usize = 24;
+
 fn bytes_of<T: Symbol>(values: &[T]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(values.len().saturating_mul(size_of::<T>()));
-    values.iter().for_each(|value| value.write(&mut bytes));
+    let mut bytes = vec![];
+    append_bytes(values, &mut bytes);
     bytes
+}
+
+fn append_bytes<T: Symbol>(values: &[T], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start.saturating_add(values.len().saturating_mul(8).saturating_mul(T::COORDINATES)), 0);
+    let (targets, _) = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<8>();
+    vectorized(
+        #[inline(always)]
+        || {
+            for (targets, values) in targets.chunks_mut(BATCH).zip(values.chunks(BATCH / T::COORDINATES)) {
+                let mut coordinates = [F::ZERO; BATCH];
+                for (coordinates, value) in coordinates.chunks_exact_mut(T::COORDINATES).zip(values) {
+                    value.coordinates(coordinates);
+                }
+                for (target, integer) in targets.iter_mut().zip(coordinates.map(f_to_u64)) {
+                    *target = integer.to_le_bytes();
+                }
+            }
+        },
+    );
 }
 
 impl<T: Symbol> Answers<T> {
@@ -237,8 +313,9 @@ impl<T: Symbol> Answers<T> {
 
     /// Binds the answers, so that whatever follows depends on them.
     fn absorb(&self, transcript: &mut Transcript<Reduction>) {
-        let columns: Vec<T> = self.columns.iter().flatten().flatten().copied().collect();
-        transcript.absorb_bulk(labels::COLUMNS, &bytes_of(&columns));
+        let mut columns = vec![];
+        self.columns.iter().flatten().for_each(|column| append_bytes(column, &mut columns));
+        transcript.absorb_bulk(labels::COLUMNS, &columns);
         transcript.absorb_bulk(labels::PATHS, self.hashes.concat().as_flattened());
     }
 }
@@ -371,23 +448,69 @@ fn begin(
         transcript.absorb(labels::COMMITMENT, &encode(commitment));
     }
     transcript.absorb(labels::CLAIM_COUNT, &number(claims.len()));
-    let digested: Vec<(Bulk, Vec<Bulk>)> = claims
-        .par_iter()
-        .map(|claim| {
-            let outputs = claim.parts.iter().map(|part| Bulk::new(&bytes_of(&part.output)));
-            (Bulk::new(&bytes_of(&claim.input)), outputs.collect())
-        })
-        .collect();
-    for (claim, (input, outputs)) in claims.iter().zip(&digested) {
+    let inputs = digest_inputs(claims);
+    let mut outputs = digest_outputs(claims).into_iter();
+    for (claim, input) in claims.iter().zip(&inputs) {
         let head = [e_to_bytes(claim.value).as_slice(), &number(claim.parts.len())].concat();
         transcript.absorb(labels::CLAIM, &head);
         transcript.absorb_digested(labels::INPUT, input);
-        for (part, output) in claim.parts.iter().zip(outputs) {
+        for (part, output) in claim.parts.iter().zip(outputs.by_ref()) {
             transcript.absorb(labels::PART, &[number(part.polynomial), number(part.matrix)].concat());
-            transcript.absorb_digested(labels::OUTPUT, output);
+            transcript.absorb_digested(labels::OUTPUT, &output);
         }
     }
     transcript.challenge(labels::BATCH)
+}
+
+/// Of every claim, its input's.
+fn digest_inputs(claims: &[Claim]) -> Vec<Bulk> {
+    let (inputs, places) = distinct(claims.iter().map(|claim| claim.input.as_ref()));
+    let digests: Vec<Bulk> = inputs.into_par_iter().map(|input| Bulk::new(&bytes_of(input))).collect();
+    places.into_iter().filter_map(|place| digests.get(place).copied()).collect()
+}
+
+/// Of every part of every claim, its output's.
+fn digest_outputs(claims: &[Claim]) -> Vec<Bulk> {
+    let parts = || claims.iter().flat_map(|claim| &claim.parts).map(|part| &part.output);
+    let (vectors, places) = distinct(parts().map(|output| output.shared.as_slice()));
+    let mut sharing: Vec<Vec<(usize, &Output)>> = vec![vec![]; vectors.len()];
+    for (part, place) in parts().enumerate().zip(places) {
+        sharing.get_mut(place).into_iter().for_each(|sharing| sharing.push(part));
+    }
+    let digest = |(vector, sharing): (&[E], Vec<(usize, &Output)>)| {
+        let mut bytes = bytes_of(vector);
+        let mut digest_with = |output: &Output| {
+            output.changed().for_each(|(place, value)| overwrite(&mut bytes, place, value));
+            let digest = Bulk::new(&bytes);
+            let shared = output.singles.iter().filter_map(|(place, _)| Some((*place, *vector.get(*place)?)));
+            shared.for_each(|(place, value)| overwrite(&mut bytes, place, value));
+            digest
+        };
+        sharing.into_iter().map(|(part, output)| (part, digest_with(output))).collect::<Vec<_>>()
+    };
+    let mut digests: Vec<(usize, Bulk)> = vectors.into_par_iter().zip(sharing).flat_map_iter(digest).collect();
+    digests.sort_unstable_by_key(|(part, _)| *part);
+    digests.into_iter().map(|(_, digest)| digest).collect()
+}
+
+/// Puts an entry in the place of another in the bytes of a vector.
+fn overwrite(bytes: &mut [u8], place: usize, value: E) {
+    let (entries, _) = bytes.as_chunks_mut::<EXTENSION_BYTES>();
+    entries.get_mut(place).into_iter().for_each(|entry| *entry = e_to_bytes(value));
+}
+
+/// Vectors, those that are one and the same once, and of every one given the number it has among these.
+fn distinct<'a, T>(vectors: impl Iterator<Item = &'a [T]>) -> (Vec<&'a [T]>, Vec<usize>) {
+    let mut numbers = BTreeMap::new();
+    let mut found = vec![];
+    let places = vectors.map(|vector| {
+        *numbers.entry((vector.as_ptr(), vector.len())).or_insert_with(|| {
+            found.push(vector);
+            found.len().saturating_sub(1)
+        })
+    });
+    let places = places.collect();
+    (found, places)
 }
 
 /// The positions at which a codeword is opened, ascending, without repeats. Whoever draws has paid for it.
@@ -407,7 +530,7 @@ pub(crate) fn column_leaf<T: Symbol>(position: usize, column: &[T]) -> Hash {
     const BLOCK: usize = 64;
     let mut bytes = Vec::with_capacity(8_usize.saturating_add(size_of_val(column)).next_multiple_of(BLOCK));
     bytes.extend_from_slice(&(position as u64).to_le_bytes());
-    column.iter().for_each(|symbol| symbol.write(&mut bytes));
+    append_bytes(column, &mut bytes);
     bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
     blake3::keyed_hash(crate::domains::CODEWORD_COLUMN, &bytes).into()
 }

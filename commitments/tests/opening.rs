@@ -99,7 +99,7 @@ mod comparison {
             let part = |part: &crate::reference::statement::Part| Part {
                 polynomial: part.polynomial,
                 matrix: part.matrix,
-                output: part.output.iter().map(|&entry| e(entry)).collect(),
+                output: part.output.iter().map(|&entry| e(entry)).collect::<Vec<_>>().into(),
             };
             let claim = |claim: &crate::reference::statement::Claim| Claim {
                 input: claim.input.iter().map(|&entry| f(entry)).collect(),

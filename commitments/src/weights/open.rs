@@ -5,6 +5,7 @@
 //! `(x, V)`, tiny beside the weights. Once for the folded vector, which replaces the weights in all later
 //! rounds. Once for the columns at the drawn positions.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ark_ff::{AdditiveGroup, Field};
@@ -230,7 +231,7 @@ impl<'a, S: Coefficients> Statement<'a, S> {
                 let (inputs, after) = rest.split_at(tile.inputs() >> base.fold_log);
                 rest = after;
                 let place = &mut omegas[number][tile.offset >> base.fold_log..][..inputs.len() * term.output.len()];
-                place.par_chunks_exact_mut(inputs.len()).zip(term.output).with_min_len(64).for_each(
+                place.par_chunks_exact_mut(inputs.len()).zip(&*term.output).with_min_len(64).for_each(
                     |(place, &output)| {
                         for (weight, &input) in place.iter_mut().zip(inputs) {
                             *weight += input * output;
@@ -267,7 +268,7 @@ struct Term<'a> {
     /// The claim's power of gamma.
     weight: E,
     input: &'a [F],
-    output: &'a [E],
+    output: Cow<'a, [E]>,
 }
 
 /// The terms of claims with these weights.
@@ -275,8 +276,13 @@ fn terms<'a>(layout: &'a Layout, claims: &'a [Claim], weights: impl Iterator<Ite
     let mut terms: BTreeMap<usize, BTreeMap<usize, (&Tile, Vec<Term<'_>>)>> = BTreeMap::new();
     for (claim, weight) in claims.iter().zip(weights) {
         for part in &claim.parts {
+            let entries = part.output.entries();
             for tile in layout.tiles_of(part.matrix) {
-                let (input, output) = (&claim.input[tile.input_range()], &part.output[tile.output_range()]);
+                let input = &claim.input[tile.input_range()];
+                let output = match &entries {
+                    Cow::Borrowed(entries) => Cow::Borrowed(&entries[tile.output_range()]),
+                    Cow::Owned(entries) => Cow::Owned(entries[tile.output_range()].to_vec()),
+                };
                 let of_tile = terms.entry(part.polynomial).or_default().entry(tile.offset);
                 of_tile.or_insert((tile, vec![])).1.push(Term { weight, input, output });
             }

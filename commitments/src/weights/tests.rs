@@ -87,7 +87,7 @@ impl Case {
                 let output: Vec<E> = (0..shapes[matrix].outputs).map(|_| draws.challenge("output")).collect();
                 let product = polynomials[polynomial].product(matrix, &x);
                 value += product.iter().zip(&output).map(|(&y, &r)| e_mul_f(r, f_from_i64(y))).sum::<E>();
-                Part { polynomial, matrix, output }
+                Part { polynomial, matrix, output: output.into() }
             });
             let parts = parts.collect();
             Claim { input: x.iter().map(|&x| f_from_i64(x)).collect(), parts, value }
@@ -96,6 +96,21 @@ impl Case {
         let params = params(&layout);
         let trees = polynomials.iter().map(|polynomial| whole(commit(polynomial, &params, 1 << 20, &|_| ()))).collect();
         Self { layout, params, polynomials, trees, claims }
+    }
+
+    /// What a claim must state to be true.
+    fn value(&self, claim: &Claim) -> E {
+        let mut value = E::ZERO;
+        for part in &claim.parts {
+            let weights = self.polynomials[part.polynomial].coefficients();
+            for (o, &output) in part.output.entries().iter().enumerate() {
+                for (k, &input) in claim.input.iter().enumerate() {
+                    let place = self.layout.coefficient_index(part.matrix, k, o).unwrap();
+                    value += e_mul_f(output, input * f_from_i64(weights[place].into()));
+                }
+            }
+        }
+        value
     }
 
     fn commitments(&self) -> Vec<WeightCommitment> {
@@ -179,6 +194,48 @@ proptest! {
         let opening = case.open();
         prop_assert_eq!(case.verify(&opening), Err(OpeningError::FinalEvaluation));
     }
+}
+
+/// Claims that have a vector in common, but for single entries, say what claims with vectors of their own say.
+#[test]
+fn what_claims_share_is_part_of_each_of_them() {
+    let claimed = [vec![(0, 0), (1, 0)], vec![(1, 1), (0, 0)], vec![(0, 0), (1, 0)], vec![(0, 1)]];
+    let own = Case::new(&[(12, 21), (12, 21)], 2, &claimed, 5, |layout| code(layout, &[(1, 1, 24, 0), (2, 2, 20, 0)]));
+    let mut common = own.clone();
+    let shared = Arc::clone(&own.claims[0].parts[0].output.shared);
+    for part in common.claims.iter_mut().flat_map(|claim| &mut claim.parts) {
+        let entries = part.output.entries().into_owned();
+        let singles = entries.iter().zip(shared.iter()).map(|(entry, shared)| *entry - shared).enumerate();
+        let singles = singles.filter(|(_, more)| *more != E::ZERO).collect();
+        part.output = Output { shared: Arc::clone(&shared), singles };
+        assert_eq!(part.output.entries(), entries);
+    }
+    // And an input in common.
+    common.claims[2].input = Arc::clone(&common.claims[0].input);
+    common.claims[2].value = common.value(&common.claims[2]);
+    let mut own = own;
+    own.claims[2].input = own.claims[0].input.to_vec().into();
+    own.claims[2].value = own.value(&own.claims[2]);
+    assert_eq!(own.claims[2].value, common.claims[2].value);
+
+    let opening = common.open();
+    assert_eq!(own.open(), opening);
+    for case in [&own, &common] {
+        assert_eq!(case.verify(&opening).map(|_| ()), Ok(()));
+    }
+    let verdict = |change: &dyn Fn(&mut Output)| {
+        let mut changed = common.clone();
+        change(&mut changed.claims[3].parts[0].output);
+        changed.verify(&opening).map(|_| ())
+    };
+    assert_eq!(verdict(&|_| ()), Ok(()));
+    assert!(verdict(&|output| output.singles[20].1 += E::ONE).is_err());
+    assert!(verdict(&|output| output.singles.retain(|(place, _)| *place != 7)).is_err());
+    // Not in order, twice, and beyond the outputs.
+    assert_eq!(verdict(&|output| output.singles.swap(3, 4)), Err(OpeningError::Claims));
+    assert_eq!(verdict(&|output| output.singles[3].0 = 4), Err(OpeningError::Claims));
+    assert_eq!(verdict(&|output| output.singles[20].0 = 21), Err(OpeningError::Claims));
+    assert_eq!(verdict(&|output| Arc::make_mut(&mut output.shared).truncate(20)), Err(OpeningError::Claims));
 }
 
 #[test]

@@ -18,11 +18,11 @@ use assay_sumcheck::transcript::{Reduction, Transcript};
 use rayon::prelude::*;
 
 use super::{
-    Answers, Claim, Discharged, Opening, OpeningError, Symbol, WeightCommitment, begin, bytes_of, column_leaf,
-    draw_positions, fits, grinding, labels, powers, round_count, sample_point,
+    Answers, Claim, Discharged, Opening, OpeningError, Part, Symbol, WeightCommitment, begin, bytes_of, column_leaf,
+    distinct, draw_positions, fits, grinding, labels, powers, round_count, sample_point,
 };
 use crate::code::{point, symbol};
-use crate::layout::Layout;
+use crate::layout::{Layout, Tile};
 use crate::merkle::{Hash, MerkleError, verify_indices};
 use crate::params::{CodeParams, LevelCode, polynomial_variables};
 
@@ -257,33 +257,61 @@ impl Place<'_> {
     /// the output part there.
     fn omega(&self, layout: &Layout, claims: &[Claim], weights: &[E]) -> E {
         let tables = EqTables::new(self.point, layout, claims);
-        claims.par_iter().zip(weights).map(|(claim, &weight)| weight * self.of_claim(layout, claim, &tables)).sum()
+        let (inputs, of_claims) = distinct(claims.iter().map(|claim| claim.input.as_ref()));
+        let parts = || claims.iter().flat_map(|claim| &claim.parts);
+        let (outputs, of_parts) = distinct(parts().map(|part| part.output.shared.as_slice()));
+        let terms = || {
+            let of_claims = claims.iter().zip(weights).zip(&of_claims);
+            let of_claims = of_claims.flat_map(|((claim, weight), input)| {
+                claim.parts.iter().map(move |part| (part, *weight, *input))
+            });
+            of_claims.zip(&of_parts).flat_map(|((part, weight, input), output)| {
+                layout.tiles_of(part.matrix).map(move |tile| Term { part, tile, weight, input, output: *output })
+            })
+        };
+        let inputs = tables.values(&inputs, terms().map(|term| (term.input, Side::inputs(term.tile))), dot_ef);
+        let outputs = tables.values(&outputs, terms().map(|term| (term.output, Side::outputs(term.tile))), dot_e);
+        let of_term = |Term { part, tile, weight, input, output }: Term<'_>| {
+            let [rows, columns] = [Side::inputs(tile), Side::outputs(tile)];
+            let (input, shared) = (inputs.get(&(input, rows))?, outputs.get(&(output, columns))?);
+            let table = tables.of(columns);
+            let single = |(output, value): &(usize, E)| Some(*table.get(output.checked_sub(columns.start)?)? * value);
+            let output = *shared + part.output.singles.iter().filter_map(single).sum::<E>();
+            let place = self.point.get(tile.size_log() as usize..).unwrap_or_default();
+            let here = eq_at(place, tile.offset >> tile.size_log());
+            Some(weight * self.polynomials.get(part.polynomial)? * here * input * output)
+        };
+        terms().filter_map(of_term).sum()
+    }
+}
+
+/// A claim's part on one tile.
+struct Term<'a> {
+    part: &'a Part,
+    tile: &'a Tile,
+    /// The claim's.
+    weight: E,
+    /// The number of the vector over the inputs, and of that over the outputs.
+    input: usize,
+    output: usize,
+}
+
+/// A stretch of a vector that lies along a tile, as long as `variables` of the point say.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Side {
+    start: usize,
+    /// The first of the point's variables, and how many.
+    first: u32,
+    variables: u32,
+}
+
+impl Side {
+    const fn inputs(tile: &Tile) -> Self {
+        Self { start: tile.first_input, first: 0, variables: tile.input_log }
     }
 
-    fn of_claim(&self, layout: &Layout, claim: &Claim, tables: &EqTables) -> E {
-        let mut omega = E::ZERO;
-        // Parts on one matrix share the input, and follow one another.
-        let mut known: Option<(usize, Vec<E>)> = None;
-        for part in &claim.parts {
-            if known.as_ref().is_none_or(|(matrix, _)| *matrix != part.matrix) {
-                let inputs = layout.tiles_of(part.matrix).map(|tile| {
-                    let input = claim.input.get(tile.input_range()).unwrap_or_default();
-                    dot_ef(tables.get(0, tile.input_log), input)
-                });
-                known = Some((part.matrix, inputs.collect()));
-            }
-            let inputs = known.as_ref().map_or(&[][..], |(_, inputs)| inputs);
-            let polynomial = self.polynomials.get(part.polynomial).copied().unwrap_or(E::ZERO);
-            for (tile, &input) in layout.tiles_of(part.matrix).zip(inputs) {
-                let place = self.point.get(tile.size_log() as usize..).unwrap_or_default();
-                let output = part.output.get(tile.output_range()).unwrap_or_default();
-                omega += polynomial
-                    * eq_at(place, tile.offset >> tile.size_log())
-                    * input
-                    * dot_e(tables.get(tile.input_log, tile.output_log), output);
-            }
-        }
-        omega
+    const fn outputs(tile: &Tile) -> Self {
+        Self { start: tile.first_output, first: tile.input_log, variables: tile.output_log }
     }
 }
 
@@ -296,17 +324,31 @@ impl EqTables {
         let matrices: BTreeSet<usize> = claims.iter().flat_map(|c| &c.parts).map(|part| part.matrix).collect();
         let tiles = matrices.into_iter().flat_map(|matrix| layout.tiles_of(matrix));
         let mut tables = BTreeMap::new();
-        for (first, count) in tiles.flat_map(|tile| [(0, tile.input_log), (tile.input_log, tile.output_log)]) {
-            tables.entry((first, count)).or_insert_with(|| {
+        for Side { first, variables, .. } in tiles.flat_map(|tile| [Side::inputs(tile), Side::outputs(tile)]) {
+            tables.entry((first, variables)).or_insert_with(|| {
                 let rest = point.get(first as usize..).unwrap_or_default();
-                eq_table(rest.get(..count as usize).unwrap_or_default())
+                eq_table(rest.get(..variables as usize).unwrap_or_default())
             });
         }
         Self(tables)
     }
 
-    /// The table over `count` variables from `first` on.
-    fn get(&self, first: u32, count: u32) -> &[E] {
-        self.0.get(&(first, count)).map_or(&[], Vec::as_slice)
+    fn of(&self, side: Side) -> &[E] {
+        self.0.get(&(side.first, side.variables)).map_or(&[], Vec::as_slice)
+    }
+
+    /// What stretches of vectors are at the point, each once.
+    fn values<T: Sync>(
+        &self,
+        vectors: &[&[T]],
+        stretches: impl Iterator<Item = (usize, Side)>,
+        dot: impl Fn(&[E], &[T]) -> E + Sync,
+    ) -> BTreeMap<(usize, Side), E> {
+        let mut values: BTreeMap<(usize, Side), E> = stretches.map(|stretch| (stretch, E::ZERO)).collect();
+        values.par_iter_mut().for_each(|((vector, side), value)| {
+            let entries = vectors.get(*vector).and_then(|entries| entries.get(side.start..)).unwrap_or_default();
+            *value = dot(self.of(*side), entries);
+        });
+        values
     }
 }

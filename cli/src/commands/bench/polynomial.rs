@@ -65,7 +65,7 @@ fn claim(polynomial: &LayerPolynomial, matrix: usize) -> Claim {
     let products = polynomial.product(matrix, &integers);
     let value = products.iter().zip(&output).map(|(&sum, &factor)| e_mul_f(factor, f_from_i64(sum))).sum();
     let input: Arc<[F]> = integers.iter().map(|&x| f_from_i64(x)).collect();
-    Claim { input, parts: vec![Part { polynomial: 0, matrix, output }], value }
+    Claim { input, parts: vec![Part { polynomial: 0, matrix, output: output.into() }], value }
 }
 
 /// The step before an opening.

@@ -81,12 +81,18 @@ fn value_at(vector: &[E], base: E) -> E {
     vector.iter().zip(powers(base)).map(|(&entry, power)| entry * power).sum()
 }
 
+/// The vector over the outputs of a part of a claim.
+fn output_of(claim: &mut Claim, part: usize) -> &mut Vec<E> {
+    Arc::make_mut(&mut claim.parts[part].output.shared)
+}
+
 /// The weights of a claim on the coefficients of one polynomial.
 fn weights_of(layout: &Layout, claim: &Claim, polynomial: usize) -> Vec<E> {
     let mut weights = vec![E::ZERO; 1 << layout.log_size()];
     for part in claim.parts.iter().filter(|part| part.polynomial == polynomial) {
+        let entries = part.output.entries();
         for tile in layout.tiles_of(part.matrix) {
-            let products = part.output[tile.output_range()]
+            let products = entries[tile.output_range()]
                 .iter()
                 .flat_map(|&output| claim.input[tile.input_range()].iter().map(move |&input| e_mul_f(output, input)));
             weights[tile.coefficient_range()].iter_mut().zip(products).for_each(|(weight, product)| *weight += product);

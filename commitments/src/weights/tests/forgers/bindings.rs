@@ -130,7 +130,7 @@ fn the_first_challenge_depends_on_the_whole_statement() {
         });
         differs(&|forger| forger.claims[claim].parts[0].polynomial += 1);
         differs(&|forger| forger.claims[claim].parts[0].matrix += 1);
-        differs(&|forger| forger.claims[claim].parts[0].output.last_mut().unwrap().c0 += F::ONE);
+        differs(&|forger| output_of(&mut forger.claims[claim], 0).last_mut().unwrap().c0 += F::ONE);
         differs(&|forger| drop(forger.claims.remove(claim)));
     }
     differs(&|forger| drop(forger.claims[1].parts.pop()));
@@ -142,8 +142,8 @@ fn the_first_challenge_depends_on_the_whole_statement() {
         forger.claims[2].parts.insert(0, part);
     });
     differs(&|forger| {
-        let entry = forger.claims[1].parts[0].output.pop().unwrap();
-        forger.claims[1].parts[1].output.insert(0, entry);
+        let entry = output_of(&mut forger.claims[1], 0).pop().unwrap();
+        output_of(&mut forger.claims[1], 1).insert(0, entry);
     });
 }
 
@@ -221,7 +221,7 @@ fn frozen_vectors() {
     };
     let verdict = Frozen::new(&FEW).verdict(|forger, _, record| {
         let weights = table(record, 3);
-        let output = &mut forger.claims[0].parts[0].output;
+        let output = output_of(&mut forger.claims[0], 0);
         output[1] += weights[6];
         output[6] -= weights[1];
     });

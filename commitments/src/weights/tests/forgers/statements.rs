@@ -114,8 +114,8 @@ fn a_claim_is_about_its_own_matrix_polynomial_and_vectors() {
     about(|claim| claim.parts[0].matrix = 1);
     about(|claim| claim.parts[0].polynomial = 1);
     about(|claim| claim.parts[0].polynomial = 2);
-    about(|claim| claim.parts[0].output[3] += E::ONE);
-    about(|claim| claim.parts[0].output.reverse());
+    about(|claim| output_of(claim, 0)[3] += E::ONE);
+    about(|claim| output_of(claim, 0).reverse());
     about(|claim| {
         let mut input = claim.input.to_vec();
         input[7] += F::ONE;
@@ -135,13 +135,13 @@ fn a_claim_is_about_its_own_tiles() {
     let mut forger = new();
     assert!(forger.layout.tiles_of(1).count() > 1);
     // The last two outputs are a tile of their own.
-    let output = &mut forger.proven[1].parts[0].output;
+    let output = output_of(&mut forger.proven[1], 0);
     output.swap(4, 0);
     output.swap(5, 1);
     forger.claims[1].value = forger.value(&forger.proven[1]);
     assert_rejected(&forger);
     let mut forger = new();
-    forger.proven[1].parts[0].output[4..].fill(E::ZERO);
+    output_of(&mut forger.proven[1], 0)[4..].fill(E::ZERO);
     forger.claims[1].value = forger.value(&forger.proven[1]);
     assert_rejected(&forger);
 }
