@@ -24,7 +24,7 @@ impl FixedRow {
     /// Rounds a row of finite numbers with the most bits `B <= 24` for which its magnitudes add up to
     /// at most 2^27. A row of zeros is zero. `None` if a number is not finite.
     pub(crate) fn new(x: &[f64]) -> Option<Self> {
-        let largest = largest_magnitude(x);
+        let largest = largest_real(x);
         if !largest.is_finite() {
             return None;
         }
@@ -42,8 +42,12 @@ impl FixedRow {
             let exponent = top.saturating_sub(bits.saturating_sub(1));
             let scale = power_of_two(exponent.saturating_neg());
             let integers = nearest_integers(x.iter().map(|x| x * scale))?;
-            let sum = integers.iter().fold(0_i64, |sum, integer| sum.saturating_add(integer.saturating_abs()));
-            (sum <= INPUT_SUM).then_some(Self { integers, exponent })
+            // Of 24 bits each; rows are far shorter than 2^40.
+            let sum = vectorized(
+                #[inline(always)]
+                || integers.iter().fold(0_u64, |sum, integer| sum.wrapping_add(integer.unsigned_abs())),
+            );
+            (sum <= INPUT_SUM.unsigned_abs()).then_some(Self { integers, exponent })
         })
     }
 
@@ -53,8 +57,16 @@ impl FixedRow {
     }
 }
 
+/// The largest magnitude.
+pub(crate) fn largest_magnitude(values: &[i64]) -> u64 {
+    vectorized(
+        #[inline(always)]
+        || values.iter().map(|value| value.unsigned_abs()).fold(0, u64::max),
+    )
+}
+
 /// The largest magnitude; infinite or NaN if a number is.
-fn largest_magnitude(x: &[f64]) -> f64 {
+fn largest_real(x: &[f64]) -> f64 {
     // Bits without the sign have the order of magnitudes, with those of infinity and then of NaN on top.
     let size = |x: &f64| x.to_bits() & (u64::MAX >> 1);
     let largest = vectorized(
@@ -108,7 +120,7 @@ impl Width {
     }
 
     /// `2^(w - 1) - 1`.
-    const fn bound(self) -> i64 {
+    const fn bound(self) -> u64 {
         match self {
             Self::Two => (1 << 15) - 1,
             Self::Three => (1 << 23) - 1,
@@ -120,7 +132,7 @@ impl Width {
 /// The least lower median of the magnitudes at which a width is wide enough. Zeros count: were they
 /// left out, one spike could push the step above all other products, which would then all be zero
 /// and free.
-const LEAST_MEDIAN: i64 = 1 << 14;
+const LEAST_MEDIAN: u64 = 1 << 14;
 /// Products below 2^51 never need a larger shift.
 const MAX_SHIFT: u32 = 40;
 
@@ -137,7 +149,7 @@ impl Supplied {
         let mut shift = 0;
         loop {
             let values: Vec<i64> = products.iter().map(|product| round_shift(*product, shift)).collect();
-            if shift >= MAX_SHIFT || values.iter().all(|value| value.saturating_abs() <= width.bound()) {
+            if shift >= MAX_SHIFT || largest_magnitude(&values) <= width.bound() {
                 return Self { shift, width, values };
             }
             shift = shift.saturating_add(1);
@@ -159,17 +171,13 @@ impl Supplied {
         let values = &self.values;
         let less = vectorized(
             #[inline(always)]
-            || values.iter().map(|value| usize::from(value.saturating_abs() < LEAST_MEDIAN)).sum::<usize>(),
+            || values.iter().map(|value| usize::from(value.unsigned_abs() < LEAST_MEDIAN)).sum::<usize>(),
         );
         less <= middle
     }
 
-    fn largest(&self) -> i64 {
-        let values = &self.values;
-        vectorized(
-            #[inline(always)]
-            || values.iter().fold(0, |largest: i64, value| largest.max(value.saturating_abs())),
-        )
+    fn largest(&self) -> u64 {
+        largest_magnitude(&self.values)
     }
 
     /// Whether the shift is the least one: with one less, the largest value would not fit.
@@ -237,7 +245,7 @@ impl Supplied {
         let supplied = Self { shift, width, values };
         // Back on the grid a value must lie where products lie: beyond, a difference could come near the
         // field's size and wrap to something small.
-        let most = width.bound().min(PRODUCT_BOUND.checked_shr(shift).unwrap_or(0));
+        let most = width.bound().min(PRODUCT_BOUND.unsigned_abs().checked_shr(shift).unwrap_or(0));
         if shift <= MAX_SHIFT && supplied.largest() <= most { Ok(supplied) } else { Err(Malformed::NotCanonical) }
     }
 

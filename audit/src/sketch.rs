@@ -15,11 +15,12 @@ use std::borrow::Cow;
 
 use ark_ff::{AdditiveGroup, Field};
 use assay_commitments::lanes::{LANES, Lanes, Task, run};
+use assay_commitments::rows::vectorized;
 use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_halves, f_from_i64, f_from_u64, f_to_halves};
 use assay_sumcheck::{E, F};
 
 use crate::domains;
-use crate::fixed::Supplied;
+use crate::fixed::{Supplied, largest_magnitude};
 use crate::num::{floor_u128, long, nearest_integers, power_of_two, real, real_count};
 use crate::reference::dot;
 use crate::tolerance::{MAX_OUTLIERS, OUTLIER_MEDIANS, Tolerance, median_magnitude, theta_supplied};
@@ -77,9 +78,13 @@ impl Signs {
     /// `sum_j s_ij v_j` for every vector `i`, exactly: the sum of all less twice that of those with a minus. Values
     /// lie below 2^62 in magnitude.
     pub(crate) fn combine(&self, values: &[i64]) -> Vec<i128> {
-        let all = values.iter().fold(0_i128, |sum, value| sum.wrapping_add(i128::from(*value)));
-        let magnitude = values.iter().fold(0_u128, |sum, value| sum.saturating_add(value.unsigned_abs().into()));
-        let is_short = magnitude < 1 << 63;
+        let largest = largest_magnitude(values);
+        let is_short = largest.checked_mul(long(values.len())).is_some_and(|most| most < 1 << 63);
+        let all = if is_short {
+            values.iter().fold(0_i64, |sum, value| sum.wrapping_add(*value)).into()
+        } else {
+            values.iter().fold(0_i128, |sum, value| sum.wrapping_add(i128::from(*value)))
+        };
         let block = |block: usize| {
             if is_short {
                 run(Minus::<1> { signs: self, block, values })
@@ -180,23 +185,25 @@ impl Task for TableSums<'_> {
             self.tables.iter().map(|[low, high]| [vectors(low), vectors(high)]).collect();
         let mut weights = Vec::with_capacity(self.signs.outputs().len());
         for signs in self.signs.outputs() {
-            let mut total = lanes.splat(0);
+            // Two sums, so that an addition need not wait for the one before it.
+            let mut totals = [lanes.splat(0); 2];
             for (byte, [low, high]) in signs.iter().zip(&tables) {
                 if let (Some(low), Some(high)) = (low.get(usize::from(byte & 15)), high.get(usize::from(byte >> 4))) {
-                    total = lanes.add(total, lanes.add(*low, *high));
+                    totals = [lanes.add(totals[0], *low), lanes.add(totals[1], *high)];
                 }
             }
             let mut sums = [0; LANES];
-            lanes.store(&mut sums, total);
-            let [a, b, c, d, e, f, _, _] = sums;
-            weights.push(E::new(f_from_halves([a, b]), f_from_halves([c, d]), f_from_halves([e, f])));
+            lanes.store(&mut sums, lanes.add(totals[0], totals[1]));
+            let [a, b, c, d, e, f, g, h] = sums;
+            let [c0, c1, c2, _] = [[a, e], [b, f], [c, g], [d, h]].map(f_from_halves);
+            weights.push(E::new(c0, c1, c2));
         }
         weights
     }
 }
 
-/// An element as the halves of its coordinates, which add up without a carry from one to the next, filled up to the width
-/// of a vector register.
+/// An element as the low halves of its coordinates and then the high ones, which add up without a carry from one to the
+/// next; each filled up to half of a vector register.
 type Entry = [u64; LANES];
 
 /// A sum for every choice of four signs.
@@ -216,7 +223,7 @@ fn table(powers: &[E; 4]) -> Table {
     }
     table.map(|sum| {
         let [[a, b], [c, d], [e, f]] = [sum.c0, sum.c1, sum.c2].map(f_to_halves);
-        [a, b, c, d, e, f, 0, 0]
+        [a, c, e, 0, b, d, f, 0]
     })
 }
 
@@ -257,19 +264,27 @@ impl Target {
         let integers = nearest_integers(products.iter().copied())?;
         let median = median_magnitude(row);
         let tau: Vec<f64> = profile.of_row(row, median).iter().map(|tau| tau * unit).collect();
-        let is_outlier = |y: &f64| y.abs() > OUTLIER_MEDIANS * median;
-        let singles: Vec<(usize, f64)> = row
-            .iter()
-            .zip(&tau)
-            .enumerate()
-            .filter(|(_, (y, _))| is_outlier(y))
-            .map(|(j, (_, tau))| (j, 2.0 * tau))
-            .collect();
-        if singles.len() > MAX_OUTLIERS {
+        let most = OUTLIER_MEDIANS * median;
+        let is_outlier = |y: &f64| y.abs() > most;
+        let (outliers, least) = vectorized(
+            #[inline(always)]
+            || {
+                row.iter().zip(&tau).fold((0_usize, f64::INFINITY), |(outliers, least), (y, tau)| {
+                    let is_outlier = is_outlier(y);
+                    let own = if is_outlier { f64::INFINITY } else { *tau };
+                    (outliers.saturating_add(is_outlier.into()), if own < least { own } else { least })
+                })
+            },
+        );
+        if outliers > MAX_OUTLIERS {
             return None;
         }
-        let least =
-            row.iter().zip(&tau).filter(|(y, _)| !is_outlier(y)).fold(f64::INFINITY, |least, (_, tau)| least.min(*tau));
+        let entries = row.iter().zip(&tau).enumerate();
+        let singles: Vec<(usize, f64)> = if outliers == 0 {
+            vec![]
+        } else {
+            entries.filter(|(_, (y, _))| is_outlier(y)).map(|(j, (_, tau))| (j, 2.0 * tau)).collect()
+        };
         let weighed = |scale: f64| {
             let weights = row.iter().zip(&tau).map(|(y, tau)| {
                 let weight = (scale * least / tau).floor();
@@ -451,8 +466,7 @@ mod tests {
         let mut values: Vec<i64> = products(333).iter().map(|p| p * 3).collect();
         values[..3].copy_from_slice(&[1 << 61, -(1 << 61), -1]);
         // Together just below 2^63 in magnitude, and just not.
-        let short = [i64::MAX >> 1, -(1 << 62), 0, 0];
-        let long = [i64::MAX >> 1, -(1 << 62), 1, 0];
+        let (short, long) = ([(1 << 62) - 1; 2], [(1 << 62) - 1, -(1 << 62)]);
         let lists = [values.as_slice(), &short, &long, &[(1 << 62) - 1; 9], &[-(1 << 61); 5], &[]];
         let counts = [8, 40, 72, SIGNS_WITH_NONCE, SIGNS_COMPLETE];
         for (count, values) in counts.into_iter().flat_map(|count| lists.map(|values| (count, values))) {

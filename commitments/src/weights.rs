@@ -18,19 +18,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ark_ff::{AdditiveGroup, Field};
-use assay_sumcheck::field::{E, F, e_from_bytes, e_to_bytes, f_from_bytes, f_to_u64};
+use ark_ff::Field;
+use assay_sumcheck::field::{E, F, e_from_bytes, e_to_bytes, f_from_bytes, f_to_bytes};
 use assay_sumcheck::product::RoundProof;
 use assay_sumcheck::transcript::{Bulk, Reduction, Transcript};
 use rayon::prelude::*;
 use thiserror::Error;
 
+use crate::code::hashing::{BLOCK, keyed_hashes};
 use crate::codec::{Canonical, Malformed, Reader, Writer, encode};
 use crate::layout::Layout;
 use crate::merkle::Hash;
 use crate::params::{CodeParams, LevelCode, MAX_CLAIMS, MAX_POLYNOMIALS};
 pub use crate::polynomial::{Coefficients, LayerPolynomial};
-use crate::rows::vectorized;
 
 mod commit;
 mod grinding;
@@ -229,18 +229,18 @@ struct Answers<T> {
 
 /// A symbol of a codeword.
 pub(crate) trait Symbol: Copy + Send + Sync {
-    /// How many coordinates it has; a divisor of [`BATCH`].
+    /// How many elements of the base field it is.
     const COORDINATES: usize;
-    fn coordinates(self, out: &mut [F]);
+    /// Writes the bytes of its coordinates.
+    fn write(self, out: &mut [[u8; 8]]);
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed>;
 }
 
 impl Symbol for F {
     const COORDINATES: usize = 1;
 
-    #[inline(always)]
-    fn coordinates(self, out: &mut [F]) {
-        out.copy_from_slice(&[self]);
+    fn write(self, out: &mut [[u8; 8]]) {
+        out.iter_mut().for_each(|out| *out = f_to_bytes(self));
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -251,18 +251,14 @@ impl Symbol for F {
 impl Symbol for E {
     const COORDINATES: usize = 3;
 
-    #[inline(always)]
-    fn coordinates(self, out: &mut [F]) {
-        out.copy_from_slice(&[self.c0, self.c1, self.c2]);
+    fn write(self, out: &mut [[u8; 8]]) {
+        out.iter_mut().zip([self.c0, self.c1, self.c2]).for_each(|(out, coordinate)| *out = f_to_bytes(coordinate));
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         e_from_bytes(from.array()?).ok_or(Malformed::NotCanonical)
     }
 }
-
-/// Coordinates that are brought into bytes side by side.
-const BATCH: usize = 24;
 
 fn bytes_of<T: Symbol>(values: &[T]) -> Vec<u8> {
     let mut bytes = vec![];
@@ -274,20 +270,9 @@ fn append_bytes<T: Symbol>(values: &[T], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start.saturating_add(values.len().saturating_mul(8).saturating_mul(T::COORDINATES)), 0);
     let (targets, _) = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<8>();
-    vectorized(
-        #[inline(always)]
-        || {
-            for (targets, values) in targets.chunks_mut(BATCH).zip(values.chunks(BATCH / T::COORDINATES)) {
-                let mut coordinates = [F::ZERO; BATCH];
-                for (coordinates, value) in coordinates.chunks_exact_mut(T::COORDINATES).zip(values) {
-                    value.coordinates(coordinates);
-                }
-                for (target, integer) in targets.iter_mut().zip(coordinates.map(f_to_u64)) {
-                    *target = integer.to_le_bytes();
-                }
-            }
-        },
-    );
+    for (target, value) in targets.chunks_exact_mut(T::COORDINATES).zip(values) {
+        value.write(target);
+    }
 }
 
 impl<T: Symbol> Answers<T> {
@@ -524,12 +509,26 @@ fn draw_positions(code: &LevelCode, transcript: &mut Transcript<Reduction>) -> V
     positions.into_iter().collect()
 }
 
-/// The leaf of a codeword column: the position, the symbols of all rows, and zeros up to a whole number of
-/// blocks.
+/// The leaves of codeword columns: of each the hash of its position, the symbols of all rows, and zeros up to a whole
+/// number of blocks. Columns are as long as each other.
+fn column_leaves<T: Symbol>(positions: &[usize], columns: &[Vec<T>]) -> Vec<(usize, Hash)> {
+    let symbols = columns.first().map_or(0, Vec::len).saturating_mul(T::COORDINATES);
+    let length = symbols.saturating_add(1).saturating_mul(8).next_multiple_of(BLOCK);
+    let mut inputs = Vec::with_capacity(length.saturating_mul(columns.len()));
+    for (&position, column) in positions.iter().zip(columns) {
+        inputs.extend_from_slice(&(position as u64).to_le_bytes());
+        append_bytes(column, &mut inputs);
+        inputs.resize(inputs.len().next_multiple_of(BLOCK), 0);
+    }
+    let mut leaves = vec![Hash::default(); positions.len()];
+    keyed_hashes(crate::domains::CODEWORD_COLUMN, &inputs, length, &mut leaves);
+    positions.iter().copied().zip(leaves).collect()
+}
+
+/// The leaf of a codeword column, by itself.
+#[cfg(test)]
 pub(crate) fn column_leaf<T: Symbol>(position: usize, column: &[T]) -> Hash {
-    const BLOCK: usize = 64;
-    let mut bytes = Vec::with_capacity(8_usize.saturating_add(size_of_val(column)).next_multiple_of(BLOCK));
-    bytes.extend_from_slice(&(position as u64).to_le_bytes());
+    let mut bytes = (position as u64).to_le_bytes().to_vec();
     append_bytes(column, &mut bytes);
     bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
     blake3::keyed_hash(crate::domains::CODEWORD_COLUMN, &bytes).into()

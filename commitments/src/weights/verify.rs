@@ -18,7 +18,7 @@ use assay_sumcheck::transcript::{Reduction, Transcript};
 use rayon::prelude::*;
 
 use super::{
-    Answers, Claim, Discharged, Opening, OpeningError, Part, Symbol, WeightCommitment, begin, bytes_of, column_leaf,
+    Answers, Claim, Discharged, Opening, OpeningError, Part, Symbol, WeightCommitment, begin, bytes_of, column_leaves,
     distinct, draw_positions, fits, grinding, labels, powers, round_count, sample_point,
 };
 use crate::code::{point, symbol};
@@ -186,8 +186,7 @@ fn check<T: Symbol>(
         return Err(OpeningError::Shape);
     }
     for ((root, columns), hashes) in roots.iter().zip(columns).zip(hashes) {
-        let leaf = |(&position, column): (&usize, &Vec<T>)| (position, column_leaf(position, column));
-        let leaves: Vec<(usize, Hash)> = positions.iter().zip(columns).map(leaf).collect();
+        let leaves = column_leaves(&positions, columns);
         verify_indices(root, code.codeword_length(), &leaves, hashes).map_err(|error| match error {
             MerkleError::Indices | MerkleError::HashCount => OpeningError::Shape,
             MerkleError::Root => OpeningError::MerklePath,
@@ -262,9 +261,8 @@ impl Place<'_> {
         let (outputs, of_parts) = distinct(parts().map(|part| part.output.shared.as_slice()));
         let terms = || {
             let of_claims = claims.iter().zip(weights).zip(&of_claims);
-            let of_claims = of_claims.flat_map(|((claim, weight), input)| {
-                claim.parts.iter().map(move |part| (part, *weight, *input))
-            });
+            let of_claims = of_claims
+                .flat_map(|((claim, weight), input)| claim.parts.iter().map(move |part| (part, *weight, *input)));
             of_claims.zip(&of_parts).flat_map(|((part, weight, input), output)| {
                 layout.tiles_of(part.matrix).map(move |tile| Term { part, tile, weight, input, output: *output })
             })
