@@ -41,7 +41,7 @@ impl FixedRow {
         (1..=INPUT_BITS).rev().filter(|bits| !too_many(*bits)).find_map(|bits| {
             let exponent = top.saturating_sub(bits.saturating_sub(1));
             let scale = power_of_two(exponent.saturating_neg());
-            let integers = nearest_integers(x.iter().map(|x| x * scale))?;
+            let integers = nearest_integers(&x.iter().map(|x| x * scale))?;
             // Of 24 bits each; rows are far shorter than 2^40.
             let sum = vectorized(
                 #[inline(always)]

@@ -46,7 +46,7 @@ pub(crate) fn nearest_integer(value: f64) -> Option<i64> {
 pub(crate) const NEAREST_BOUND: i64 = 1 << 51;
 
 /// The nearest integers, halves to even; `None` unless all are below [`NEAREST_BOUND`] in magnitude.
-pub(crate) fn nearest_integers(values: impl ExactSizeIterator<Item = f64> + Clone) -> Option<Vec<i64>> {
+pub(crate) fn nearest_integers(values: &(impl ExactSizeIterator<Item = f64> + Clone)) -> Option<Vec<i64>> {
     const BOUND: f64 = real(NEAREST_BOUND);
     /// 3 * 2^51: sums with it lie where f64 are integers, and their bits count up with them.
     const MIDDLE: f64 = 6_755_399_441_055_744.0;
@@ -122,18 +122,18 @@ mod tests {
             let value = mantissa * power_of_two(exponent) * if bits & 128 == 0 { 1.0 } else { -1.0 };
             assert_eq!(nearest_integer(value).map(real), Some(value.round_ties_even()), "{value}");
             let nearest = nearest_integer(value).filter(|integer| integer.abs() < NEAREST_BOUND);
-            assert_eq!(nearest_integers([value].into_iter()), nearest.map(|integer| vec![integer]), "{value}");
+            assert_eq!(nearest_integers(&[value].into_iter()), nearest.map(|integer| vec![integer]), "{value}");
         }
         // At the bound, and what is no number.
         let bound = power_of_two(51);
         let within = [bound - 0.75, 0.25 - bound + 0.5, 0.0, -0.0];
         let expected = within.iter().map(|value| nearest_integer(*value).unwrap()).collect::<Vec<_>>();
-        assert_eq!(nearest_integers(within.into_iter()), Some(expected));
+        assert_eq!(nearest_integers(&within.into_iter()), Some(expected));
         for beyond in [bound, -bound, bound - 0.25, 3.0 * bound, -1e300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
             for place in 0..9 {
                 let mut values = [1.5; 9];
                 values[place] = beyond;
-                assert_eq!(nearest_integers(values.into_iter()), None, "{beyond}");
+                assert_eq!(nearest_integers(&values.into_iter()), None, "{beyond}");
             }
         }
         assert_eq!(floor_u128(-1.0), None);

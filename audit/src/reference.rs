@@ -78,12 +78,12 @@ fn weighted_sum(weights: &[f64], rows: &[&[f64]], width: usize) -> Vec<f64> {
 pub(crate) fn rms_norm(profile: Profile, x: &[f64], weights: &[f32], eps: f32) -> Vec<f64> {
     let mean = dot(x, x) / real_count(x.len());
     let scale = 1.0 / (mean + f64::from(eps)).sqrt();
-    profile.rounded(x.iter().zip(weights).map(|(x, weight)| x * scale * f64::from(*weight)))
+    profile.rounded(&x.iter().zip(weights).map(|(x, weight)| x * scale * f64::from(*weight)))
 }
 
 /// The sum of two rows, rounded once: of f32 numbers, so that the rounding of the f64 sum changes nothing.
 pub(crate) fn add(profile: Profile, a: &[f64], b: &[f64]) -> Vec<f64> {
-    profile.rounded(a.iter().zip(b).map(|(a, b)| a + b))
+    profile.rounded(&a.iter().zip(b).map(|(a, b)| a + b))
 }
 
 /// Rotates a head at a position: pairs are `(j, j + head_dim / 2)`, the angle is the f32 product of
@@ -118,7 +118,7 @@ pub(crate) fn silu(x: f64) -> f64 {
 
 /// The products of two rows, rounded once: of f32 numbers, so that the f64 product is exact.
 pub(crate) fn multiply(profile: Profile, a: &[f64], b: &[f64]) -> Vec<f64> {
-    profile.rounded(a.iter().zip(b).map(|(a, b)| a * b))
+    profile.rounded(&a.iter().zip(b).map(|(a, b)| a * b))
 }
 
 /// What one head makes of a cache prefix.

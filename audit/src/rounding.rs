@@ -122,9 +122,9 @@ impl<'a> Rounded<'a> {
         let step = self.supplied.step();
         let products = self.supplied.values.iter().map(|value| real(*value) * step * self.unit);
         if self.bias.is_empty() {
-            self.profile.rounded(products)
+            self.profile.rounded(&products)
         } else {
-            self.profile.rounded(products.zip(&*self.bias).map(|(product, bias)| product + f64::from(*bias)))
+            self.profile.rounded(&products.zip(&*self.bias).map(|(product, bias)| product + f64::from(*bias)))
         }
     }
 

@@ -261,7 +261,7 @@ impl Target {
         let unit = power_of_two(exponent.saturating_neg());
         let bias = bias.iter().copied().chain(std::iter::repeat(0.0)).map(f64::from);
         let products: Vec<f64> = row.iter().zip(bias).map(|(y, bias)| (y - bias) * unit).collect();
-        let integers = nearest_integers(products.iter().copied())?;
+        let integers = nearest_integers(&products.iter().copied())?;
         let median = median_magnitude(row);
         let tau: Vec<f64> = profile.of_row(row, median).iter().map(|tau| tau * unit).collect();
         let most = OUTLIER_MEDIANS * median;
@@ -291,7 +291,7 @@ impl Target {
                 let weight = if weight < 1.0 { 1.0 } else { weight };
                 if is_outlier(y) { 0.0 } else { weight }
             });
-            let rho = nearest_integers(weights)?;
+            let rho = nearest_integers(&weights)?;
             let weighted: Vec<f64> = rho.iter().zip(&tau).map(|(rho, tau)| real(*rho) * tau).collect();
             Some((rho, dot(&weighted, &weighted)))
         };

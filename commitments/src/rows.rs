@@ -88,7 +88,7 @@ impl Profile {
     }
 
     /// A row of values, each rounded as [`Self::round_once`] does.
-    pub fn rounded(self, values: impl ExactSizeIterator<Item = f64> + Clone) -> Vec<f64> {
+    pub fn rounded(self, values: &(impl ExactSizeIterator<Item = f64> + Clone)) -> Vec<f64> {
         let mut row = vec![0.0; values.len()];
         vectorized(
             #[inline(always)]
