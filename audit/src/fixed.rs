@@ -76,7 +76,7 @@ fn largest_real(x: &[f64]) -> f64 {
     f64::from_bits(largest)
 }
 
-/// What the magnitudes add up to, in this unit's inverse; roughly.
+/// What the magnitudes times `unit` add up to; in whatever order, for who asks leaves a thousandth of it.
 fn magnitude_in(x: &[f64], unit: f64) -> f64 {
     const LANES: usize = 8;
     let (blocks, rest) = x.as_chunks::<LANES>();
@@ -327,6 +327,44 @@ mod tests {
         let spiked: Vec<i64> = products.iter().copied().chain([1 << 50]).collect();
         assert!(Supplied::compress(&spiked).width > Width::Two);
         assert!(!Supplied::with_width(&spiked, Width::Two).is_canonical_product());
+    }
+
+    #[test]
+    fn fourteen_bits_at_the_lower_median_are_wide_enough() {
+        let least = 1 << 14;
+        for (values, expected) in [
+            (vec![], false),
+            (vec![least], true),
+            (vec![1 - least], false),
+            (vec![-least, least - 1], false),
+            (vec![least, -least, 0], true),
+            (vec![least, 1 - least, 0], false),
+            (vec![30_000, -least, 0, 1], false),
+            (vec![30_000, -least, least, 1], true),
+        ] {
+            for width in [Width::Two, Width::Three] {
+                let supplied = Supplied { shift: 0, width, values: values.clone() };
+                assert_eq!(supplied.is_wide_enough(), expected, "{values:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_least_number_of_a_width_is_not_canonical() {
+        for width in Width::ALL {
+            let bound = i64::try_from(width.bound()).unwrap();
+            for (value, is_read) in [(bound, true), (-bound, true), (-bound - 1, false)] {
+                for place in [0, 8, 30] {
+                    let mut values = vec![5; 31];
+                    values[place] = value;
+                    let supplied = Supplied { shift: 3, width, values };
+                    let mut out = Writer::new();
+                    supplied.write(&mut out);
+                    let read = Supplied::read(&mut Reader::new(&out.finish()), 31);
+                    assert_eq!(read, if is_read { Ok(supplied) } else { Err(Malformed::NotCanonical) });
+                }
+            }
+        }
     }
 
     #[test]

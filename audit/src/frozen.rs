@@ -141,7 +141,8 @@ fn frozen_claims() {
     // What the opening shows for a combination, and what the claims say it is.
     let holds = |beta: E| {
         let powers = combination(beta, SIGNS_WITH_NONCE);
-        let weights = target.sketch_weights(&signs, &powers);
+        let weights = target.output(&signs, &powers);
+        let weights = weights.entries();
         let shown: E = weights.iter().zip(&products).map(|(weight, p)| e_mul_f(*weight, f_from_i64(*p))).sum();
         shown == forged.value(&powers)
     };

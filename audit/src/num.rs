@@ -30,7 +30,8 @@ pub(crate) const fn real_count(value: usize) -> f64 {
     value as f64
 }
 
-/// The nearest integer to `value`, halves to even; `None` unless its magnitude is below 2^62.
+/// The nearest integer to `value`, halves to even; `None` unless its magnitude is below 2^62: what
+/// [`nearest_integers`] is held against.
 #[cfg(test)]
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the range is checked")]
 pub(crate) fn nearest_integer(value: f64) -> Option<i64> {

@@ -66,12 +66,11 @@ pub(crate) fn layer_claims(
     let layers = challenge.layers();
     let of_product = |cell: &Cell, (linear, signs): &(Linear, Signs), input: Arc<[F]>, values: &ClaimValues| {
         let polynomial = layers.binary_search(&cell.layer).unwrap_or(layers.len());
-        let mut weights = linear.target.sketch_weights(signs, powers);
+        let mut output = linear.target.output(signs, powers);
         if linear.matrix == Matrix::Q {
-            weights = spread(&weights, cell.query_outputs(architecture), architecture.shape(Matrix::Q).outputs);
+            let places: Vec<usize> = cell.query_outputs(architecture).collect();
+            output = spread(&output, &places, architecture.shape(Matrix::Q).outputs);
         }
-        let singles = linear.target.single_weights(signs, powers).collect();
-        let output = Output { shared: Arc::new(weights), singles };
         Claim {
             input,
             parts: vec![Part { polynomial, matrix: linear.matrix.index(), output }],
@@ -96,48 +95,44 @@ pub(crate) fn layer_claims(
     of_cells.flat_map_iter(of_cell).collect()
 }
 
-/// A row of `length` that has the values at these places, as many as there are values, and zeros elsewhere.
-fn spread(values: &[E], places: impl Iterator<Item = usize>, length: u32) -> Vec<E> {
+/// A vector over `length` outputs that has the entries at these places, as many as there are, and zeros elsewhere.
+fn spread(output: &Output, places: &[usize], length: u32) -> Output {
     let mut row = vec![E::default(); index(length)];
-    for (value, place) in values.iter().zip(places) {
-        if let Some(entry) = row.get_mut(place) {
+    for (value, place) in output.shared.iter().zip(places) {
+        if let Some(entry) = row.get_mut(*place) {
             *entry = *value;
         }
     }
-    row
+    let singles = output.singles.iter().filter_map(|(output, weight)| Some((*places.get(*output)?, *weight)));
+    Output { shared: Arc::new(row), singles: singles.collect() }
 }
 
-/// The claims that the opening of lm_head must discharge, each with a part on every shard.
-pub(crate) fn head_claims<'a>(
+/// The claims that the opening of lm_head must discharge, each with a part on every shard. Decodes share their signs, and
+/// the sketch of supplied products weighs all outputs alike: what differs are the outputs proven singly alone.
+pub(crate) fn head_claims(
     manifest: &Manifest,
-    decodes: &'a [HeadProduct],
+    decodes: &[HeadProduct],
     signs: &Signs,
     claims: &[ClaimValues],
     powers: &[E],
 ) -> Vec<Claim> {
+    if decodes.is_empty() {
+        return vec![];
+    }
     let shards = manifest.head.shards.len();
     let block = index(manifest.head_layout().shapes().first().map_or(0, |shape| shape.outputs)).max(1);
-    // Decodes share their signs, and differ in the outputs that are proven singly alone.
-    let mut known: Option<(&Target, Vec<Arc<Vec<E>>>)> = None;
-    let claim = |(decode, values): (&'a HeadProduct, &ClaimValues)| {
-        let target = &decode.target;
-        let shared = match known.take() {
-            Some((known, shared)) if known.weighs_as(target) => shared,
-            _ => {
-                let mut weights = target.sketch_weights(signs, powers);
-                weights.resize(block.saturating_mul(shards), E::default());
-                weights.chunks(block).map(|weights| Arc::new(weights.to_vec())).collect()
-            }
-        };
-        let parts = shared.iter().enumerate().map(|(polynomial, weights)| {
+    let mut weights = signs.output_weights(powers, None);
+    weights.resize(block.saturating_mul(shards), E::default());
+    let shared: Vec<Arc<Vec<E>>> = weights.chunks(block).map(|weights| Arc::new(weights.to_vec())).collect();
+    let claim = |(decode, values): (&HeadProduct, &ClaimValues)| {
+        let part = |(polynomial, weights): (usize, &Arc<Vec<E>>)| {
             let start = block.saturating_mul(polynomial);
-            let singles = target.single_weights(signs, powers);
+            let singles = decode.target.single_weights(signs, powers);
             let here = singles.filter_map(|(output, weight)| Some((output.checked_sub(start)?, weight)));
             let singles = here.filter(|(output, _)| *output < block).collect();
             Part { polynomial, matrix: 0, output: Output { shared: Arc::clone(weights), singles } }
-        });
-        let parts = parts.collect();
-        known = Some((target, shared));
+        };
+        let parts = shared.iter().enumerate().map(part).collect();
         Claim { input: field_row(&decode.input), parts, value: values.value(powers) }
     };
     decodes.iter().zip(claims).map(claim).collect()
@@ -145,4 +140,104 @@ pub(crate) fn head_claims<'a>(
 
 fn field_row(row: &FixedRow) -> Arc<[F]> {
     row.integers.iter().map(|integer| f_from_i64(*integer)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_commitments::manifest::{Architecture, Biases, HeadEntry};
+    use assay_commitments::params::CodeParams;
+    use assay_commitments::rows::Profile;
+    use assay_commitments::weights::WeightCommitment;
+    use assay_sumcheck::field::f_from_u64;
+
+    use super::*;
+    use crate::fixed::Supplied;
+    use crate::sketch::SIGNS_WITH_NONCE;
+
+    fn manifest(vocab_size: u32) -> Manifest {
+        let architecture = Architecture {
+            vocab_size,
+            hidden: 8,
+            layers: 1,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 4,
+            ffn: 16,
+            max_positions: 32,
+            norm_eps: 1e-5,
+            inverse_frequencies: vec![1.0, 0.5],
+            tied: true,
+            biases: Biases::None,
+            head_norms: false,
+            window: None,
+            stop_tokens: vec![],
+        };
+        let weights = WeightCommitment { root: [1; 32], evaluation: E::default() };
+        let shards = index(architecture.head_shards().unwrap());
+        Manifest {
+            profile: Profile::Bf16V1,
+            tokenizer: [0; 32],
+            chat_template: None,
+            layer_code: CodeParams::for_layout(&architecture.layer_layout().unwrap()),
+            head_code: CodeParams::for_layout(&architecture.head_layout().unwrap()),
+            embeddings: [0; 32],
+            layers: vec![],
+            head: HeadEntry { shards: vec![weights; shards], exponent: 0, small: [4; 32] },
+            architecture,
+        }
+    }
+
+    /// Over one shard and several, full and not, with singles at the edges of shards.
+    #[test]
+    fn claims_on_the_head_weigh_every_output_of_every_shard() {
+        let powers = combination(E::new(f_from_u64(7), f_from_u64(1 << 60), f_from_u64(3)), SIGNS_WITH_NONCE);
+        let mut counts = std::collections::BTreeSet::new();
+        for vocabulary in [40, 64, 65, 128, 300, 320] {
+            let manifest = manifest(vocabulary);
+            let outputs = index(vocabulary);
+            let signs = Signs::draw(&[5; 32], 7, SIGNS_WITH_NONCE, outputs);
+            let products: Vec<i64> = (0..1_i64 << 40).step_by(12_345_678_901).cycle().take(outputs).collect();
+            let supplied = Supplied::compress(&products);
+            let singled = [vec![0, 38], vec![], vec![39, 63, 64, 127, 128, 255, 256, 299], (0..outputs).collect()];
+            let decodes: Vec<HeadProduct> = singled
+                .iter()
+                .map(|singles| {
+                    let there: Vec<usize> = singles.iter().copied().filter(|output| *output < outputs).collect();
+                    let target = Target::supplied(&supplied).with_candidates(&there, &supplied);
+                    HeadProduct { input: FixedRow::new(&[1.0; 8]).unwrap(), target }
+                })
+                .collect();
+            let values: Vec<ClaimValues> =
+                decodes.iter().map(|decode| decode.target.claims(&signs, &products)).collect();
+            let claims = head_claims(&manifest, &decodes, &signs, &values, &powers);
+            assert_eq!(claims.len(), decodes.len());
+            let shards = manifest.head.shards.len();
+            counts.insert(shards);
+            for (claim, decode) in claims.iter().zip(&decodes) {
+                let expected = decode.target.output(&signs, &powers).entries().into_owned();
+                let places: Vec<(usize, usize)> =
+                    claim.parts.iter().map(|part| (part.polynomial, part.matrix)).collect();
+                assert_eq!(places, (0..shards).map(|shard| (shard, 0)).collect::<Vec<_>>());
+                let mut found: Vec<E> =
+                    claim.parts.iter().flat_map(|part| part.output.entries().into_owned()).collect();
+                assert!(found.split_off(outputs).into_iter().all(|padding| padding == E::default()));
+                assert_eq!(found, expected, "{vocabulary}");
+            }
+            assert!(head_claims(&manifest, &[], &signs, &[], &powers).is_empty());
+        }
+        assert!(counts.len() > 2, "{counts:?}");
+    }
+
+    #[test]
+    fn queries_keep_their_places_singles_too() {
+        let element = |value| E::new(f_from_u64(value), f_from_u64(0), f_from_u64(1));
+        let output = Output {
+            shared: Arc::new((1..=4).map(element).collect()),
+            singles: vec![(1, element(10)), (3, element(20))],
+        };
+        let entries = spread(&output, &[2, 3, 6, 7], 9).entries().into_owned();
+        let expected = [None, None, Some(0), Some(1), None, None, Some(2), Some(3), None];
+        let all = output.entries();
+        assert_eq!(entries, expected.map(|place: Option<usize>| place.map_or(E::default(), |place| all[place])));
+    }
 }

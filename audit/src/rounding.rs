@@ -206,6 +206,30 @@ mod tests {
     }
 
     #[test]
+    fn supplied_products_are_taken_as_the_flips_say() {
+        // Products in steps of 2^4 on a grid of 2^-20: one right on a middle of bf16, one far from any.
+        let step = 1 << 4;
+        let supplied = Supplied::forged(4, vec![((1 << 20) + (1 << 12)) / step, (1 << 20) / step]);
+        let above = 1.0 + power_of_two(-7);
+        for (bias, more) in [(vec![], 0.0), (vec![1.0, 1.0], 1.0)] {
+            let rounded = Rounded::new(Profile::Bf16V1, &supplied, -20, Cow::Owned(bias));
+            let nearest = rounded.resolve(&[]).unwrap();
+            let doubts = rounded.doubts();
+            assert_eq!(nearest, doubts.iter().map(|doubt| doubt.nearest()).collect::<Vec<_>>());
+            assert_eq!(nearest[1], 1.0 + more);
+            // With the bias the middle is none any more.
+            let flipped = if more == 0.0 { Some(vec![above, 1.0]) } else { None };
+            assert_eq!(rounded.resolve(&[0]), flipped);
+            assert_eq!(rounded.resolve(&[1]), None);
+            assert_eq!(rounded.resolve(&[2]), None);
+        }
+        let gates = [above, 1.0];
+        let silu = resolve_silu(Profile::Bf16V1, &gates, &[]).unwrap();
+        assert_eq!(silu, gates.map(|gate| silu_doubt(Profile::Bf16V1, gate).nearest()));
+        assert_eq!(resolve_silu(Profile::Bf16V1, &gates, &[2]), None);
+    }
+
+    #[test]
     fn lists_are_ascending_and_bounded() {
         let read = |flips: &Flips| {
             let mut out = Writer::new();

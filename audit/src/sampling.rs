@@ -125,13 +125,13 @@ pub fn sample(logits: &[f32], sampling: &Sampling, position: Position) -> TokenI
         return TokenId::new(count(largest));
     }
     let temperature = f64::from(sampling.temperature);
-    let bits = noise_bits(sampling.seed, position, logits.len());
+    let noise = Noise::new(sampling.seed, position, logits.len());
     let allowed = allowed(&entries().map(|(_, z)| z).collect::<Vec<_>>(), sampling);
-    let scaled = || entries().zip(&bits).map(|((j, z), bits)| (j, z / temperature, *bits));
-    let score = |z: f64, bits: u64| z + gumbel(bits);
-    let bar = scaled().nth(largest).map_or(f64::NEG_INFINITY, |(_, z, bits)| score(z, bits));
-    let rivals = scaled().zip(&allowed).filter(|((_, z, bits), allowed)| **allowed && z + gumbel_bound(*bits) >= bar);
-    let best = argmax(rivals.map(|((j, z, bits), _)| (j, score(z, bits))));
+    let score = |(j, z): (usize, f64)| Some(z / temperature + noise.of(j)?);
+    let most = |(j, z): (usize, f64)| Some(z / temperature + noise.bound(j)?);
+    let bar = entries().nth(largest).and_then(score);
+    let rivals = entries().zip(&allowed).filter(|(entry, allowed)| **allowed && most(*entry) >= bar);
+    let best = argmax(rivals.filter_map(|(entry, _)| Some((entry.0, score(entry)?))));
     TokenId::new(count(best.unwrap_or(largest)))
 }
 

@@ -12,10 +12,12 @@
 )]
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use ark_ff::{AdditiveGroup, Field};
 use assay_commitments::lanes::{LANES, Lanes, Task, run};
 use assay_commitments::rows::vectorized;
+use assay_commitments::weights::Output;
 use assay_sumcheck::field::{P, centered, e_from_f, e_mul_f, f_from_halves, f_from_i64, f_from_u64, f_to_halves};
 use assay_sumcheck::{E, F};
 
@@ -112,7 +114,8 @@ impl Signs {
 }
 
 /// `sum_j v_j` of those outputs that have a minus, for each of a block of vectors. Values are summed in so many parts:
-/// whole where the magnitudes of all of them are below 2^63 together, or in halves, which so few do not exhaust.
+/// whole where the magnitudes of all of them are below 2^63 together, or in halves, which fewer than 2^31 values do not
+/// exhaust.
 struct Minus<'a, const PARTS: usize> {
     signs: &'a Signs,
     block: usize,
@@ -388,9 +391,10 @@ impl Target {
         }
     }
 
-    /// `R_j = sum_i beta^i s_ij rho_j`.
-    pub(crate) fn sketch_weights(&self, signs: &Signs, beta_powers: &[E]) -> Vec<E> {
-        signs.output_weights(beta_powers, self.rho.as_deref())
+    /// `R_j = sum_i beta^i s_ij rho_j`, and what comes on top at the outputs proven singly.
+    pub(crate) fn output(&self, signs: &Signs, beta_powers: &[E]) -> Output {
+        let shared = signs.output_weights(beta_powers, self.rho.as_deref());
+        Output { shared: Arc::new(shared), singles: self.single_weights(signs, beta_powers).collect() }
     }
 
     /// The weight of every output.
@@ -400,12 +404,7 @@ impl Target {
         given.chain(std::iter::repeat(1)).take(self.row.len())
     }
 
-    /// Whether the sketch weighs outputs as that of another target does.
-    pub(crate) fn weighs_as(&self, other: &Self) -> bool {
-        self.rho == other.rho
-    }
-
-    /// What comes on top at the outputs proven singly: the powers behind those of the sketch.
+    /// At the outputs proven singly the powers behind those of the sketch.
     pub(crate) fn single_weights(&self, signs: &Signs, beta_powers: &[E]) -> impl Iterator<Item = (usize, E)> {
         self.singles.iter().zip(beta_powers.iter().skip(signs.count)).map(|((output, _), power)| (*output, *power))
     }
@@ -564,6 +563,19 @@ mod tests {
         assert!(Target::committed(&committed(&products), &[], -40, &PROFILE).is_none());
     }
 
+    /// An output that weighs nothing and is not proven singly would be free.
+    #[test]
+    fn every_output_that_is_not_proven_singly_weighs_something() {
+        let mut row = vec![1.0; 64];
+        // Tolerances that differ by more than weights do.
+        row[..4].copy_from_slice(&[0.0, 511.5, -512.0, 513.0]);
+        let target = Target::committed(&row, &[], -40, &PROFILE).unwrap();
+        assert_eq!(target.singles.iter().map(|single| single.0).collect::<Vec<_>>(), [3]);
+        let weights: Vec<i64> = target.weights().collect();
+        assert_eq!((weights[0], weights[1], weights[2], weights[3]), (1024, 1, 1, 0));
+        assert!(weights.iter().enumerate().all(|(j, rho)| (*rho == 0) == (j == 3)));
+    }
+
     #[test]
     fn the_weights_of_a_claim_reproduce_its_value() {
         let mut products = products(90);
@@ -574,8 +586,8 @@ mod tests {
         let claims = target.claims(&signs, &products);
         let beta = E::new(f_from_u64(3), f_from_u64(5), f_from_u64(7));
         let powers = powers(beta, SIGNS_COMPLETE + target.singles.len());
-        let mut weights = target.sketch_weights(&signs, &powers);
-        target.single_weights(&signs, &powers).for_each(|(output, weight)| weights[output] += weight);
+        let output = target.output(&signs, &powers);
+        let weights = output.entries();
         let sum: E = weights.iter().zip(&products).map(|(weight, p)| e_mul_f(*weight, f_from_i64(*p))).sum();
         assert_eq!(sum, claims.value(&powers));
     }

@@ -263,7 +263,7 @@ fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Resul
         return Err(Malformed::Truncated);
     }
     let mut row = vec![0.0; elements.len()];
-    // Of normal numbers, in bits without the sign, all lie from the least one up to below infinity.
+    // Without the sign, the bits of normal numbers are those from 0x0080_0000 up to below 0x7f80_0000.
     let is_canonical = vectorized(
         #[inline(always)]
         || {
@@ -308,6 +308,20 @@ mod tests {
             assert_eq!(read.is_ok(), canonical, "{bits:#x}");
         }
         assert_eq!(decode_row(Profile::Bf16V1, &[0]), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn one_encoding_that_is_not_canonical_spoils_its_row_wherever_it_stands() {
+        for (profile, bad) in [(Profile::Bf16V1, &[0x80, 0x7f][..]), (Profile::F32V1, &[0, 0, 0, 0x80])] {
+            let mut bytes = vec![];
+            encode_row(profile, &[1.5; 71], &mut bytes);
+            assert_eq!(decode_row(profile, &bytes), Ok(vec![1.5; 71]));
+            for place in 0..71 {
+                let mut spoilt = bytes.clone();
+                spoilt[place * bad.len()..][..bad.len()].copy_from_slice(bad);
+                assert_eq!(decode_row(profile, &spoilt), Err(Malformed::NotCanonical), "{place}");
+            }
+        }
     }
 
     #[test]

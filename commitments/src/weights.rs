@@ -130,13 +130,13 @@ pub struct Part {
     pub output: Output,
 }
 
-/// A vector over the outputs of a matrix. Claims may have most of it in common: that is brought into bytes and evaluated
-/// once for all of them.
+/// A vector over the outputs of a matrix. Claims may have most of it in common: what is behind one and the same `Arc` is
+/// brought into bytes and evaluated once for all of them. Values are equal if these parts are; see [`Self::entries`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// One entry an output.
     pub shared: Arc<Vec<E>>,
-    /// What single outputs have beside it, ascending.
+    /// What is added to it at single outputs, ascending.
     pub singles: Vec<(usize, E)>,
 }
 
@@ -166,7 +166,7 @@ impl Output {
         Cow::Owned(entries)
     }
 
-    /// The entries that are not the shared ones.
+    /// The whole entries at the single outputs, given that these ascend.
     fn changed(&self) -> impl Iterator<Item = (usize, E)> {
         self.singles.iter().filter_map(|(place, more)| Some((*place, *self.shared.get(*place)? + more)))
     }
@@ -456,13 +456,15 @@ fn digest_inputs(claims: &[Claim]) -> Vec<Bulk> {
 
 /// Of every part of every claim, its output's.
 fn digest_outputs(claims: &[Claim]) -> Vec<Bulk> {
+    /// Outputs that are digested one after the other, from the same bytes.
+    const SHARING: usize = 4;
     let parts = || claims.iter().flat_map(|claim| &claim.parts).map(|part| &part.output);
     let (vectors, places) = distinct(parts().map(|output| output.shared.as_slice()));
     let mut sharing: Vec<Vec<(usize, &Output)>> = vec![vec![]; vectors.len()];
     for (part, place) in parts().enumerate().zip(places) {
         sharing.get_mut(place).into_iter().for_each(|sharing| sharing.push(part));
     }
-    let digest = |(vector, sharing): (&[E], Vec<(usize, &Output)>)| {
+    let digest = |(vector, sharing): (&[E], &[(usize, &Output)])| {
         let mut bytes = bytes_of(vector);
         let mut digest_with = |output: &Output| {
             output.changed().for_each(|(place, value)| overwrite(&mut bytes, place, value));
@@ -471,9 +473,14 @@ fn digest_outputs(claims: &[Claim]) -> Vec<Bulk> {
             shared.for_each(|(place, value)| overwrite(&mut bytes, place, value));
             digest
         };
-        sharing.into_iter().map(|(part, output)| (part, digest_with(output))).collect::<Vec<_>>()
+        sharing.iter().map(|(part, output)| (*part, digest_with(output))).collect::<Vec<_>>()
     };
-    let mut digests: Vec<(usize, Bulk)> = vectors.into_par_iter().zip(sharing).flat_map_iter(digest).collect();
+    let groups: Vec<_> = vectors
+        .into_iter()
+        .zip(&sharing)
+        .flat_map(|(vector, sharing)| sharing.chunks(SHARING).map(move |sharing| (vector, sharing)))
+        .collect();
+    let mut digests: Vec<(usize, Bulk)> = groups.into_par_iter().flat_map_iter(digest).collect();
     digests.sort_unstable_by_key(|(part, _)| *part);
     digests.into_iter().map(|(_, digest)| digest).collect()
 }

@@ -238,6 +238,29 @@ fn what_claims_share_is_part_of_each_of_them() {
     assert_eq!(verdict(&|output| Arc::make_mut(&mut output.shared).truncate(20)), Err(OpeningError::Claims));
 }
 
+/// Few single entries, so that what one claim has and the next has not would show.
+#[test]
+fn single_entries_are_those_of_their_claim() {
+    let claimed = vec![vec![(0, 0)]; 11];
+    let mut common = Case::new(&[(12, 21)], 1, &claimed, 6, |layout| code(layout, &[(1, 1, 24, 0), (2, 2, 20, 0)]));
+    let shared = Arc::clone(&common.claims[0].parts[0].output.shared);
+    for (number, claim) in common.claims.iter_mut().enumerate() {
+        let singles = [vec![(3, E::ONE)], vec![], vec![(7, shared[1])], vec![(0, E::ONE), (20, E::ONE)]];
+        claim.parts[0].output = Output { shared: Arc::clone(&shared), singles: singles[number % 4].clone() };
+    }
+    let values: Vec<E> = common.claims.iter().map(|claim| common.value(claim)).collect();
+    common.claims.iter_mut().zip(values).for_each(|(claim, value)| claim.value = value);
+    let mut own = common.clone();
+    own.claims.iter_mut().for_each(|claim| {
+        let output = &mut claim.parts[0].output;
+        *output = output.entries().into_owned().into();
+    });
+    let opening = common.open();
+    assert_eq!(own.open(), opening);
+    assert_eq!(own.verify(&opening).map(|_| ()), Ok(()));
+    assert_eq!(common.verify(&opening).map(|_| ()), Ok(()));
+}
+
 #[test]
 fn the_legal_code_of_a_layer_opens() {
     let shapes = [(64, 64), (64, 32), (64, 32), (64, 64), (64, 192), (64, 192), (192, 64)];
