@@ -1,8 +1,9 @@
 //! The weights of a folder, read piece by piece from its safetensors files.
 //!
-//! Headers are mapped. Weights are read at their places into a buffer: pages of a mapping count as memory of the
-//! process, and committing reads each weight many times in long strides, for which windows of bounded size would
-//! be mapped and unmapped all the time (measured: most of the time of committing went into that).
+//! They are read at their places into a buffer and not mapped: pages of a mapping count as memory of the process, and
+//! committing reads each weight many times in long strides, for which windows of bounded size would be mapped and
+//! unmapped all the time (measured: most of the time of committing went into that). Nor does it take a signal to learn
+//! that a file was cut.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -18,9 +19,8 @@ use assay_commitments::manifest::{Architecture, Matrix};
 use assay_commitments::rows::{Profile, bf16_value};
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use memmap2::{Mmap, MmapOptions};
 use safetensors::tensor::Metadata;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -127,23 +127,6 @@ impl WeightFile {
         }
     }
 
-    /// Maps a part of the file, which is checked to be as it was when it was opened.
-    fn map(&self, start: u64, length: usize) -> Result<Mmap, CheckpointError> {
-        let unreadable = |source| CheckpointError::Io { path: self.path.clone(), source };
-        if Stamp::of(&self.file).map_err(unreadable)? != self.stamp {
-            return Err(CheckpointError::Changed { path: self.path.clone() });
-        }
-        let mut options = MmapOptions::new();
-        options.offset(start).len(length);
-        #[expect(unsafe_code, reason = "a header is looked at without reading the weights behind it")]
-        // SAFETY: the mapping is read-only, lies within the file as it was a moment ago, and lives as
-        // long as the header is read. Should another process change the file just then, weights would be
-        // wrong, which the next look at the file's stamp finds; should it cut the file, the process would
-        // end by a signal, as with every loader that maps, before anything is made of the weights.
-        let mapped = unsafe { options.map(&self.file) };
-        mapped.map_err(unreadable)
-    }
-
     /// Reads bytes at a place. That the file is as it was when it was opened shows later, unless it is too short.
     fn read(&self, start: u64, bytes: &mut [u8]) -> Result<(), CheckpointError> {
         self.file.read_exact_at(bytes, start).map_err(|source| match source.kind() {
@@ -154,20 +137,39 @@ impl WeightFile {
 
     /// Reads and checks the header.
     fn header(&self) -> Result<Header, CheckpointError> {
+        /// Bytes of its length.
+        const LENGTH: u64 = 8;
+        /// The most bytes that the format has for a header.
+        const MOST: u64 = 100_000_000;
         let damaged = |source| CheckpointError::Weights { path: self.path.clone(), source };
-        if self.stamp.length == 0 {
-            return Err(damaged(safetensors::SafeTensorError::HeaderTooSmall));
+        let stamp = Stamp::of(&self.file).map_err(|source| CheckpointError::Io { path: self.path.clone(), source })?;
+        if stamp != self.stamp {
+            return Err(CheckpointError::Changed { path: self.path.clone() });
         }
-        // The whole file is mapped, so that it is checked to be as long as the header says, but only the
-        // pages of the header are looked at.
-        let map = self.map(0, usize::try_from(self.stamp.length).unwrap_or(usize::MAX))?;
-        let length = map.first_chunk().and_then(|length| usize::try_from(u64::from_le_bytes(*length)).ok());
-        let bytes = length.and_then(|length| map.get(8..)?.get(..length)).unwrap_or_default();
-        if let Some(name) = repeated_name(bytes) {
+        if stamp.length < LENGTH {
+            return Err(damaged(SafeTensorError::HeaderTooSmall));
+        }
+        let mut length = [0; 8];
+        self.read(0, &mut length)?;
+        let length = u64::from_le_bytes(length);
+        if length > MOST {
+            return Err(damaged(SafeTensorError::HeaderTooLarge));
+        }
+        let end = LENGTH + length;
+        if end > stamp.length {
+            return Err(damaged(SafeTensorError::InvalidHeaderLength));
+        }
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        self.read(LENGTH, &mut bytes)?;
+        if let Some(name) = repeated_name(&bytes) {
             return Err(CheckpointError::Repeated { path: self.path.clone(), name });
         }
-        let (length, metadata) = SafeTensors::read_metadata(&map).map_err(damaged)?;
-        Ok(Header { end: 8 + length as u64, digest: blake3::hash(bytes).into(), metadata })
+        let metadata: Metadata = serde_json::from_slice(&bytes)
+            .map_err(|source| damaged(SafeTensorError::InvalidHeaderDeserialization(source)))?;
+        if end.checked_add(metadata.data_len() as u64) != Some(stamp.length) {
+            return Err(damaged(SafeTensorError::MetadataIncompleteBuffer));
+        }
+        Ok(Header { end, digest: blake3::hash(&bytes).into(), metadata })
     }
 }
 

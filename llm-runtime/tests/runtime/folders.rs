@@ -255,6 +255,14 @@ fn weight_files_cut_anywhere_are_refused() {
         let text = load(folder.path()).unwrap_err().to_string();
         assert!(text.contains("model.safetensors: truncated or damaged") && !text.contains('\n'), "{length}: {text}");
     }
+    // A header that is longer than the file, than the format allows, or than any file.
+    for length in [whole.len() as u64 - 7, 100_000_001, u64::MAX - 7, u64::MAX] {
+        let mut bytes = whole.clone();
+        bytes[..8].copy_from_slice(&length.to_le_bytes());
+        fs::write(&path, &bytes).unwrap();
+        let text = load(folder.path()).unwrap_err().to_string();
+        assert!(text.contains("model.safetensors: truncated or damaged") && !text.contains('\n'), "{length}: {text}");
+    }
 }
 
 #[test]

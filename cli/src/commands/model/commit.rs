@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// How the runtime rounds: bf16-1 or f32-1, for a quantised model bf16-w8-1; bf16-1 or bf16-w8-1 if not given
     #[arg(long, value_name = "P", value_parser = parse_profile)]
     profile: Option<Profile>,
-    /// Most memory to use, mapped files included; K, M and G are understood
+    /// Most memory to use; K, M and G are understood
     #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes, default_value = memory::DEFAULT)]
     memory: u64,
     /// Print one JSON document

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// The manifest; a tree file beside it helps to name the matrix that differs
     #[arg(value_name = "MANIFEST")]
     manifest: PathBuf,
-    /// Most memory to use, mapped files included; K, M and G are understood
+    /// Most memory to use; K, M and G are understood
     #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes, default_value = memory::DEFAULT)]
     memory: u64,
 }
