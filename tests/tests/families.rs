@@ -9,9 +9,10 @@ use assay_audit::measure::{Reference, margins};
 use assay_audit::policy::Policy;
 use assay_audit::verdict::{Reason, Verdict};
 use assay_cli::local::LocalModel;
-use assay_commitments::TokenId;
-use assay_commitments::manifest::{Biases, Small};
-use assay_commitments::rows::{Profile, round_bf16};
+use assay_commitments::manifest::{Biases, Matrix, Small};
+use assay_commitments::rows::{Profile, decode_row, round_bf16};
+use assay_commitments::trace::{TraceRows, TreeId};
+use assay_commitments::{KvGroup, LayerIndex, TokenId};
 use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
 use assay_llm_runtime::{Checkpoint, Engine, EngineLimits, Model, Session};
 use assay_miner::HonestBackend;
@@ -75,6 +76,61 @@ fn honest_sessions_of_quantised_folders_are_accepted() {
             assert_eq!(local.model.profile(), Profile::Bf16W8V1);
             assert_eq!(judged(&local, &local.model), Verdict::Accepted, "{name}");
         }
+    }
+}
+
+/// Multiplies the weights of one output of a matrix in every layer.
+fn scale_output(checkpoint: &mut Checkpoint, matrix: Matrix, output: usize, factor: f32) {
+    let inputs = usize::try_from(checkpoint.architecture.shape(matrix).inputs).expect("shapes are small");
+    for layer in &mut checkpoint.tensors.layers {
+        let weights = &mut layer.matrices[matrix.index()];
+        weights[output * inputs..][..inputs].iter_mut().for_each(|weight| *weight *= factor);
+    }
+}
+
+/// How many rows have a value that towers over all others.
+fn massive_rows(model: &Model, tree: TreeId, values: std::ops::Range<usize>) -> usize {
+    let mut session = Session::new(Arc::new(model.clone()), true);
+    let tokens: Vec<TokenId> = (1..60).map(TokenId::new).collect();
+    session.prefill(&tokens).expect("it fits the context");
+    let trace = session.into_trace().expect("nothing overflows").expect("it was captured");
+    let row = |position: usize| {
+        let bytes = trace.rows(tree, position..position + 1).expect("the position was passed");
+        let row = decode_row(model.profile(), &bytes).expect("a committed row is canonical");
+        let mut sizes: Vec<f64> = row[values.clone()].iter().map(|value| value.abs()).collect();
+        sizes.sort_by(f64::total_cmp);
+        sizes
+    };
+    (0..tokens.len()).map(row).filter(|sizes| sizes[sizes.len() - 1] > 512.0 * sizes[(sizes.len() - 1) / 2]).count()
+}
+
+/// Values, outputs of attention and of the MLP of which one towers over its row, as in large models: it is proven singly,
+/// and not free.
+#[test]
+fn honest_rows_with_a_massive_value_are_accepted_and_others_not() {
+    let (_, numbers) = families()[0];
+    let layer = LayerIndex::new(0);
+    let rows = TreeId::Kv(layer, KvGroup::new(0));
+    let cases = [
+        (Matrix::V, rows, 16..32, Reason::C4),
+        (Matrix::O, TreeId::O(layer), 0..64, Reason::C6),
+        (Matrix::Down, TreeId::M(layer), 0..64, Reason::C9),
+    ];
+    for (profile, (matrix, tree, values, reason)) in
+        [Profile::Bf16V1, Profile::F32V1].into_iter().flat_map(|profile| cases.clone().map(|case| (profile, case)))
+    {
+        let mut checkpoint = Checkpoint { profile, ..synthetic::checkpoint(&numbers, 21) };
+        scale_output(&mut checkpoint, matrix, 5, 1024.0);
+        let local = local(&checkpoint);
+        let massive = massive_rows(&local.model, tree, values);
+        assert!(massive > 30, "{massive} rows of {matrix:?}");
+        assert_eq!(judged(&local, &local.model), Verdict::Accepted, "{} {matrix:?}", profile.name());
+        // That output alone, a little off.
+        scale_output(&mut checkpoint, matrix, 5, 1.0625);
+        let altered =
+            Model::new(&checkpoint.architecture, &checkpoint.tensors, profile).expect("an altered model runs");
+        let Verdict::Rejected(failure) = judged(&local, &altered) else { panic!("{} {matrix:?}", profile.name()) };
+        assert_eq!(failure.reason, reason, "{} {matrix:?}", profile.name());
     }
 }
 
