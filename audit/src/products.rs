@@ -225,7 +225,7 @@ mod tests {
             }
             assert!(head_claims(&manifest, &[], &signs, &[], &powers).is_empty());
         }
-        assert!(counts.len() > 2, "{counts:?}");
+        assert!(counts.contains(&1) && counts.last() > Some(&2), "{counts:?}");
     }
 
     #[test]
