@@ -176,7 +176,8 @@ impl Challenge {
         let layers = u64::from(architecture.layers);
         match *policy {
             Policy::Sampled { cells, columns, .. } => {
-                u64::from(columns).saturating_mul(layers).saturating_add(u64::from(cells))
+                let columns = columns.map_or(0, |columns| u64::from(columns.count.get()));
+                columns.saturating_mul(layers).saturating_add(u64::from(cells))
             }
             Policy::Everything => {
                 let cells = layers.saturating_mul(u64::from(lengths.positions()));
@@ -203,8 +204,8 @@ impl Challenge {
     }
 
     /// Draws by strata: of every four cells two over the prompt, one over the generated part (over
-    /// the prompt when there is none), one at the last position; columns alternately over the prompt
-    /// and over all positions; the last decode and others uniform. Draws are independent; repeats are
+    /// the prompt when there is none), one at the last position; columns, if this is an audit that has
+    /// them, alternately over the prompt and over all positions; the last decode and others uniform. Draws are independent; repeats are
     /// dropped.
     pub fn derive(seed: &[u8; 32], policy: &Policy, architecture: &Architecture, lengths: Lengths) -> Self {
         let Policy::Sampled { cells, decodes, columns, .. } = *policy else {
@@ -223,7 +224,8 @@ impl Challenge {
             let groups = group(&mut draws);
             list.push(layer, position, groups);
         }
-        for number in 0..columns {
+        let drawn = columns.filter(|columns| draws.below(columns.one_in.get()) == 0);
+        for number in 0..drawn.map_or(0, |columns| columns.count.get()) {
             let position = draws.below(if number % 2 == 0 { lengths.prompt } else { lengths.positions() });
             for layer in 0..architecture.layers {
                 let groups = group(&mut draws);
@@ -310,6 +312,7 @@ impl Draws {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Columns;
 
     fn architecture() -> Architecture {
         Architecture {
@@ -337,7 +340,7 @@ mod tests {
 
     #[test]
     fn strata_are_kept() {
-        let policy = Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: 0 };
+        let policy = Policy::Sampled { cells: 4, decodes: 3, columns: None, least_budget_ms: 0 };
         for seed in 0..200 {
             let challenge = derive(seed, policy, 10, 6);
             assert!(challenge.cells.iter().any(|cell| cell.position == Position::new(14)));
@@ -350,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_one_token_has_no_generated_part() {
-        let policy = Policy::Sampled { cells: 8, decodes: 5, columns: 2, least_budget_ms: 0 };
+        let policy = Policy::Sampled { cells: 8, decodes: 5, columns: Columns::always(2), least_budget_ms: 0 };
         for seed in 0..100 {
             let challenge = derive(seed, policy, 1, 1);
             assert!(challenge.cells.iter().all(|cell| cell.position == Position::new(0)));
@@ -360,9 +363,36 @@ mod tests {
 
     #[test]
     fn a_column_holds_every_layer() {
-        let policy = Policy::Sampled { cells: 1, decodes: 1, columns: 2, least_budget_ms: 0 };
+        let policy = Policy::Sampled { cells: 1, decodes: 1, columns: Columns::always(2), least_budget_ms: 0 };
         let challenge = derive(3, policy, 10, 6);
         assert_eq!(challenge.layers().len(), 5);
+    }
+
+    #[test]
+    fn columns_are_drawn_in_one_audit_of_so_many() {
+        let with = |columns| Policy::Sampled { cells: 1, decodes: 1, columns, least_budget_ms: 0 };
+        let nonzero = |number| std::num::NonZeroU32::new(number).unwrap();
+        let rare = with(Some(Columns { count: nonzero(2), one_in: nonzero(4) }));
+        let mut drawn = 0;
+        for number in 0..4_000_u32 {
+            let mut seed = [0; 32];
+            seed[..4].copy_from_slice(&number.to_le_bytes());
+            let derive = |policy| Challenge::derive(&seed, &policy, &architecture(), Lengths::new(10, 6).unwrap());
+            let challenge = derive(rare);
+            let has_columns = challenge.layers().len() == 5;
+            drawn += u32::from(has_columns);
+            if has_columns {
+                assert_eq!(
+                    challenge,
+                    derive(with(Columns::always(2))),
+                    "the same columns as where they are always drawn"
+                );
+            } else {
+                assert_eq!(challenge.cells, derive(with(None)).cells);
+            }
+        }
+        // Five deviations about a quarter.
+        assert!((863..1_137).contains(&drawn), "{drawn}");
     }
 
     #[test]
@@ -379,7 +409,7 @@ mod tests {
         let bound = |policy: &Policy| Challenge::cell_count_bound(policy, &architecture(), lengths);
         let counted = |challenge: &Challenge| challenge.cells.iter().map(|cell| cell.groups.len() as u64).sum::<u64>();
         assert_eq!(bound(&Policy::Everything), counted(&derive(0, Policy::Everything, 3, 4)));
-        let policy = Policy::Sampled { cells: 7, decodes: 2, columns: 3, least_budget_ms: 0 };
+        let policy = Policy::Sampled { cells: 7, decodes: 2, columns: Columns::always(3), least_budget_ms: 0 };
         assert_eq!(bound(&policy), 7 + 3 * 5);
         assert!((0..50).all(|seed| counted(&derive(seed, policy, 3, 4)) <= bound(&policy)));
     }
@@ -389,7 +419,8 @@ mod tests {
         let largest = Architecture { layers: 1024, max_positions: 1 << 20, ..architecture() };
         let lengths = Lengths::new(1, 1 << 20).unwrap();
         let (draws, columns) = (crate::policy::MAX_DRAWS, crate::policy::MAX_COLUMNS);
-        let policy = Policy::Sampled { cells: draws, decodes: draws, columns, least_budget_ms: 0 };
+        let policy =
+            Policy::Sampled { cells: draws, decodes: draws, columns: Columns::always(columns), least_budget_ms: 0 };
         assert!(Challenge::cell_count_bound(&policy, &largest, lengths) <= MAX_CELLS);
         assert!(Challenge::cell_count_bound(&Policy::Everything, &largest, lengths) > MAX_CELLS);
     }

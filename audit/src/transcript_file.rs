@@ -24,7 +24,7 @@ use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
 use crate::verdict::{OwnFault, Reason, Verdict};
 
-const KIND: Kind = Kind { magic: *b"ASSAY\0TR", version: 4, checksum: domains::FILE_CHECKSUM };
+const KIND: Kind = Kind { magic: *b"ASSAY\0TR", version: 5, checksum: domains::FILE_CHECKSUM };
 /// Most bytes of a proof in a file.
 const MAX_PROOF: usize = 1 << 31;
 
@@ -469,11 +469,14 @@ impl Canonical for SessionRecord {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
+        let record = Self {
             request: from.value()?,
             request_signature: from.value()?,
             streamed: from.list::<u32>(MAX_TOKENS)?.into_iter().map(TokenId::new).collect(),
             exchange: from.value()?,
-        })
+        };
+        // Before its first token a miner owes nothing: such a session has no record.
+        let is_silent = record.streamed.is_empty() && matches!(record.exchange, Exchange::Uncommitted(_));
+        if is_silent { Err(Malformed::NotCanonical) } else { Ok(record) }
     }
 }

@@ -59,7 +59,8 @@ fn most_asked(policy: &Policy, architecture: &Architecture, max_tokens: u32) -> 
     let layers = u64::from(architecture.layers);
     match *policy {
         Policy::Sampled { cells, decodes, columns, .. } => {
-            (u64::from(cells).saturating_add(u64::from(columns).saturating_mul(layers)), u64::from(decodes))
+            let columns = columns.map_or(0, |columns| u64::from(columns.count.get()));
+            (u64::from(cells).saturating_add(columns.saturating_mul(layers)), u64::from(decodes))
         }
         Policy::Everything => (layers.saturating_mul(u64::from(architecture.max_positions)), u64::from(max_tokens)),
     }

@@ -93,7 +93,7 @@ impl Default for Limits {
             retained_bytes: 1 << 30,
             spilled_bytes: 0,
             output_tokens: 4096,
-            distinct_layers: 65,
+            distinct_layers: 129,
             cells: 1 << 16,
             decodes: 1 << 12,
             proof_ms_per_epoch: 600_000,

@@ -12,7 +12,7 @@ use assay_audit::challenge::{EpochKey, Nonce, nonce_commitment};
 use assay_audit::commit::Surroundings;
 use assay_audit::keys::{Keypair, Signature};
 use assay_audit::model::CommittedModel;
-use assay_audit::policy::Policy;
+use assay_audit::policy::{Columns, Policy};
 use assay_audit::prompt::Prompt;
 use assay_audit::request::{AuditRate, Deadlines, MAX_REQUEST_BYTES, Network, Request};
 use assay_audit::sampling::Sampling;
@@ -180,7 +180,7 @@ impl Bench {
             sampling: Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: counter },
             max_tokens: 6,
             stop: Vec::new(),
-            policy: Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: 0 },
+            policy: Policy::Sampled { cells: 4, decodes: 3, columns: None, least_budget_ms: 0 },
             audit_rate,
             deadlines: DEADLINES,
             counter,
@@ -456,7 +456,10 @@ type Change = fn(&mut Request);
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_out_of_bounds_are_refused_signed() {
     let bench = honest(Limits { distinct_layers: 3, cells: 100, ..Limits::default() }).await;
-    let sampled = |cells, columns| Policy::Sampled { cells, decodes: 3, columns, least_budget_ms: 0 };
+    let sampled = |cells, columns| {
+        let columns = Columns::always(columns);
+        Policy::Sampled { cells, decodes: 3, columns, least_budget_ms: 0 }
+    };
     let hasty = Deadlines { proof_ms: 1, ..DEADLINES };
     let changes: [(&str, Change); 6] = [
         ("manifest", |request| request.manifest = ManifestId::new([1; 32])),
@@ -549,7 +552,7 @@ async fn a_spent_budget_is_refused_but_never_below_the_policys_least() {
     let bench = honest(Limits { proof_ms_per_epoch: 1, ..Limits::default() }).await;
     let request = bench.request(1, AuditRate::Always);
     assert_eq!(bench.refused(&request).await, RefusalReason::OverBudget, "half of a millisecond is none");
-    let granted = Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: 60_000 };
+    let granted = Policy::Sampled { cells: 4, decodes: 3, columns: None, least_budget_ms: 60_000 };
     let request = Request { policy: granted, ..bench.request(2, AuditRate::Always) };
     let mut line = bench.ask(&request).await;
     line.commitment().await;

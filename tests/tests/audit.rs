@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use assay_audit::policy::Policy;
+use assay_audit::policy::{Columns, Policy};
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Exchange, Reply};
 use assay_audit::verdict::{OwnFault, Verdict};
@@ -30,7 +30,10 @@ fn an_honest_session_is_accepted() {
 #[test]
 fn honest_sessions_of_every_kind_are_accepted() {
     let model = fixture();
-    let sampled = |cells, decodes, columns| Policy::Sampled { cells, decodes, columns, least_budget_ms: 0 };
+    let sampled = |cells, decodes, columns| {
+        let columns = Columns::always(columns);
+        Policy::Sampled { cells, decodes, columns, least_budget_ms: 0 }
+    };
     for (prompt, max_tokens, policy) in [
         ("And", 1, Policy::DEFAULT),
         ("Blessed is the man that walketh not", 30, sampled(1, 1, 3)),

@@ -16,7 +16,7 @@ use assay_tests::{fixture, fixture_checkpoint, session, smallest};
 
 fn small_audit() -> SelfAudit {
     let mut audit = session("abc", 4, 5);
-    audit.policy = Policy::Sampled { cells: 2, decodes: 2, columns: 0, least_budget_ms: 0 };
+    audit.policy = Policy::Sampled { cells: 2, decodes: 2, columns: None, least_budget_ms: 0 };
     audit
 }
 
@@ -166,7 +166,7 @@ fn what_one_cell_cannot_show_says_so() {
 fn of_several_cells_that_fail_the_first_is_told_whatever_the_threads_do() {
     let model = smallest();
     let mut audit = session("In the beginning", 8, 5);
-    audit.policy = Policy::Sampled { cells: 32, decodes: 2, columns: 0, least_budget_ms: 0 };
+    audit.policy = Policy::Sampled { cells: 32, decodes: 2, columns: None, least_budget_ms: 0 };
     let mut file = audit.run(&model, &model.backend()).unwrap();
     let challenge = file.judge(&|_| None).report.challenge.unwrap();
     let Answer::Proof(proof) = answer_of(&mut file).clone() else { panic!("no proof") };

@@ -17,7 +17,7 @@ fn golden(name: &str) -> PathBuf {
 
 fn audit() -> SelfAudit {
     let mut audit = session("abc", 4, 5);
-    audit.policy = assay_audit::policy::Policy::Sampled { cells: 1, decodes: 1, columns: 0, least_budget_ms: 0 };
+    audit.policy = assay_audit::policy::Policy::Sampled { cells: 1, decodes: 1, columns: None, least_budget_ms: 0 };
     audit
 }
 

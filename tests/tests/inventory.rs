@@ -59,7 +59,7 @@ fn prover_and_verifier_have_one_transcript() {
     let model = smallest();
     let backend = model.backend();
     let mut audit = session("abc", 4, 5);
-    audit.policy = Policy::Sampled { cells: 1, decodes: 1, columns: 0, least_budget_ms: 0 };
+    audit.policy = Policy::Sampled { cells: 1, decodes: 1, columns: None, least_budget_ms: 0 };
     let file = audit.run(&model, &backend).unwrap();
     let request = &file.record.request;
     let Exchange::Committed { reply: Reply::Challenged { nonce, answer: Answer::Proof(proof) }, .. } =

@@ -1,11 +1,13 @@
 //! `validator.toml`.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use assay_audit::policy::{MAX_COLUMNS, MAX_DRAWS, Policy};
+use assay_audit::policy::{Columns, MAX_COLUMNS, MAX_DRAWS, Policy};
 use assay_audit::prompt::{MAX_PROMPT_BYTES, Message, Prompt};
 use assay_audit::request::{AuditRate, Deadlines};
 use assay_audit::sampling::Sampling;
+use assay_commitments::trace::MAX_TOKENS;
 use assay_validator::{PromptList, Terms};
 use serde::Deserialize;
 
@@ -83,6 +85,8 @@ struct Audits {
     cells: u32,
     decodes: u32,
     columns: u32,
+    /// Columns are drawn in one audit of so many.
+    columns_one_in: u32,
     least_budget_ms: u32,
 }
 
@@ -91,7 +95,8 @@ impl Default for Audits {
         let Policy::Sampled { cells, decodes, columns, least_budget_ms } = Policy::DEFAULT else {
             unreachable!("the usual policy draws")
         };
-        Self { percent: 50.0, everything: false, cells, decodes, columns, least_budget_ms }
+        let (columns, columns_one_in) = columns.map_or((0, 1), |columns| (columns.count.get(), columns.one_in.get()));
+        Self { percent: 50.0, everything: false, cells, decodes, columns, columns_one_in, least_budget_ms }
     }
 }
 
@@ -144,6 +149,9 @@ impl ValidatorFile {
         if let Some((name, _)) = counts.iter().find(|(_, given)| *given == 0) {
             return Err(base.refuse(name, "with 0 nothing would be asked; give at least 1"));
         }
+        if usize::try_from(self.asks.max_tokens).is_ok_and(|most| most > MAX_TOKENS) {
+            return Err(base.refuse("asks.max_tokens", &format!("give at most {MAX_TOKENS}")));
+        }
         let Asks { temperature, top_k, top_p, max_tokens, .. } = self.asks;
         let sampling = Sampling { temperature, top_k, top_p, seed: 0 };
         if !sampling.is_valid() || temperature == 0.0 {
@@ -179,7 +187,7 @@ impl Audits {
         if self.everything {
             return Ok(Policy::Everything);
         }
-        let Self { cells, decodes, columns, least_budget_ms, .. } = *self;
+        let Self { cells, decodes, columns, columns_one_in, least_budget_ms, .. } = *self;
         for (name, given, most) in [
             ("audits.cells", cells, MAX_DRAWS),
             ("audits.decodes", decodes, MAX_DRAWS),
@@ -189,6 +197,12 @@ impl Audits {
                 return Err(base.refuse(name, &format!("give 1 to {most}; more is `everything`")));
             }
         }
+        let Some(one_in) = NonZeroU32::new(columns_one_in) else {
+            return Err(
+                base.refuse("audits.columns_one_in", "give 1 for columns in every audit; for none give columns = 0")
+            );
+        };
+        let columns = NonZeroU32::new(columns).map(|count| Columns { count, one_in });
         Ok(Policy::Sampled { cells, decodes, columns, least_budget_ms })
     }
 

@@ -16,7 +16,7 @@ use assay_tests::arena::{NETWORK, keys};
 
 use crate::table::{Cheat, at_the_answer, at_the_proof, claimed};
 
-const FEWER_CELLS: Policy = Policy::Sampled { cells: 1, decodes: 1, columns: 0, least_budget_ms: 60_000 };
+const FEWER_CELLS: Policy = Policy::Sampled { cells: 1, decodes: 1, columns: None, least_budget_ms: 60_000 };
 
 /// The commitment in a message.
 pub(crate) fn commitment_in(due: &MinerMessage) -> TraceCommitment {

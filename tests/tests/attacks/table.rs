@@ -17,7 +17,7 @@ use assay_validator::Outcome;
 pub(crate) const VERSE: &str = "In the beginning God created the heaven and the earth. And the earth was without form";
 
 /// So many draws that nearly every cell and decode is among them.
-const THOROUGH: Policy = Policy::Sampled { cells: 400, decodes: 400, columns: 0, least_budget_ms: 0 };
+const THOROUGH: Policy = Policy::Sampled { cells: 400, decodes: 400, columns: None, least_budget_ms: 0 };
 
 /// When an attack is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

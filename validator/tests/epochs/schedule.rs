@@ -204,7 +204,7 @@ async fn a_refusal_over_budget_that_does_not_count_yet_is_not_closed_either() {
     let silent = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     world.register(2, silent.local_addr().unwrap(), world.published.id()).await;
     let mut settings = world.settings();
-    settings.terms.policy = Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: 0 };
+    settings.terms.policy = Policy::Sampled { cells: 4, decodes: 3, columns: None, least_budget_ms: 0 };
     let (refused, mut refusals) = tokio::sync::mpsc::unbounded_channel();
     let events = move |event| {
         if let ValidatorEvent::Session { ending: Ending::Refused(RefusalReason::OverBudget), counter, .. } = event {
@@ -242,7 +242,7 @@ async fn short_of_time(world: &World) -> (RunningMiner, Settings) {
     let miner = Miner::start(config, world.published.clone(), backend).await.unwrap();
     world.register(1, miner.local_addr(), world.published.id()).await;
     let mut settings = Settings { audit_rate: AuditRate::Always, ..world.settings() };
-    settings.terms.policy = Policy::Sampled { cells: 4, decodes: 3, columns: 0, least_budget_ms: PROOF_MS };
+    settings.terms.policy = Policy::Sampled { cells: 4, decodes: 3, columns: None, least_budget_ms: PROOF_MS };
     (miner, settings)
 }
 

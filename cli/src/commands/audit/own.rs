@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use assay_audit::policy::{MAX_COLUMNS, MAX_DRAWS, Policy};
+use assay_audit::policy::{Columns, MAX_COLUMNS, MAX_DRAWS, Policy};
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Answer, Exchange, Reply};
 use assay_audit::transcript_file::{Measurements, TranscriptFile};
@@ -29,11 +29,11 @@ pub(crate) struct Args {
     /// Decodes to draw
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DRAWS)))]
     decodes: Option<u32>,
-    /// Whole columns to draw
+    /// Whole columns to draw; unless given, one in one audit of four
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_COLUMNS)))]
     columns: Option<u32>,
     /// Most tokens of the answer
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     max_tokens: u32,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -70,7 +70,7 @@ impl Args {
             Cells::Some(cells) => Ok(Policy::Sampled {
                 cells,
                 decodes: self.decodes.unwrap_or(decodes),
-                columns: self.columns.unwrap_or(columns),
+                columns: self.columns.map_or(columns, Columns::always),
                 least_budget_ms,
             }),
         }

@@ -1,11 +1,12 @@
 //! `assay audit show`: what a transcript holds.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use assay_audit::exhibit::{Examination, Exhibit};
 use assay_audit::judge::Judgement;
-use assay_audit::policy::Policy;
+use assay_audit::policy::{Columns, Policy};
 use assay_audit::prompt::{Prompt, Tokenizer};
 use assay_audit::request::{AuditRate, Request};
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
@@ -395,7 +396,12 @@ fn policy(policy: &Policy) -> String {
     match policy {
         Policy::Everything => "everything".to_owned(),
         Policy::Sampled { cells, decodes, columns, .. } => {
-            format!("{cells} cells, {decodes} decodes, {columns} columns")
+            let columns = match columns {
+                None => "no columns".to_owned(),
+                Some(Columns { count, one_in: NonZeroU32::MIN }) => format!("{count} columns"),
+                Some(Columns { count, one_in }) => format!("{count} columns in one audit of {one_in}"),
+            };
+            format!("{cells} cells, {decodes} decodes, {columns}")
         }
     }
 }

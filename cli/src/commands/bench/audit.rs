@@ -11,7 +11,7 @@ use assay_audit::challenge::{Challenge, Nonce};
 use assay_audit::commit::{ModelWeights, Surroundings, Tensor};
 use assay_audit::judge::judge;
 use assay_audit::model::{CommitError, CommittedModel};
-use assay_audit::policy::Policy;
+use assay_audit::policy::{Columns, Policy};
 use assay_audit::prompt::Prompt;
 use assay_audit::request::{AuditRate, Request};
 use assay_audit::sampling::Sampling;
@@ -51,13 +51,15 @@ const ENTROPY: [u8; 32] = [3; 32];
 
 /// Draws so many cells, decodes and columns.
 const fn policy(cells: u32, decodes: u32, columns: u32) -> Policy {
-    Policy::Sampled { cells, decodes, columns, least_budget_ms: 0 }
+    Policy::Sampled { cells, decodes, columns: Columns::always(columns), least_budget_ms: 0 }
 }
 
 /// The least that an audit can ask for; more cells; more decodes; a column.
-const GREEDY: [Policy; 4] = [policy(1, 1, 0), policy(4, 1, 0), Policy::DEFAULT, policy(4, 3, 1)];
+const GREEDY: [Policy; 4] = [policy(1, 1, 0), policy(4, 1, 0), USUAL, policy(4, 3, 1)];
 /// Asked again of an answer that is drawn, which the sampler has to be replayed for.
-const SAMPLED: [Policy; 1] = [Policy::DEFAULT];
+const SAMPLED: [Policy; 1] = [USUAL];
+/// What the default policy draws in most audits, which have no column.
+const USUAL: Policy = policy(4, 3, 0);
 
 /// Serves answers, proves what each policy asks of them and judges it. Transcripts that `keep` holds already are
 /// judged alone.
@@ -93,7 +95,7 @@ pub(super) fn measure(
                 }
             };
             let audit = Audit::measure(file)?;
-            if policy == Policy::DEFAULT && sampling == Sampling::GREEDY {
+            if policy == USUAL && sampling == Sampling::GREEDY {
                 figures.set("prove_seconds", audit.prove_seconds);
                 figures.set("verify_ms", 1e3 * audit.verify_seconds);
                 figures.set("proof_bytes", audit.proof_bytes);
