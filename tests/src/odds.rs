@@ -1,17 +1,19 @@
 //! How likely an audit is to find what is broken in an answer.
 //!
 //! Of every cell and decode it is computed from the weights whether it holds ([`margins`], [`reference_logits`]).
-//! Draws are independent, so an audit misses with the product of what each of its draws misses.
+//! Draws are independent, so an audit misses with the product of what each of its draws misses; and of an audit that
+//! was made it is known what its own draw had to find ([`Tally`]).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use assay_audit::challenge::{Cell, Challenge, Lengths};
+use assay_audit::judge::Judgement;
 use assay_audit::measure::{Reference, margins, reference_logits};
-use assay_audit::policy::Policy;
+use assay_audit::policy::{Columns, Policy};
 use assay_audit::sampling::{Sampling, gumbel_noise};
 use assay_audit::tolerance::Tolerance;
-use assay_audit::verdict::{Margin, Relation};
+use assay_audit::verdict::{Failure, Margin, Relation, Stage, Verdict};
 use assay_commitments::manifest::Architecture;
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::TraceRows;
@@ -49,16 +51,17 @@ impl std::fmt::Debug for Execution<'_> {
 #[derive(Clone, Debug)]
 pub struct Odds {
     layers: u32,
+    groups: u32,
     lengths: Lengths,
-    /// How likely each cell is found broken when it is drawn, by position and layer.
-    cells: BTreeMap<(u32, u32), f64>,
+    /// How likely each relation of a cell is found broken when the cell is drawn, by position, layer and group.
+    cells: BTreeMap<(u32, u32, u32), Vec<(Option<Relation>, f64)>>,
     /// Whether each pick is another than the sampler's, beyond tolerance.
     picks: Vec<bool>,
 }
 
 /// How likely a relation with this margin is seen to be broken. A sketch estimates the mean square from so many
 /// signs: `chi^2 / SIGNS` about it, whose cube root is nearly normal (Wilson and Hilferty 1931).
-fn chance(margin: &Margin) -> f64 {
+pub fn chance(margin: &Margin) -> f64 {
     match margin.place.relation {
         Some(Relation::C4 | Relation::C6 | Relation::C9) if margin.ratio.is_finite() => {
             let variance = 2.0 / (9.0 * SIGNS);
@@ -78,36 +81,29 @@ impl Execution<'_> {
         let decodes = self.lengths.first_decode()..self.lengths.positions();
         Odds {
             layers,
+            groups: self.architecture.kv_heads,
             lengths: self.lengths,
-            cells: self.broken_cells(everything),
+            cells: self.chances(&everything.collect::<Vec<_>>()),
             picks: decodes.map(|position| self.is_pick_broken(position)).collect(),
         }
     }
 
-    /// How likely each of these cells, given by layer and position, is found broken when it is drawn, over the
-    /// group that is drawn with it; by position and layer.
-    pub fn broken_cells(&self, cells: impl Iterator<Item = (u32, u32)>) -> BTreeMap<(u32, u32), f64> {
-        let groups = self.architecture.kv_heads;
-        let cells: Vec<(u32, u32)> = cells.collect();
-        let mut broken = BTreeMap::new();
-        for group in (0..groups).map(KvGroup::new) {
+    fn chances(&self, cells: &[(u32, u32)]) -> BTreeMap<(u32, u32, u32), Vec<(Option<Relation>, f64)>> {
+        let mut chances: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for group in 0..self.architecture.kv_heads {
             let cell = |(layer, position): &(u32, u32)| Cell {
                 layer: LayerIndex::new(*layer),
                 position: Position::new(*position),
-                groups: vec![group],
+                groups: vec![KvGroup::new(group)],
             };
             let challenge = Challenge { cells: cells.iter().map(cell).collect(), decodes: vec![] };
-            let found = margins(self.reference, self.rows, &challenge).expect("the rows are all there");
-            let mut held = BTreeMap::new();
-            for margin in found {
+            for margin in margins(self.reference, self.rows, &challenge).expect("the rows are all there") {
                 let (Some(layer), Some(position)) = (margin.place.layer, margin.place.position) else { continue };
-                *held.entry((position.get(), layer.get())).or_insert(1.0) *= 1.0 - chance(&margin);
-            }
-            for (cell, held) in held {
-                *broken.entry(cell).or_insert(0.0) += (1.0 - held) / f64::from(groups);
+                let of = chances.entry((position.get(), layer.get(), group)).or_default();
+                of.push((margin.place.relation, chance(&margin)));
             }
         }
-        broken
+        chances
     }
 
     fn is_pick_broken(&self, position: u32) -> bool {
@@ -131,17 +127,29 @@ impl Execution<'_> {
     }
 }
 
+/// How likely a list of relations shows nothing.
+fn missed(chances: &[(Option<Relation>, f64)]) -> f64 {
+    chances.iter().map(|(_, chance)| 1.0 - chance).product()
+}
+
 impl Odds {
+    /// How likely a cell shows nothing when it is drawn, over the group that is drawn with it.
+    fn cell_missed(&self, layer: u32, position: u32) -> f64 {
+        let missed: f64 = (0..self.groups).map(|group| missed(&self.cells[&(position, layer, group)])).sum();
+        missed / f64::from(self.groups)
+    }
+
     /// The mean over the cells at these positions.
     fn share(&self, positions: Range<u32>) -> f64 {
         let cells = f64::from(positions.end - positions.start) * f64::from(self.layers);
-        self.cells.range((positions.start, 0)..(positions.end, 0)).map(|(_, broken)| broken).sum::<f64>() / cells
+        let at = |position| (0..self.layers).map(move |layer| 1.0 - self.cell_missed(layer, position));
+        positions.flat_map(at).sum::<f64>() / cells
     }
 
     /// How likely a column drawn from these positions shows nothing.
     fn column_missed(&self, positions: Range<u32>) -> f64 {
         let count = f64::from(positions.end - positions.start);
-        let held = |at| self.cells.range((at, 0)..(at + 1, 0)).map(|(_, broken)| 1.0 - broken).product::<f64>();
+        let held = |at| (0..self.layers).map(|layer| self.cell_missed(layer, at)).product::<f64>();
         positions.map(held).sum::<f64>() / count
     }
 
@@ -159,7 +167,10 @@ impl Odds {
         };
         let cells: f64 = (0..cells).map(|number| 1.0 - self.share(cell(number))).product();
         let column = |number: u32| self.column_missed(0..if number.is_multiple_of(2) { prompt } else { all });
-        let columns: f64 = (0..columns).map(column).product();
+        let columns = columns.map_or(1.0, |Columns { count, one_in }| {
+            let missed: f64 = (0..count.get()).map(column).product();
+            1.0 - (1.0 - missed) / f64::from(one_in.get())
+        });
         let broken = |picks: &[bool]| picks.iter().map(|pick| f64::from(u8::from(*pick))).sum::<f64>();
         let last = broken(&self.picks[self.picks.len() - 1..]);
         let uniform = broken(&self.picks) / f64::from(all - self.lengths.first_decode());
@@ -169,7 +180,35 @@ impl Odds {
 
     /// Whether a cell is more likely than not to be found broken when it is drawn.
     pub fn is_broken(&self, layer: LayerIndex, position: Position) -> bool {
-        self.cells[&(position.get(), layer.get())] > 0.5
+        self.cell_missed(layer.get(), position.get()) < 0.5
+    }
+
+    fn is_pick_broken(&self, position: Position) -> bool {
+        self.picks[usize::try_from(position.get() - self.lengths.first_decode()).expect("32 bits fit a usize")]
+    }
+
+    /// How likely this very draw finds something.
+    pub fn caught_by(&self, challenge: &Challenge) -> f64 {
+        let cell = |cell: &Cell| -> f64 {
+            let of = |group: &KvGroup| missed(&self.cells[&(cell.position.get(), cell.layer.get(), group.get())]);
+            cell.groups.iter().map(of).product()
+        };
+        let picks = challenge.decodes.iter().any(|position| self.is_pick_broken(*position));
+        if picks { 1.0 } else { 1.0 - challenge.cells.iter().map(cell).product::<f64>() }
+    }
+
+    /// Whether what a verdict names is broken.
+    fn explains(&self, failure: &Failure) -> bool {
+        let place = &failure.place;
+        match (place.stage, place.layer, place.position) {
+            (Stage::Cell, Some(layer), Some(position)) => {
+                let groups = (0..self.groups).filter(|group| place.group.is_none_or(|named| named.get() == *group));
+                let mut of = groups.flat_map(|group| &self.cells[&(position.get(), layer.get(), group)]);
+                of.any(|(relation, chance)| *relation == place.relation && *chance > IMPOSSIBLE)
+            }
+            (Stage::Decode, _, Some(position)) => self.is_pick_broken(position),
+            _ => false,
+        }
     }
 
     /// The share of all cells that are found when they are drawn.
@@ -181,5 +220,51 @@ impl Odds {
     pub fn broken_picks(&self) -> f64 {
         let broken = u32::try_from(self.picks.iter().filter(|pick| **pick).count()).expect("an answer is short");
         f64::from(broken) / f64::from(self.lengths.positions() - self.lengths.first_decode())
+    }
+}
+
+/// A chance below which nothing happens, and above whose complement it must.
+const IMPOSSIBLE: f64 = 1e-9;
+
+/// Audits of one execution, each held against what its own draw had to find.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    audits: f64,
+    caught: f64,
+    expected: f64,
+    variance: f64,
+}
+
+impl Tally {
+    /// Counts an audit.
+    ///
+    /// # Panics
+    /// If it found what is not broken, or accepted what its draw showed to be.
+    pub fn count(&mut self, odds: &Odds, judgement: &Judgement) {
+        let challenge = judgement.report.challenge.as_ref().expect("a proof was judged");
+        let chance = odds.caught_by(challenge);
+        let caught = match judgement.verdict {
+            Verdict::Accepted => 0.0,
+            Verdict::Rejected(failure) => {
+                assert!(odds.explains(&failure), "{failure:?}, which holds");
+                1.0
+            }
+            Verdict::Inconclusive(fault) => panic!("{fault:?}"),
+        };
+        assert!((caught - chance).abs() < 1.0 - IMPOSSIBLE, "found with {chance} by {challenge:?}: {caught}");
+        self.audits += 1.0;
+        self.caught += caught;
+        self.expected += chance;
+        self.variance += chance * (1.0 - chance);
+    }
+
+    /// The share of audits that found something.
+    ///
+    /// # Panics
+    /// If it is farther than four deviations from what the draws had to find.
+    pub fn share(&self) -> f64 {
+        let off = (self.caught - self.expected).abs();
+        assert!(off <= 4.0 * self.variance.sqrt() + 1e-6 * self.audits, "{self:?}");
+        self.caught / self.audits
     }
 }

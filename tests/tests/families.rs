@@ -17,6 +17,7 @@ use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
 use assay_llm_runtime::{Checkpoint, Engine, EngineLimits, Model, Session};
 use assay_miner::HonestBackend;
 use assay_tamper::Random;
+use assay_tests::odds::chance;
 use assay_tests::{in_parallel, session};
 
 const PROMPT: &str = "the quick brown fox jumps over the lazy dog, again and again";
@@ -195,7 +196,7 @@ fn bf16_weights_show_under_the_profile_of_f32() {
 /// The cells of complete traces, measured with the weights at hand.
 #[test]
 fn no_honest_cell_of_a_hundred_thousand_comes_near_a_threshold() {
-    let counted = Mutex::new((0, BTreeMap::<(&str, &str), f64>::new()));
+    let counted = Mutex::new((0, BTreeMap::<(&str, &str), f64>::new(), 0.0));
     let cases = families().into_iter().flat_map(|family| Profile::ALL.map(|profile| (family, profile)));
     let cases: Vec<_> = (0..20).flat_map(|seed| cases.clone().map(move |case| (case, seed))).collect();
     in_parallel(cases, |(((name, numbers), profile), seed)| {
@@ -226,15 +227,17 @@ fn no_honest_cell_of_a_hundred_thousand_comes_near_a_threshold() {
                 let relation = margin.place.relation.map_or("", |relation| relation.name());
                 let largest = counted.1.entry((name, relation)).or_default();
                 *largest = largest.max(margin.ratio);
+                counted.2 += chance(&margin);
             }
         }
     });
-    let (cells, largest) = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    println!("{cells} cells");
+    let (cells, largest, rejections) = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{cells} cells, {rejections:.2e} of them expected to be rejected");
     for ((name, relation), ratio) in &largest {
         println!("{name:18} {relation:4} {ratio:.4}");
     }
-    assert!(cells >= 100_000 && largest.values().all(|ratio| *ratio < 1.0));
+    // A sketch sees a margin with noise: nearer than this it would reject one now and then.
+    assert!(cells >= 100_000 && rejections < 1e-3);
 }
 
 /// The margins of all cells of a run over `count` tokens.

@@ -3,7 +3,7 @@
 //! distribution.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
 
 use assay_audit::challenge::Lengths;
 use assay_audit::measure::Reference;
@@ -18,7 +18,7 @@ use assay_miner::{Backend, Served};
 use assay_tests::adversary::Adversary;
 use assay_tests::arena::Question;
 use assay_tests::in_parallel;
-use assay_tests::odds::Execution;
+use assay_tests::odds::{Execution, Odds, Tally};
 
 use crate::table::{Attack, Cheat, Found, check};
 use crate::{attacks, figure, page, weights};
@@ -57,7 +57,7 @@ fn audit_of(question: &Question, trial: u32) -> SelfAudit {
     }
 }
 
-fn expected(adversary: &Adversary, question: &Question, reference: &Reference) -> f64 {
+fn odds(adversary: &Adversary, question: &Question, reference: &Reference) -> Odds {
     let local = adversary.local();
     let request = audit_of(question, 0).run(local, adversary).unwrap().record.request;
     let Served { prompt, output, trace, .. } = adversary.serve(&request, &mut |_| ControlFlow::Continue(())).unwrap();
@@ -67,28 +67,25 @@ fn expected(adversary: &Adversary, question: &Question, reference: &Reference) -
     let (architecture, profile) = (local.model.architecture(), local.model.profile());
     let sampling = request.sampling;
     let execution = Execution { reference, architecture, profile, sampling, output: &output, rows, lengths };
-    execution.odds().caught(&question.policy)
+    execution.odds()
 }
 
-/// The share of audits that reject, each for a stated reason.
-fn measured(attack: &Attack, adversary: &Adversary, question: &Question) -> f64 {
-    let caught = AtomicU32::new(0);
+/// The share of audits that reject, each for a stated reason and for what its own draw had to find.
+fn measured(attack: &Attack, adversary: &Adversary, question: &Question, odds: &Odds) -> f64 {
+    let tally = Mutex::new(Tally::default());
     in_parallel(0..AUDITS, |trial| {
         let file = audit_of(question, trial).run(adversary.local(), adversary).unwrap();
         let Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } = &file.record.exchange else {
             panic!("{}: not challenged", attack.name)
         };
         assert!(matches!(answer, Answer::Proof(_)), "{}: {answer:?}", attack.name);
-        match file.judge(&|_| None).verdict {
-            Verdict::Accepted => {}
-            Verdict::Rejected(failure) => {
-                check(attack, &failure);
-                caught.fetch_add(1, Ordering::Relaxed);
-            }
-            Verdict::Inconclusive(fault) => panic!("{}: {fault:?}", attack.name),
+        let judgement = file.judge(&|_| None);
+        if let Verdict::Rejected(failure) = &judgement.verdict {
+            check(attack, failure);
         }
+        tally.lock().unwrap().count(odds, &judgement);
     });
-    f64::from(caught.into_inner()) / f64::from(AUDITS)
+    tally.into_inner().unwrap().share()
 }
 
 #[test]
@@ -101,8 +98,9 @@ fn measured_detection_agrees_with_the_relations_broken() {
     for attack in attacks().into_iter().filter(|attack| attack.found == Found::Drawn) {
         let Cheat { adversary, question, .. } = (attack.make)();
         let reference = if adversary.local().model.profile() == Profile::F32V1 { &f32 } else { &bf16 };
-        let expected = expected(&adversary, &question, reference);
-        let measured = measured(attack, &adversary, &question);
+        let odds = odds(&adversary, &question, reference);
+        let expected = odds.caught(&question.policy);
+        let measured = measured(attack, &adversary, &question, &odds);
         let rate = Rate { attack, expected, measured };
         println!("{:<36} expected {expected:.3}, measured {measured:.3} +- {:.3}", attack.name, rate.bound());
         rates.push(rate);

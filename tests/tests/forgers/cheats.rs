@@ -4,6 +4,7 @@ use assay_audit::challenge::{Cell, Challenge};
 use assay_audit::measure::margins;
 use assay_audit::model::ModelTensors;
 use assay_audit::sampling::gumbel_noise;
+use assay_audit::verdict::Reason;
 use assay_commitments::manifest::Matrix;
 use assay_commitments::rows::round_bf16;
 use assay_commitments::trace::{FinishReason, TreeId};
@@ -38,8 +39,13 @@ pub(crate) struct Forger {
     pub(crate) does: String,
     pub(crate) saves: Saves,
     pub(crate) share: f64,
+    /// Why it may be rejected.
+    pub(crate) reasons: &'static [Reason],
     pub(crate) stored: Stored,
 }
+
+/// Weights of another value can show in every relation that has a product.
+const PRODUCTS: &[Reason] = &[Reason::C3, Reason::C4, Reason::C5, Reason::C6, Reason::C9];
 
 fn index(number: u32) -> usize {
     usize::try_from(number).unwrap()
@@ -120,8 +126,9 @@ pub(crate) fn cuts() -> Vec<Forger> {
     let prompt = tokens(VERSE);
     let end = prompt.len() + OUTPUT - 1;
     let mut forgers = vec![];
+    // What a layer computes from other rows than those committed before it begins with other keys.
     let mut push = |curve, does: String, share, stored| {
-        forgers.push(Forger { curve, does, saves: Saves::Work, share, stored });
+        forgers.push(Forger { curve, does, saves: Saves::Work, share, reasons: &[Reason::C3], stored });
     };
     for count in [1, 2, 5, prompt.len()] {
         let other = honest().run(&differing(&prompt, count), Picks::Sampled(sampling(1), OUTPUT), &straight);
@@ -147,7 +154,15 @@ pub(crate) fn cuts() -> Vec<Forger> {
     push("stored rollout, last honest", does, saved_behind(0, 0..end - 1), cut(&other, 0, 0..end - 1));
     let does = "an earlier answer to the same prompt, under another seed".to_owned();
     let replayed = honest().run(&prompt, Picks::Forced(&same.output), &straight);
-    push("replay", does, 1.0, answered(&replayed));
+    let reasons = &[Reason::WrongToken];
+    forgers.push(Forger {
+        curve: "replay",
+        does,
+        saves: Saves::Work,
+        share: 1.0,
+        reasons,
+        stored: answered(&replayed),
+    });
     forgers
 }
 
@@ -173,6 +188,7 @@ pub(crate) fn answers() -> Vec<Forger> {
                 .to_owned(),
             saves: Saves::Work,
             share: 0.0,
+            reasons: &[Reason::WrongToken],
             stored: answered(&forced(&written.output)),
         },
         Forger {
@@ -180,6 +196,7 @@ pub(crate) fn answers() -> Vec<Forger> {
             does: format!("a stop token after {stop_at} of {OUTPUT} tokens, where it comes nearest to being picked"),
             saves: Saves::Work,
             share: 1.0 - Work::honest(prompt.len(), stop_at + 1) / whole,
+            reasons: &[Reason::WrongToken],
             stored: Stored::new(&forced(&stopped), FinishReason::StopToken),
         },
     ]
@@ -259,6 +276,7 @@ pub(crate) fn replaced() -> Vec<Forger> {
                 does: format!("{} {name} left out", if parts == 1 { "all".to_owned() } else { format!("1/{parts}") }),
                 saves: Saves::Work,
                 share: saved / Work::honest(prompt.len(), OUTPUT),
+                reasons: &[Reason::C5, Reason::C9],
                 stored: answered(&left),
             });
         }
@@ -306,11 +324,11 @@ fn lighter(bits: &Bits) -> f64 {
     saved / (f64::from(LAYERS) * layers + Work::head())
 }
 
-fn lighter_forger(curve: &'static str, does: String, bits: &Bits) -> Forger {
+fn lighter_forger(curve: &'static str, does: String, bits: &Bits, reasons: &'static [Reason]) -> Forger {
     let tensors = mixed(bits);
     let left =
         Forward { tensors: &tensors, ..honest() }.run(&tokens(VERSE), Picks::Sampled(sampling(1), OUTPUT), &straight);
-    Forger { curve, does, saves: Saves::Weights, share: lighter(bits), stored: answered(&left) }
+    Forger { curve, does, saves: Saves::Weights, share: lighter(bits), reasons, stored: answered(&left) }
 }
 
 /// Weights of fewer bits, in one matrix of one layer up to all.
@@ -318,22 +336,33 @@ pub(crate) fn mixes() -> Vec<Forger> {
     let full = [[16; 7]; 4];
     let mut forgers = vec![];
     for bits in [13, 12, 11, 10, 9, 8, 6, 4] {
-        forgers.push(lighter_forger("fewer bits everywhere", format!("{bits} bits in every matrix"), &[[bits; 7]; 4]));
+        let does = format!("{bits} bits in every matrix");
+        forgers.push(lighter_forger("fewer bits everywhere", does, &[[bits; 7]; 4], PRODUCTS));
     }
     for (bits, curve) in [(8, "8 bits in some layers"), (4, "4 bits in some layers")] {
         for count in 1..4 {
             let mut mix = full;
             mix[4 - count..].fill([bits; 7]);
-            forgers.push(lighter_forger(curve, format!("{bits} bits in {count} of 4 layers"), &mix));
+            forgers.push(lighter_forger(curve, format!("{bits} bits in {count} of 4 layers"), &mix, PRODUCTS));
         }
     }
-    for (matrix, name) in Matrix::ALL.into_iter().zip(["q", "k", "v", "o", "gate", "up", "down"]) {
+    let names: [(&str, &'static [Reason]); 7] = [
+        ("q", &[Reason::C5]),
+        ("k", &[Reason::C3]),
+        ("v", &[Reason::C4]),
+        ("o", &[Reason::C6]),
+        ("gate", &[Reason::C9]),
+        ("up", &[Reason::C9]),
+        ("down", &[Reason::C9]),
+    ];
+    for (matrix, (name, reasons)) in Matrix::ALL.into_iter().zip(names) {
         let mut mix = full;
         mix[2][matrix.index()] = 8;
         forgers.push(lighter_forger(
             "8 bits in one matrix",
             format!("8 bits in the {name} projection of one layer"),
             &mix,
+            reasons,
         ));
     }
     forgers
@@ -387,7 +416,7 @@ pub(crate) fn optimised() -> Vec<Forger> {
     let forger = |(mix, most): (&Bits, f64)| {
         let fewest = mix.iter().flatten().min().unwrap();
         let does = format!("the fewest bits, {fewest} to 16, that keep each matrix by itself below {most} thresholds");
-        lighter_forger("bits by matrix", does, mix)
+        lighter_forger("bits by matrix", does, mix, PRODUCTS)
     };
     mixes.iter().zip(most).map(forger).collect()
 }
@@ -406,12 +435,17 @@ pub(crate) fn caches() -> Vec<Forger> {
                     row.chunks_mut(width).for_each(|head| lower(head, format));
                 }
             };
-            let rows = if is_committed { "the rounded rows committed" } else { "the exact rows committed" };
+            let (rows, reasons): (_, &[Reason]) = if is_committed {
+                ("the rounded rows committed", &[Reason::C3, Reason::C4])
+            } else {
+                ("the exact rows committed", &[Reason::C5])
+            };
             forgers.push(Forger {
                 curve: "quantised cache",
                 does: format!("a cache of {name}, one scale a head, {rows}"),
                 saves: Saves::Cache,
                 share,
+                reasons,
                 stored: answered(&bent(&bend)),
             });
         }

@@ -86,7 +86,7 @@ pub(crate) fn write(found: &[Found], drifts: &[Drift]) {
         let of = found.iter().filter(|found| found.curve == of);
         let mut points: Vec<(f64, f64)> = of.map(|found| (found.share, found.expected[policy])).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Curve { name: name.to_owned(), points, colour, is_dashed: policy > 0 }
+        Curve { name: name.to_owned(), points, colour, is_dashed: policy > 1 }
     };
     let (width, height) = (LEFT + 3.0 * WIDTH + 2.0 * GAP + 30.0, TOP + HEIGHT + 160.0);
     let mut out = format!(
@@ -97,20 +97,20 @@ pub(crate) fn write(found: &[Found], drifts: &[Drift]) {
          <text class=\"quiet\" x=\"20\" y=\"46\">fixture, one audit; solid: default policy, dashed: with two columns</text>\n"
     );
     let work = [
-        curve("cells left out", "cells left out everywhere", 0, 0),
-        curve("cells left out in the prompt", "cells left out in the prompt", 0, 1),
-        curve("cells left out in the answer", "cells left out in the answer", 0, 2),
-        curve("stored rollout", "stored rollout behind the first layer", 0, 3),
-        curve("stored rollout", "the same, two columns", 2, 3),
-        curve("stored prompt, cut deeper", "another stored prompt behind layers 1 to 3", 0, 4),
+        curve("cells left out", "cells left out everywhere", 1, 0),
+        curve("cells left out in the prompt", "cells left out in the prompt", 1, 1),
+        curve("cells left out in the answer", "cells left out in the answer", 1, 2),
+        curve("stored rollout", "stored rollout behind the first layer", 1, 3),
+        curve("stored rollout", "the same, two columns", 3, 3),
+        curve("stored prompt, cut deeper", "another stored prompt behind layers 1 to 3", 1, 4),
     ];
     panel(&mut out, 0, "work", "multiply-adds saved", &work);
     let weights = [
-        curve("fewer bits everywhere", "13 to 4 bits in every matrix", 0, 0),
-        curve("bits by matrix", "as few bits as each matrix bears", 0, 1),
-        curve("8 bits in some layers", "8 bits in one to three layers", 0, 2),
-        curve("4 bits in some layers", "4 bits in one to three layers", 0, 3),
-        curve("8 bits in one matrix", "8 bits in one matrix of one layer", 0, 4),
+        curve("fewer bits everywhere", "13 to 4 bits in every matrix", 1, 0),
+        curve("bits by matrix", "as few bits as each matrix bears", 1, 1),
+        curve("8 bits in some layers", "8 bits in one to three layers", 1, 2),
+        curve("4 bits in some layers", "4 bits in one to three layers", 1, 3),
+        curve("8 bits in one matrix", "8 bits in one matrix of one layer", 1, 4),
     ];
     panel(&mut out, 1, "precision", "bytes of weights saved", &weights);
     let line = |name: &str, colour: usize, value: fn(&Drift) -> f64| Curve {

@@ -13,14 +13,18 @@ mod grinding;
 mod page;
 mod stored;
 
-use assay_audit::policy::Policy;
+use assay_audit::policy::{Columns, Policy};
+use assay_audit::verdict::Reason;
 
 use cheats::{Forger, Saves};
 
-/// The default policy with so many columns.
+/// The default policy, but with so many columns in every audit.
 const fn with_columns(columns: u32) -> Policy {
-    Policy::Sampled { cells: 4, decodes: 3, columns, least_budget_ms: 60_000 }
+    Policy::Sampled { cells: 4, decodes: 3, columns: Columns::always(columns), least_budget_ms: 60_000 }
 }
+
+/// What forgers are measured under.
+const POLICIES: [Policy; 4] = [with_columns(0), Policy::DEFAULT, with_columns(1), with_columns(2)];
 
 fn is_blessing() -> bool {
     std::env::var_os("BLESS").is_some()
@@ -32,8 +36,10 @@ struct Found {
     does: String,
     saves: Saves,
     share: f64,
-    /// The share of default audits that must find it, and of audits with one column and with two.
-    expected: [f64; 3],
+    /// Why it is rejected.
+    reasons: &'static [Reason],
+    /// The share of audits that must find it under each of [`POLICIES`].
+    expected: [f64; 4],
     /// The share of default audits that did, and of audits with two columns.
     measured: [f64; 2],
 }
@@ -47,20 +53,20 @@ fn bound(expected: f64, audits: u32) -> f64 {
 fn measure(forger: &Forger) -> Found {
     let (audits, with_two) = if is_blessing() { (60, 20) } else { (10, 4) };
     let odds = forger.stored.odds();
-    let expected = [0, 1, 2].map(|columns| odds.caught(&with_columns(columns)));
-    let measured = [(0, audits), (2, with_two)].map(|(columns, audits)| {
-        let expected = odds.caught(&with_columns(columns));
-        let measured = forger.stored.measured(with_columns(columns), audits);
+    let expected = POLICIES.map(|policy| odds.caught(&policy));
+    let measured = [(1, audits), (3, with_two)].map(|(number, audits): (usize, u32)| {
+        let (policy, expected) = (POLICIES[number], expected[number]);
+        let measured = forger.stored.measured(&odds, policy, audits, forger.reasons);
         let is_near = (measured - expected).abs() <= bound(expected, audits);
-        assert!(is_near, "{}, {columns} columns: {measured} where {expected} is expected", forger.does);
+        assert!(is_near, "{}, {policy:?}: {measured} where {expected} is expected", forger.does);
         measured
     });
-    let Forger { curve, does, saves, share, .. } = forger;
+    let Forger { curve, does, saves, share, reasons, .. } = forger;
     println!("{does:<90} saves {share:.3} of {saves:?}, found {expected:.3?}, measured {measured:.2?}");
-    Found { curve, does: does.clone(), saves: *saves, share: *share, expected, measured }
+    Found { curve, does: does.clone(), saves: *saves, share: *share, reasons, expected, measured }
 }
 
-/// Measured audits find a forger as often as what it breaks says: by strata for cells left out, with certainty for
+/// Audits find a forger where their own draw says, by a stated reason, and as often as what it breaks says: by strata for cells left out, with certainty for
 /// a cut under a column and for weights or caches of eight bits. The page tells which cheats are cheap.
 #[test]
 fn forgers_are_found_as_often_as_the_relations_they_break_say() {
@@ -76,7 +82,7 @@ fn forgers_are_found_as_often_as_the_relations_they_break_say() {
         let share = cheats::real(56_usize.div_ceil(parts)) / 60.0;
         assert!((found.expected[0] - share).abs() < 1e-6, "{}", found.does);
     }
-    assert!(of("stored prompt").next_back().unwrap().expected[1] > 0.999, "a column covers every cut of the prompt");
+    assert!(of("stored prompt").next_back().unwrap().expected[2] > 0.999, "a column covers every cut of the prompt");
     for (curve, least) in [("replay", 0.7), ("small writer", 0.9), ("early stop", 0.99), ("quantised cache", 0.99)] {
         assert!(of(curve).all(|found| found.expected[0] > least), "{curve}");
     }

@@ -22,10 +22,10 @@ cargo test --release --lib forgers               # what may be chosen once the c
 
 *Saves* is a share of the multiply-adds of the honest answer (prompt and output, lm_head counted), of the bytes of all
 weights, or of the bytes of the cache. *Found* is the share of audits that must find the cheat, computed from the weights
-for every cell, group and decode of one answer (25 prompt tokens, 16 output tokens, 4 layers): under the default policy, with
-one column drawn over the prompt, and with a second one over all positions. *Measured* is the share of 60 audits under the
-default policy, and of 20 with two columns, proofs and all; the test fails if it lies farther from what must be found than
-four binomial deviations and one audit.
+for every cell, group and decode of one answer (25 prompt tokens, 16 output tokens, 4 layers): without columns, under the
+default policy (a column over the prompt in one audit of four), with one in every audit, and with a second one over all
+positions. *Measured* is the share of 60 audits under the default policy, and of 20 with two columns, proofs and all. Of every
+one of them its own draw tells what it had to find: the test fails if it finds anything else, or by another reason than *by* says.
 
 ![What forgers save](figures/forgers.svg)
 
@@ -34,7 +34,8 @@ In short:
 - Lower precision pays little: 8 bits anywhere are found as often as their cells are drawn, 12 or 13 bits save 13 to 19 % of the
   weights' bytes and are mostly not found, because they are hardly worse than bf16 itself. No rounded cache passes.
 - Leaving out cells saves about what it risks: a fifth of the work, two audits in three.
-- **Stored rows behind one layer are the cheap cheat**, the cheaper the deeper the model (below): columns find them.
+- **Stored rows behind one layer are the cheap cheat**, the cheaper the deeper the model (below). Columns find them, and for
+  them the default policy draws one in an audit of four.
 - A drift, a stop too early, nudged products and a choice among traces gain next to nothing.
 ";
 
@@ -44,8 +45,8 @@ const COLUMNS: &str = "
 A cut breaks one layer's cells, so uniform cells find it less often the deeper the model. By the same formula, for 32 layers, a
 prompt of 1000 tokens and 200 output tokens:
 
-| forger | saves | found, default | one column | two columns | eight cells | default audits until 90 % |
-|---|---:|---:|---:|---:|---:|---:|
+| forger | saves | found, no column | default | one column | two columns | eight cells | default audits until 90 % |
+|---|---:|---:|---:|---:|---:|---:|---:|
 ";
 
 const COSTS: &str = "
@@ -57,11 +58,13 @@ touch most of them), and by formula for the cells of an audit in the shape of Ll
 ";
 
 const ADVICE: &str = "
-A column touches every layer, so a miner proves 32 of them and not four, and the proof grows several times. The default
-therefore draws none. What to do where that is not enough:
+A column touches every layer, so a miner proves 32 of them and not four, and the proof grows several times. Where every audit
+had one, most of a validator's bytes would go to one cheat; where none has one, a miner gets through some twenty audits with the
+rows of a prompt that it stored. In one audit of four it is found within seven, nine times in ten, for three times the bytes
+of cells on the mean and 28 layers more to prove in a quarter of the audits. What to do where that is not enough:
 
-- **Traffic whose reward is worth a replay** wants two columns (`columns = 2`): a replayed prompt is then found at once, and
-  replayed rows of an answer as often as the second column falls into the answer.
+- **Traffic whose reward is worth a replay** wants two columns in every audit (`columns = 2`, `columns_one_in = 1`): a replayed
+  prompt is then found at once, and replayed rows of an answer as often as the second column falls into the answer.
 - **A cut of few positions is found as often by many audits as by large ones.** A column finds a cut of `k` of `P` positions
   with `k / P`, and as many uniform cells as it has find it nearly as often. Its worth is that a cut of all positions is certain.
 - **Prompts that nobody has stored.** A cut pays only where the rows behind it are there already. Fresh questions, sampled
@@ -137,20 +140,23 @@ const PROMPT: f64 = 1000.0;
 const ANSWER: f64 = 199.0;
 
 impl Cut {
-    fn missed(&self, rounds: i32, columns: usize) -> f64 {
+    /// How likely an audit shows nothing that draws cells so many times by four, and columns with this chance.
+    fn missed(&self, rounds: i32, columns: usize, drawn: f64) -> f64 {
         let cell = |share: f64| 1.0 - share / LAYERS;
         let last = if self.is_last { 1.0 } else { 0.0 };
         let cells = cell(self.prompt).powi(2) * cell(self.answer) * cell(last);
         let all = (self.prompt * PROMPT + self.answer * ANSWER) / (PROMPT + ANSWER);
         let columns: f64 = [1.0 - self.prompt, 1.0 - all].into_iter().take(columns).product();
-        cells.powi(rounds) * columns
+        cells.powi(rounds) * (1.0 - drawn * (1.0 - columns))
     }
 
     fn line(&self) -> String {
-        let found = |rounds, columns| percent(1.0 - self.missed(rounds, columns));
-        let audits = (0.1_f64.ln() / self.missed(1, 0).ln()).ceil();
-        let (default, one, two, eight) = (found(1, 0), found(1, 1), found(1, 2), found(2, 0));
-        format!("| {} | {} | {default} | {one} | {two} | {eight} | {audits:.0} |", self.does, percent(self.saves))
+        let found = |rounds, columns| percent(1.0 - self.missed(rounds, columns, 1.0));
+        let default = self.missed(1, 1, 0.25);
+        let audits = (0.1_f64.ln() / default.ln()).ceil();
+        let (none, one, two, eight) = (found(1, 0), found(1, 1), found(1, 2), found(2, 0));
+        let (saves, default) = (percent(self.saves), percent(1.0 - default));
+        format!("| {} | {saves} | {none} | {default} | {one} | {two} | {eight} | {audits:.0} |", self.does)
     }
 }
 
@@ -185,23 +191,26 @@ pub(crate) fn write(found: &[Found], drifts: &[Drift], stops: (usize, usize), co
     let mut page = INTRODUCTION.to_owned();
     let mut curve = "";
     for entry in found {
-        let Found { does, saves, share, expected: [default, one, two], measured: [seen, with_two], .. } = entry;
+        let Found { does, saves, share, reasons, expected, measured: [seen, with_two], .. } = entry;
         if entry.curve != curve {
             curve = entry.curve;
             let mut title = curve.to_owned();
             title[..1].make_ascii_uppercase();
             let _ = write!(
                 page,
-                "\n## {title}\n\n| forger | saves | found, default | one column | two columns | measured, default | \
-                 two columns |\n|---|---:|---:|---:|---:|---:|---:|\n"
+                "\n## {title}\n\n| forger | saves | by | found, no column | default | one column | two columns | \
+                 measured, default | two columns |\n|---|---:|---|---:|---:|---:|---:|---:|---:|\n"
             );
         }
-        let [default, one, two, seen, with_two] = [default, one, two, seen, with_two].map(|share| percent(*share));
+        let [none, default, one, two] = expected.map(percent);
+        let [seen, with_two] = [seen, with_two].map(|share| percent(*share));
+        let by: Vec<&str> = reasons.iter().map(|reason| reason.slug()).collect();
         let _ = writeln!(
             page,
-            "| {does} | {} of {} | {default} | {one} | {two} | {seen} | {with_two} |",
+            "| {does} | {} of {} | {} | {none} | {default} | {one} | {two} | {seen} | {with_two} |",
             percent(*share),
-            of(*saves)
+            of(*saves),
+            by.join(", ")
         );
     }
     let (free, picks) = stops;
@@ -216,7 +225,7 @@ pub(crate) fn write(found: &[Found], drifts: &[Drift], stops: (usize, usize), co
     }
     page.push_str(COSTS);
     for (columns, cost) in costs.iter().enumerate() {
-        let name = ["default", "one column", "two columns"][columns];
+        let name = ["no column", "one column", "two columns"][columns];
         let _ = writeln!(
             page,
             "| {name} | {:.0} | {} ms | {:.1} ms | {:.2} MB |",

@@ -1,8 +1,7 @@
 //! An answer with its rows, made beforehand, as a backend; and how likely it is to be found out.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use assay_audit::challenge::{Lengths, Nonce};
 use assay_audit::measure::Reference;
@@ -11,14 +10,14 @@ use assay_audit::prompt::Prompt;
 use assay_audit::prove::prove;
 use assay_audit::request::{AuditRate, Request};
 use assay_audit::sampling::Sampling;
-use assay_audit::verdict::Verdict;
+use assay_audit::verdict::{Reason, Verdict};
 use assay_cli::self_audit::SelfAudit;
 use assay_commitments::TokenId;
 use assay_commitments::trace::{FinishReason, TraceCommitment, TraceRows};
 use assay_llm_runtime::{Checkpoint, Session};
 use assay_miner::{Backend, ProveError, ServeError, Served};
 use assay_tests::adversary::{Forged, Rows};
-use assay_tests::odds::{Execution, Odds};
+use assay_tests::odds::{Execution, Odds, Tally};
 use assay_tests::{fixture, fixture_checkpoint, in_parallel};
 
 use crate::forward::{Forward, Left};
@@ -118,20 +117,19 @@ impl Stored {
         self.execution(sampling(1), |execution| execution.odds())
     }
 
-    /// The share of audits, with proofs, that reject it.
-    pub(crate) fn measured(&self, policy: Policy, audits: u32) -> f64 {
-        let caught = AtomicU32::new(0);
+    /// The share of audits, with proofs, that reject it, each for one of these reasons and for what its own draw
+    /// had to find.
+    pub(crate) fn measured(&self, odds: &Odds, policy: Policy, audits: u32, reasons: &[Reason]) -> f64 {
+        let tally = Mutex::new(Tally::default());
         in_parallel(0..audits, |trial| {
             let file = question(policy, trial).run(&fixture(), self).unwrap();
-            match file.judge(&|_| None).verdict {
-                Verdict::Accepted => {}
-                Verdict::Rejected(_) => {
-                    caught.fetch_add(1, Ordering::Relaxed);
-                }
-                Verdict::Inconclusive(fault) => panic!("{fault:?}"),
+            let judgement = file.judge(&|_| None);
+            if let Verdict::Rejected(failure) = judgement.verdict {
+                assert!(reasons.contains(&failure.reason), "{failure:?}, not one of {reasons:?}");
             }
+            tally.lock().unwrap().count(odds, &judgement);
         });
-        f64::from(caught.into_inner()) / f64::from(audits)
+        tally.into_inner().unwrap().share()
     }
 }
 
