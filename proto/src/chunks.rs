@@ -1,13 +1,14 @@
 //! Long byte strings in pieces.
 //!
 //! Proofs and assets may be megabytes, and a message is held in memory before anyone can look at it.
-//! In pieces of at most [`CHUNK_BYTES`] the limit on messages stays small, and the receiver counts
-//! what has come against a bound of its own.
+//! In pieces of [`CHUNK_BYTES`] the limit on messages stays small, and the receiver counts what has come
+//! against a bound of its own. Only the last piece may be shorter, so that the number of messages is
+//! bounded with the bytes: to take a message costs the receiver more than to send it.
 
 use crate::v1::{AssetChunk, MinerMessage, ProofChunk, miner_message};
 
-/// Most bytes of a piece.
-pub const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of every piece but the last, which has as many or fewer.
+pub const CHUNK_BYTES: usize = 64 << 10;
 
 /// A proof in the messages that carry it; the last has the signature. An empty proof is one message
 /// without data.
@@ -33,9 +34,9 @@ pub enum ChunkError {
     /// More bytes than the whole may have.
     #[error("more bytes came than the bound allows")]
     TooLong,
-    /// A piece that is not the last has no data: a sender could go on for ever.
-    #[error("an empty piece came before the last")]
-    Empty,
+    /// A piece that is not the last is shorter, or one is longer.
+    #[error("a piece has another length than {CHUNK_BYTES} bytes")]
+    Piece,
     /// The last piece's signature has not 64 bytes.
     #[error("a signature has another length than 64 bytes")]
     Signature,
@@ -55,19 +56,24 @@ pub struct WholeProof {
 pub struct Assembly {
     bound: usize,
     bytes: Vec<u8>,
+    is_over: bool,
 }
 
 impl Assembly {
     /// Nothing yet, and at most `bound` bytes to come.
     pub const fn new(bound: usize) -> Self {
-        Self { bound, bytes: Vec::new() }
+        Self { bound, bytes: Vec::new(), is_over: false }
     }
 
-    /// Adds a piece. Memory grows with what has come, never with what was announced.
+    /// Adds a piece; a shorter one was the last. Memory grows with what has come, never with what was announced.
     ///
     /// # Errors
-    /// [`ChunkError::TooLong`].
+    /// [`ChunkError::TooLong`] and [`ChunkError::Piece`].
     pub fn push(&mut self, data: &[u8]) -> Result<(), ChunkError> {
+        if self.is_over || data.is_empty() || data.len() > CHUNK_BYTES {
+            return Err(ChunkError::Piece);
+        }
+        self.is_over = data.len() < CHUNK_BYTES;
         if data.len() > self.bound - self.bytes.len() {
             return Err(ChunkError::TooLong);
         }
@@ -80,9 +86,13 @@ impl Assembly {
     /// # Errors
     /// [`ChunkError`].
     pub fn push_proof(&mut self, chunk: &ProofChunk) -> Result<Option<WholeProof>, ChunkError> {
-        self.push(&chunk.data)?;
-        if chunk.signature.is_empty() {
-            return if chunk.data.is_empty() { Err(ChunkError::Empty) } else { Ok(None) };
+        let is_last = !chunk.signature.is_empty();
+        // An empty proof is one piece.
+        if !(is_last && chunk.data.is_empty() && self.bytes.is_empty()) {
+            self.push(&chunk.data)?;
+        }
+        if !is_last {
+            return if self.is_over { Err(ChunkError::Piece) } else { Ok(None) };
         }
         let signature = crate::fields::signature(&chunk.signature).ok_or(ChunkError::Signature)?;
         Ok(Some(WholeProof { bytes: std::mem::take(&mut self.bytes), signature }))
@@ -134,12 +144,21 @@ mod tests {
     }
 
     #[test]
-    fn empty_pieces_and_short_signatures_are_refused() {
-        let mut assembly = Assembly::new(10);
-        let empty = ProofChunk { data: Vec::new(), signature: Vec::new() };
-        assert_eq!(assembly.push_proof(&empty), Err(ChunkError::Empty));
-        let short = ProofChunk { data: vec![1], signature: vec![1; 63] };
-        assert_eq!(assembly.push_proof(&short), Err(ChunkError::Signature));
+    fn pieces_of_another_length_and_short_signatures_are_refused() {
+        let piece = |length, signature| ProofChunk { data: vec![1; length], signature: vec![1; signature] };
+        let push = |pieces: &[(usize, usize)]| {
+            let mut assembly = Assembly::new(4 * CHUNK_BYTES);
+            pieces.iter().map(|(length, signature)| assembly.push_proof(&piece(*length, *signature))).last().unwrap()
+        };
+        for length in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES + 1] {
+            assert_eq!(push(&[(length, 0)]), Err(ChunkError::Piece), "{length}");
+            assert_eq!(push(&[(CHUNK_BYTES, 0), (length, 0)]), Err(ChunkError::Piece), "{length}");
+        }
+        assert_eq!(push(&[(CHUNK_BYTES + 1, 64)]), Err(ChunkError::Piece));
+        assert_eq!(push(&[(CHUNK_BYTES, 0), (0, 64)]), Err(ChunkError::Piece), "the piece before had been the last");
+        assert_eq!(push(&[(1, 63)]), Err(ChunkError::Signature));
+        let mut asset = Assembly::new(10);
+        assert_eq!((asset.push(&[1]), asset.push(&[1])), (Ok(()), Err(ChunkError::Piece)));
     }
 
     #[test]

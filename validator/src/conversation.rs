@@ -60,8 +60,8 @@ fn ms(milliseconds: u32) -> Duration {
     Duration::from_millis(u64::from(milliseconds))
 }
 
-/// Sends a request and follows the stream up to the commitment.
-pub(crate) async fn ask(dial: &impl Dial, request: &Request, opening: ToMiner) -> Opening {
+/// Sends a request and follows the stream up to the commitment. No answer has more than `most_tokens`.
+pub(crate) async fn ask(dial: &impl Dial, request: &Request, most_tokens: usize, opening: ToMiner) -> Opening {
     let due = Instant::now() + ms(request.deadlines.first_token_ms);
     let Ok(Ok(mut wire)) = timeout_at(due, dial.open(opening)).await else {
         return Opening::Silent(Silence::Unreachable);
@@ -78,8 +78,8 @@ pub(crate) async fn ask(dial: &impl Dial, request: &Request, opening: ToMiner) -
     let first_token = Instant::now();
     let mut tokens = Vec::new();
     let mut last_token = first_token;
-    let commitment = match take_tokens(&mut tokens, &first, request.max_tokens) {
-        Ok(()) => follow(&mut wire, request, &mut tokens, &mut last_token).await,
+    let commitment = match take_tokens(&mut tokens, &first, most_tokens) {
+        Ok(()) => follow(&mut wire, request, most_tokens, &mut tokens, &mut last_token).await,
         Err(omission) => Err(omission),
     };
     Opening::Streaming(Box::new(Stream { wire, tokens, first_token, last_token, commitment }))
@@ -89,6 +89,7 @@ pub(crate) async fn ask(dial: &impl Dial, request: &Request, opening: ToMiner) -
 async fn follow(
     wire: &mut Wire,
     request: &Request,
+    most_tokens: usize,
     tokens: &mut Vec<TokenId>,
     last_token: &mut Instant,
 ) -> Result<Commitment, Omission> {
@@ -100,7 +101,7 @@ async fn follow(
         let at = Instant::now();
         match event {
             Ok(Event::Tokens(more)) => {
-                take_tokens(tokens, &more, request.max_tokens)?;
+                take_tokens(tokens, &more, most_tokens)?;
                 if at > *last_token + ms(token_ms) {
                     return Err(Omission::Late);
                 }
@@ -116,9 +117,9 @@ async fn follow(
     }
 }
 
-/// Notes tokens, as many as were asked for; none at all, or more, is against the protocol.
-fn take_tokens(tokens: &mut Vec<TokenId>, more: &[TokenId], max_tokens: u32) -> Result<(), Omission> {
-    let room = usize::try_from(max_tokens).unwrap_or(usize::MAX) - tokens.len();
+/// Notes tokens, as many as an answer can have; none at all, or more, is against the protocol.
+fn take_tokens(tokens: &mut Vec<TokenId>, more: &[TokenId], most_tokens: usize) -> Result<(), Omission> {
+    let room = most_tokens - tokens.len();
     tokens.extend(more.iter().take(room));
     if more.is_empty() || more.len() > room { Err(Omission::Violation) } else { Ok(()) }
 }
@@ -195,6 +196,7 @@ mod tests {
     use assay_audit::request::{AuditRate, Network};
     use assay_audit::sampling::Sampling;
     use assay_commitments::{Epoch, Hotkey, ManifestId};
+    use assay_proto::chunks::CHUNK_BYTES;
     use assay_proto::v1::miner_message::Message as FromMiner;
     use assay_proto::v1::validator_message::Message;
     use assay_proto::v1::{Challenge, MinerMessage, ProofChunk, Signed, Tokens, ValidatorMessage};
@@ -296,7 +298,7 @@ mod tests {
     /// Plays a script; says how many tokens came, and whether the commitment did.
     async fn check_stream(script: Vec<Act>, expected: Result<usize, Omission>) {
         let miner = Scripted::new(vec![script]);
-        let Opening::Streaming(stream) = ask(&miner, &request(), opening()).await else {
+        let Opening::Streaming(stream) = ask(&miner, &request(), 4, opening()).await else {
             panic!("nothing was streamed")
         };
         let count = stream.tokens.len();
@@ -305,7 +307,7 @@ mod tests {
 
     async fn check_silence(script: Vec<Act>, expected: Silence) {
         let miner = Scripted::new(vec![script]);
-        let Opening::Silent(silence) = ask(&miner, &request(), opening()).await else { panic!("not silent") };
+        let Opening::Silent(silence) = ask(&miner, &request(), 4, opening()).await else { panic!("not silent") };
         assert_eq!(silence, expected);
     }
 
@@ -327,9 +329,9 @@ mod tests {
         check_silence(vec![commitment()], Silence::Disorder).await;
         check_silence(vec![tokens(0)], Silence::Disorder).await;
         let unreachable = Scripted::new(vec![]);
-        assert!(matches!(ask(&unreachable, &request(), opening()).await, Opening::Silent(Silence::Unreachable)));
+        assert!(matches!(ask(&unreachable, &request(), 4, opening()).await, Opening::Silent(Silence::Unreachable)));
         let refusing = Scripted::new(vec![vec![refusal()]]);
-        assert!(matches!(ask(&refusing, &request(), opening()).await, Opening::Refused(_)));
+        assert!(matches!(ask(&refusing, &request(), 4, opening()).await, Opening::Refused(_)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -355,7 +357,7 @@ mod tests {
         let demanded = Demand {
             session: SessionId::new([7; 32]),
             challenge: Message::Challenge(Challenge { nonce: vec![5; 32] }),
-            proof_bytes: 100,
+            proof_bytes: CHUNK_BYTES + 40,
             due: Instant::now() + ms(DEADLINES.proof_ms),
         };
         assert_eq!(demand(&mut wire, &miner, &demanded).await, expected);
@@ -368,7 +370,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_proof_in_time_and_size_is_taken() {
-        check_answer(vec![vec![Act::Wait(9_999), piece(60, false), piece(40, true), Act::Hang]], proof(100)).await;
+        let (first, last) = (piece(CHUNK_BYTES, false), piece(40, true));
+        check_answer(vec![vec![Act::Wait(9_999), first, last, Act::Hang]], proof(CHUNK_BYTES + 40)).await;
         let refused = SignedBytes { bytes: vec![1], signature: Signature([2; 64]) };
         check_answer(vec![vec![refusal(), Act::Hang]], Answer::Refusal(refused)).await;
     }
@@ -378,19 +381,19 @@ mod tests {
         let omitted = Answer::Omitted;
         check_answer(vec![vec![Act::Wait(10_001), piece(1, true), Act::Hang]], omitted(Omission::Late)).await;
         check_answer(vec![vec![Act::Hang]], omitted(Omission::Absent)).await;
-        let slow = (0..50).flat_map(|_| [Act::Wait(900), piece(1, false)]).collect();
-        check_answer(vec![slow], omitted(Omission::Absent)).await;
-        for wrong in [piece(101, true), piece(0, false), tokens(1), commitment()] {
+        let first_alone = vec![Act::Wait(900), piece(CHUNK_BYTES, false), Act::Hang];
+        check_answer(vec![first_alone], omitted(Omission::Absent)).await;
+        for wrong in [piece(CHUNK_BYTES + 1, true), piece(1, false), piece(0, false), tokens(1), commitment()] {
             check_answer(vec![vec![wrong, Act::Hang]], omitted(Omission::Violation)).await;
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_broken_stream_is_taken_up_again_from_the_first_byte() {
-        let broken = vec![piece(60, false)];
+        let broken = vec![piece(CHUNK_BYTES, false)];
         let refused = vec![Act::Fail(Status::unavailable("restarting"))];
-        let whole = vec![Act::Wait(100), piece(60, false), piece(40, true), Act::Hang];
-        let opened = check_answer(vec![broken, refused, whole], proof(100)).await;
+        let whole = vec![Act::Wait(100), piece(CHUNK_BYTES, false), piece(40, true), Act::Hang];
+        let opened = check_answer(vec![broken, refused, whole], proof(CHUNK_BYTES + 40)).await;
         let resumed = Message::Resume(Resume { session: vec![7; 32] });
         assert_eq!(opened, [opening(), resumed.clone(), resumed]);
     }
@@ -398,7 +401,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_stays_broken_ends_at_the_deadline() {
         let begun = Instant::now();
-        let opened = check_answer(vec![vec![piece(60, false)]], Answer::Omitted(Omission::Broken)).await;
+        let opened = check_answer(vec![vec![piece(CHUNK_BYTES, false)]], Answer::Omitted(Omission::Broken)).await;
         assert_eq!(begun.elapsed(), ms(DEADLINES.proof_ms));
         assert!(opened.len() > 4, "{}", opened.len());
         let unknown = vec![vec![], vec![Act::Fail(Status::not_found(""))]];

@@ -8,7 +8,7 @@ use assay_commitments::ManifestId;
 use assay_commitments::codec;
 use assay_commitments::manifest::Manifest;
 use assay_proto::ENVELOPE_BYTES;
-use assay_proto::chunks::Assembly;
+use assay_proto::chunks::{Assembly, ChunkError};
 use assay_proto::v1::miner_client::MinerClient;
 use assay_proto::v1::{AssetKind, AssetRequest, InfoRequest};
 use thiserror::Error;
@@ -103,9 +103,14 @@ async fn asset(
         .into_inner();
     let mut assembly = Assembly::new(bound);
     loop {
+        // Others have their turn between two pieces, deadlines too, however fast they come.
+        tokio::task::yield_now().await;
         let piece = timeout(PIECE, pieces.message()).await.map_err(|_| silent("it stopped sending"))?;
         match piece.map_err(|status| silent(status.message()))? {
-            Some(piece) => assembly.push(&piece.data).map_err(|_| FetchError::TooLong(address, what))?,
+            Some(piece) => assembly.push(&piece.data).map_err(|error| match error {
+                ChunkError::TooLong => FetchError::TooLong(address, what),
+                ChunkError::Piece | ChunkError::Signature => silent(&error.to_string()),
+            })?,
             None => return Ok(assembly.finish()),
         }
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_audit::challenge::{Nonce, is_audited};
-use assay_audit::judge::{Judgement, challenge_of, check_commitment, judge, max_commitment_bytes, max_proof_bytes};
+use assay_audit::judge::{
+    Judgement, challenge_of, check_commitment, check_extent, judge, max_commitment_bytes, max_proof_bytes,
+};
 use assay_audit::keys::{Keypair, Signature};
 use assay_audit::policy::Policy;
 use assay_audit::prompt::prompt_tokens;
@@ -170,6 +172,9 @@ impl Auditor {
             return own(counter, OwnFault::PromptUnusable);
         };
         let Some(prompt) = tokenise(model, &request).await else { return own(counter, OwnFault::PromptUnusable) };
+        if let Err(fault) = check_extent(&request, model.manifest(), model.assets(), prompt.len()) {
+            return own(counter, fault);
+        }
         let message_bytes = max_commitment_bytes(model.manifest()).max(CHUNK_BYTES) + ENVELOPE_BYTES;
         let Some(line) = Line::new(peer.endpoint, message_bytes) else {
             return Ended { counter, outcome: Outcome::Unavailable(Silence::Unreachable) };
@@ -256,7 +261,10 @@ async fn tokenise(model: &Arc<VerifierModel>, request: &Request) -> Option<Vec<T
 impl Running<'_> {
     async fn go(self) -> Outcome {
         let signed = Signed { body: codec::encode(&self.request), signature: self.signature.0.to_vec() };
-        let asked = conversation::ask(self.line, &self.request, ToMiner::Request(signed));
+        let context = usize::try_from(self.model.manifest().architecture.max_positions).unwrap_or(usize::MAX);
+        let most_tokens = usize::try_from(self.request.max_tokens).unwrap_or(usize::MAX);
+        let most_tokens = most_tokens.min(context.saturating_sub(self.prompt.len()));
+        let asked = conversation::ask(self.line, &self.request, most_tokens, ToMiner::Request(signed));
         let (opening, stalled) = stall::watch(asked).await;
         match opening {
             Opening::Silent(_) if stalled => Outcome::OwnFault(OwnFault::Stalled),
@@ -371,7 +379,7 @@ impl Running<'_> {
         let manifest = self.model.manifest();
         let challenge = challenge_of(&self.request, manifest, commitment, nonce.as_ref());
         let (Some(challenge), Some(positions)) = (challenge, commitment.positions()) else {
-            return Err(OwnFault::NonceMismatch);
+            return Err(OwnFault::AuditTooLarge);
         };
         let begun = Instant::now();
         let demand = Demand {

@@ -25,6 +25,8 @@ const CONNECTING: Duration = Duration::from_secs(5);
 const SENDING: Duration = Duration::from_secs(10);
 /// How long the miner may take to read the last message and end its side.
 const ENDING: Duration = Duration::from_secs(2);
+/// Messages that may still be on their way then: a miner that goes on is left.
+const LEFTOVERS: usize = 8;
 /// Flow control windows: a few pieces of a proof may be on their way.
 const WINDOW_BYTES: u32 = 1 << 20;
 /// Messages on their way out: a session has four in all.
@@ -63,9 +65,18 @@ impl Wire {
         Self { outbound, inbound }
     }
 
+    /// The next message of any kind.
+    ///
+    /// Between two of them others have their turn, deadlines too: a stream that always has a message ready would
+    /// otherwise keep its thread for as long as the miner likes.
+    async fn message(&mut self) -> Option<Result<MinerMessage, Status>> {
+        tokio::task::yield_now().await;
+        self.inbound.next().await
+    }
+
     /// The miner's next message.
     pub(crate) async fn next(&mut self) -> Result<Event, Fault> {
-        match self.inbound.next().await {
+        match self.message().await {
             None => Err(Fault::Broken),
             Some(Err(status)) => Err(fault_of(&status)),
             Some(Ok(message)) => match message.message.ok_or(Fault::Violation)? {
@@ -89,8 +100,15 @@ impl Wire {
     /// Ends our side and lets the miner end its own: a stream that is dropped is reset, and what was
     /// sent last may not arrive.
     pub(crate) async fn end(mut self) {
-        drop(self.outbound);
-        let rest = async { while matches!(self.inbound.next().await, Some(Ok(_))) {} };
+        // The sender that is left says nothing, so that the miner hears the end.
+        self.outbound = mpsc::channel(1).0;
+        let rest = async {
+            for _ in 0..LEFTOVERS {
+                if !matches!(self.message().await, Some(Ok(_))) {
+                    return;
+                }
+            }
+        };
         // A miner that does not end is left.
         let _ = timeout(ENDING, rest).await;
     }
@@ -152,6 +170,8 @@ impl Dial for Line {
 
 #[cfg(test)]
 mod tests {
+    use assay_proto::v1;
+
     use super::*;
 
     fn wire(messages: Vec<Result<MinerMessage, Status>>) -> Wire {
@@ -173,6 +193,25 @@ mod tests {
             assert_eq!(wire.next().await, Err(Fault::Violation));
         }
         assert_eq!(wire.next().await, Err(Fault::Broken));
+    }
+
+    /// A stream that is never without a message.
+    fn flood() -> Wire {
+        let (outbound, _) = mpsc::channel(1);
+        let message = || Ok(MinerMessage { message: Some(FromMiner::Tokens(v1::Tokens { ids: vec![1] })) });
+        Wire::new(outbound, Box::pin(tokio_stream::iter(std::iter::repeat_with(message))))
+    }
+
+    #[tokio::test]
+    async fn a_miner_that_never_stops_speaking_is_left() {
+        timeout(Duration::from_secs(1), flood().end()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_deadline_passes_while_messages_keep_coming() {
+        let mut wire = flood();
+        let listening = async { while wire.next().await.is_ok() {} };
+        timeout(Duration::from_millis(50), listening).await.unwrap_err();
     }
 
     #[tokio::test]

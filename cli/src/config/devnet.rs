@@ -123,7 +123,7 @@ impl ParameterSettings {
             ..Parameters::default()
         };
         let period = self.reveal_period.unwrap_or(1);
-        let weights_form = match self.weights.unwrap_or(Form::Plain) {
+        let weights_form = match self.weights.unwrap_or(Form::Timelocked) {
             Form::Plain => WeightsForm::Plain,
             Form::CommitReveal => WeightsForm::CommitReveal { period },
             Form::Timelocked => WeightsForm::Timelocked { period, version: 4 },
