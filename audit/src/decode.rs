@@ -215,7 +215,10 @@ mod tests {
     use assay_sumcheck::field::f_from_i64;
 
     use super::*;
+    use crate::products::HeadProduct;
     use crate::sampling::{gumbel_noise, sample};
+    use crate::sketch::{SIGNS_WITH_NONCE, Signs};
+    use crate::verify::{CheckedDecode, judge_decode};
 
     const EXPONENT: i32 = -30;
 
@@ -303,5 +306,93 @@ mod tests {
         let allowed: Vec<TokenId> = (0..40).map(|seed| served(&Sampling { seed, ..narrow })).collect();
         let token = outside.into_iter().find(|token| !allowed.contains(token)).unwrap();
         assert_eq!(judge(&narrow, token), Err(Reason::TokenNotAllowed));
+    }
+
+    /// Logits that lie close together, beside one that is far below them.
+    fn level() -> Vec<i64> {
+        let mut logits: Vec<i64> = (0..400).map(|j| (j * 7_919) % 1_009).collect();
+        logits[399] = -(1 << 40);
+        logits
+    }
+
+    fn greedy_pick(token: usize) -> Pick<'static> {
+        let (tolerance, token) = (Tolerance::of(Profile::Bf16V1), TokenId::new(u32::try_from(token).unwrap()));
+        Pick { tolerance, sampling: &Sampling::GREEDY, position: Position::new(3), token }
+    }
+
+    fn best(logits: &[i64]) -> usize {
+        (0..logits.len()).max_by_key(|j| logits[*j]).unwrap()
+    }
+
+    /// Logits so coarse that every token could be the best hide which one is.
+    #[test]
+    fn coarse_logits_leave_too_many_candidates() {
+        let exact = level();
+        let pick = greedy_pick(best(&exact));
+        let judged = |sent: &Supplied| {
+            let scores = Scores::new(sent, EXPONENT, &pick);
+            let singles: Vec<F> = scores.candidates.iter().map(|j| f_from_i64(exact[*j])).collect();
+            scores.judge(&singles, &pick)
+        };
+        let coarse = Supplied::with_width(&exact, Width::Two);
+        assert!(coarse.is_canonical_logits());
+        assert_eq!(judged(&coarse), Err(Reason::TooManyCandidates));
+        assert_eq!(judged(&Scores::compress(&exact, EXPONENT, &pick)), Ok(()), "an honest miner takes more bytes");
+    }
+
+    /// A candidate's logit is sent as what it is, to half a rounding.
+    #[test]
+    fn a_candidates_logit_that_is_off_is_rejected() {
+        let exact = logits();
+        let served = best(&exact);
+        let pick = greedy_pick(served);
+        let judged = |by: i64| {
+            let mut sent = Scores::compress(&exact, EXPONENT, &pick);
+            sent.values[served] += by;
+            let scores = Scores::new(&sent, EXPONENT, &pick);
+            let head = HeadProduct { input: FixedRow::new(&[1.0]).unwrap(), target: scores.target() };
+            let signs = Signs::draw(&[7; 32], 0, SIGNS_WITH_NONCE, exact.len());
+            let claims = head.target.claims(&signs, &exact);
+            let decode = CheckedDecode { head, scores, pick };
+            judge_decode(pick.position, &decode, &signs, &claims).failure.map(|failure| failure.reason)
+        };
+        assert_eq!(judged(0), None);
+        assert_eq!(judged(1), Some(Reason::Candidate));
+        assert_eq!(judged(-1), Some(Reason::Candidate));
+    }
+
+    /// A miner that served another token sends the logit of the one that should have been picked so low that it is no
+    /// candidate: that alone is more than the sketch lets pass.
+    #[test]
+    fn the_token_that_should_have_been_picked_cannot_be_hidden() {
+        let mut exact = level();
+        // Nothing but the sketch could tell: as many others lie above it as are always candidates.
+        let should = 7;
+        exact[should] = 2_000 << 20;
+        (100..100 + i64::try_from(TOP_CANDIDATES).unwrap())
+            .for_each(|j| exact[usize::try_from(j).unwrap()] = 1_900 << 20);
+        let pick = greedy_pick(100);
+        for width in Width::ALL {
+            let mut sent = Supplied::with_width(&exact, width);
+            let is_listed = |sent: &Supplied| Scores::new(sent, EXPONENT, &pick).candidates.contains(&should);
+            assert!(is_listed(&sent));
+            let mut steps = 1;
+            while is_listed(&sent) {
+                sent.values[should] -= steps;
+                steps *= 2;
+            }
+            // Back to the last value that hides it.
+            while !is_listed(&sent) {
+                sent.values[should] += 1.max(steps / 1_024);
+            }
+            sent.values[should] -= 1.max(steps / 1_024);
+            let target = Scores::new(&sent, EXPONENT, &pick).target();
+            let passes = |seed: u8| {
+                let signs = Signs::draw(&[seed; 32], 0, SIGNS_WITH_NONCE, exact.len());
+                target.check(&signs, &target.claims(&signs, &exact)).within
+            };
+            assert!(!is_listed(&sent) && !(0..64).any(passes), "{width:?}");
+            assert!(target.exact_ratio(&exact) > 10.0, "{width:?} {}", target.exact_ratio(&exact));
+        }
     }
 }

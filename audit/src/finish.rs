@@ -17,7 +17,7 @@ use assay_commitments::TokenId;
 use assay_commitments::manifest::Architecture;
 use assay_commitments::trace::FinishReason;
 
-use crate::num::index;
+use crate::num::{index, long};
 use crate::prompt::Tokenizer;
 
 /// Tokens of the window beyond the bytes of the longest stop string.
@@ -38,7 +38,29 @@ pub struct FinishRule<'a> {
     pub prompt_tokens: usize,
 }
 
+/// Most bytes of text in which stop strings are looked for while a whole answer is checked: a minute's work.
+const MAX_SEARCHED_BYTES: u64 = 1 << 34;
+
 impl FinishRule<'_> {
+    /// Most output tokens of an answer that ends by this rule.
+    pub fn most_tokens(&self) -> usize {
+        let room = index(self.architecture.max_positions).saturating_sub(self.prompt_tokens);
+        index(self.max_tokens).min(room)
+    }
+
+    /// Tokens of the window in which stop strings are looked for; none without any.
+    fn window(&self) -> Option<usize> {
+        let longest = self.stop.iter().map(String::len).max()?;
+        Some(longest.saturating_add(WINDOW_SLACK))
+    }
+
+    /// Whether the longest answer can be checked in bounded time. It follows from the request and the model alone, so
+    /// that whoever answers has no part in it.
+    pub(crate) fn is_bounded(&self) -> bool {
+        let searched = self.window().map_or(0, |window| self.tokenizer.most_decoded(window));
+        searched.saturating_mul(long(self.most_tokens())) <= MAX_SEARCHED_BYTES
+    }
+
     /// Whether an answer ends with its last token, and why; to be asked after every token. A stop
     /// token counts before a stop string, and that before the length.
     pub fn finish(&self, output: &[TokenId]) -> Option<FinishReason> {
@@ -46,16 +68,14 @@ impl FinishRule<'_> {
         if self.architecture.stop_tokens.binary_search(last).is_ok() {
             return Some(FinishReason::StopToken);
         }
-        if let Some(longest) = self.stop.iter().map(String::len).max() {
-            let start = output.len().saturating_sub(longest.saturating_add(WINDOW_SLACK));
+        if let Some(window) = self.window() {
+            let start = output.len().saturating_sub(window);
             let text = self.tokenizer.decode(output.get(start..).unwrap_or(output));
             if self.stop.iter().any(|stop| text.contains(stop.as_str())) {
                 return Some(FinishReason::StopString);
             }
         }
-        let context = index(self.architecture.max_positions);
-        let full = output.len() >= index(self.max_tokens) || self.prompt_tokens.saturating_add(output.len()) >= context;
-        full.then_some(FinishReason::Length)
+        (output.len() >= self.most_tokens()).then_some(FinishReason::Length)
     }
 }
 
@@ -133,6 +153,21 @@ mod tests {
         text.push(TokenId::new(257));
         assert_eq!(end(&text, &["b"]), Some((2, FinishReason::StopString)));
         assert_eq!(end(&text, &["c"]), Some((3, FinishReason::StopToken)));
+    }
+
+    /// A request may be such that its longest answer could not be checked in any reasonable time. That is known
+    /// before anybody answers.
+    #[test]
+    fn an_answer_that_could_not_be_checked_is_known_before_it_is_given() {
+        let (tokenizer, architecture) = (byte_tokenizer(), architecture());
+        let is_bounded = |stop: &[String], max_tokens, prompt_tokens| {
+            let (tokenizer, architecture) = (&tokenizer, &architecture);
+            FinishRule { tokenizer, architecture, stop, max_tokens, prompt_tokens }.is_bounded()
+        };
+        let long_stop = ["x".repeat(256)];
+        assert!(is_bounded(&[], u32::MAX, 1) && is_bounded(&long_stop, 1 << 10, 1));
+        assert!(!is_bounded(&long_stop, u32::MAX, 1), "a million windows");
+        assert!(is_bounded(&long_stop, u32::MAX, (1 << 20) - 1_000), "the context leaves few");
     }
 
     /// Decoding the answer anew after every token would take minutes here.

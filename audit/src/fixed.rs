@@ -205,6 +205,13 @@ impl Supplied {
         real(1_i64.checked_shl(self.shift).unwrap_or(0))
     }
 
+    /// The mean square of what roundings leave of integers that are uniform in a step: `(step^2 + 2) / 12`, because a
+    /// half is left of every second one of them and of none of the reals; a twelfth where nothing is rounded.
+    pub(crate) fn rounding_variance(&self) -> f64 {
+        let step = self.step();
+        if self.shift == 0 { 1.0 / 12.0 } else { (step * step + 2.0) / 12.0 }
+    }
+
     pub(crate) fn write(&self, out: &mut Writer) {
         out.u8(u8::try_from(self.shift).unwrap_or(u8::MAX));
         out.u8(u8::try_from(self.width.bytes()).unwrap_or(u8::MAX));
@@ -283,6 +290,18 @@ mod tests {
         let read = Supplied::read(&mut from, supplied.values.len()).unwrap();
         from.finish().unwrap();
         read
+    }
+
+    #[test]
+    fn the_variance_of_a_rounding_is_that_of_integers() {
+        for shift in 0..8 {
+            let integers = 0..4_i64 << shift;
+            let squares: i64 =
+                integers.clone().map(|value| (value - (round_shift(value, shift) << shift)).pow(2)).sum();
+            let supplied = Supplied { shift, width: Width::Two, values: vec![] };
+            let off = if shift == 0 { 1.0 / 12.0 } else { 0.0 };
+            assert_eq!(supplied.rounding_variance() - off, real(squares) / real(integers.end), "{shift}");
+        }
     }
 
     #[test]

@@ -210,6 +210,39 @@ pub(crate) fn check_size(request: &Request, manifest: &Manifest, commitment: &Tr
     }
 }
 
+/// Whether the longest answer that a request allows can be checked and audited in bounded time. It is for whoever asks
+/// to know before; no miner's choice has a part in it.
+///
+/// # Errors
+/// [`OwnFault::AuditTooLarge`].
+pub fn check_extent(
+    request: &Request,
+    manifest: &Manifest,
+    assets: &ModelAssets,
+    prompt_tokens: usize,
+) -> Result<(), OwnFault> {
+    let rule = finish_rule(request, manifest, assets, prompt_tokens);
+    let is_listed =
+        |longest| Challenge::cell_count_bound(&request.policy, &manifest.architecture, longest) <= MAX_CELLS;
+    let fits = rule.is_bounded() && Lengths::new(prompt_tokens, rule.most_tokens()).is_some_and(is_listed);
+    if fits { Ok(()) } else { Err(OwnFault::AuditTooLarge) }
+}
+
+fn finish_rule<'a>(
+    request: &'a Request,
+    manifest: &'a Manifest,
+    assets: &'a ModelAssets,
+    prompt_tokens: usize,
+) -> FinishRule<'a> {
+    FinishRule {
+        tokenizer: &assets.tokenizer,
+        architecture: &manifest.architecture,
+        stop: &request.stop,
+        max_tokens: request.max_tokens,
+        prompt_tokens,
+    }
+}
+
 /// The proof in an answer; a refusal of a challenge that is in order is a failure.
 fn read_answer<'a>(request: &Request, answer: &'a Answer) -> Result<&'a SignedBytes, End> {
     match answer {
@@ -279,6 +312,7 @@ fn examine(
     if prompt.is_empty() || prompt.len() >= index(architecture.max_positions) || !prompt.iter().all(known) {
         return Err(End::Own(OwnFault::PromptUnusable));
     }
+    check_extent(request, manifest, assets, prompt.len()).map_err(End::Own)?;
 
     let commitment: TraceCommitment = codec::decode(&signed.bytes).map_err(|_| failed(Reason::CommitmentShape))?;
     let names = (commitment.session, commitment.manifest, commitment.miner, commitment.validator);
@@ -315,13 +349,7 @@ fn examine(
 
 /// Whether the answer ends at its last token for the stated reason, and at none before.
 fn ends_rightly(request: &Request, commitment: &TraceCommitment, manifest: &Manifest, assets: &ModelAssets) -> bool {
-    let rule = FinishRule {
-        tokenizer: &assets.tokenizer,
-        architecture: &manifest.architecture,
-        stop: &request.stop,
-        max_tokens: request.max_tokens,
-        prompt_tokens: commitment.prompt.len(),
-    };
+    let rule = finish_rule(request, manifest, assets, commitment.prompt.len());
     let output = commitment.output.as_slice();
     let early = (1..output.len()).any(|length| output.get(..length).is_some_and(|part| rule.finish(part).is_some()));
     !early && rule.finish(output) == Some(commitment.finish)
@@ -472,6 +500,19 @@ mod tests {
             }
         }
 
+        /// Signs a request that was changed, and the commitment to its session.
+        fn redo(&self, record: &mut SessionRecord) {
+            record.request_signature = record.request.sign(&self.validator);
+            let Exchange::Committed { commitment, .. } = &mut record.exchange else { return };
+            let mut read: TraceCommitment = codec::decode(&commitment.bytes).unwrap();
+            read.session = record.request.session_id();
+            let tokens: Vec<TokenId> = read.prompt.iter().chain(&read.output).copied().collect();
+            let positions = read.positions().unwrap();
+            let digests = self.table.open(tokens.iter().copied());
+            read.roots[0] = embedding_root(&read, tokens.iter().take(positions), &digests).ok().unwrap();
+            *commitment = sign_commitment(&self.miner, &read);
+        }
+
         fn judge(&self, record: &SessionRecord) -> Judgement {
             judge(record, &self.manifest, &self.assets, &self.table.open(TranscriptFile::tokens_of(record)))
         }
@@ -527,6 +568,71 @@ mod tests {
             assert_eq!(judgement.verdict, Verdict::Inconclusive(OwnFault::AuditTooLarge));
             assert_eq!(judgement.report.challenge, None);
         }
+    }
+
+    /// Stop strings are looked for behind every token: what that may take at most is known from the request.
+    #[test]
+    fn an_answer_whose_end_could_not_be_checked_is_the_validators_own_fault_whatever_the_miner_does() {
+        let scene = scene(2, 1 << 20);
+        let judged = |stop: &str, output| {
+            let mut record = scene.record("xyz", 1 << 19, output, absent);
+            record.request.policy = Policy::DEFAULT;
+            record.request.nonce_commitment = Some([0; 32]);
+            record.request.stop = vec![stop.to_owned()];
+            scene.redo(&mut record);
+            scene.judge(&record).verdict
+        };
+        for output in [1, 30] {
+            assert_eq!(judged(&"y".repeat(256), output), Verdict::Inconclusive(OwnFault::AuditTooLarge));
+        }
+        assert_eq!(judged("y", 30), Verdict::Inconclusive(OwnFault::NonceMismatch), "this one is checked");
+    }
+
+    /// A miner owes nothing before its first token, and an answer has as many tokens as a file can hold.
+    #[test]
+    fn a_session_in_which_nothing_was_owed_is_no_file() {
+        let scene = scene(2, 64);
+        let mut record = scene.record("xyz", 8, 2, absent);
+        record.exchange = Exchange::Uncommitted(Omission::Absent);
+        let read = |record: &SessionRecord| codec::decode::<SessionRecord>(&codec::encode(record)).is_ok();
+        assert!(read(&record));
+        record.streamed.clear();
+        assert!(!read(&record));
+        let mut request = scene.record("xyz", 1 << 20, 2, absent).request;
+        let read = |request: &Request| codec::decode::<Request>(&codec::encode(request)).is_ok();
+        assert!(read(&request));
+        request.max_tokens += 1;
+        assert!(!read(&request));
+    }
+
+    /// Whether to audit, and under which nonce, is not the validator's to choose.
+    #[test]
+    fn an_audit_against_the_draw_is_the_validators_own_fault() {
+        let scene = scene(2, 64);
+        let nonce = [5; 32];
+        let judged = |rate, revealed: Nonce, challenged: bool| {
+            let mut record = scene.record("xyz", 8, 2, absent);
+            record.request.policy = Policy::DEFAULT;
+            record.request.audit_rate = rate;
+            let (validator, miner) = (record.request.validator, record.request.miner);
+            record.request.nonce_commitment = Some(nonce_commitment(&nonce, 0, &validator, &miner));
+            scene.redo(&mut record);
+            let Exchange::Committed { reply, .. } = &mut record.exchange else { unreachable!() };
+            *reply = if challenged {
+                Reply::Challenged { nonce: Some(revealed), answer: Answer::Omitted(Omission::Absent) }
+            } else {
+                Reply::Settled { nonce: revealed }
+            };
+            scene.judge(&record).verdict
+        };
+        let own = Verdict::Inconclusive;
+        assert_eq!(judged(AuditRate::Below(0), nonce, true), own(OwnFault::AuditUndue));
+        assert_eq!(judged(AuditRate::Always, nonce, false), own(OwnFault::AuditOmitted));
+        for challenged in [true, false] {
+            assert_eq!(judged(AuditRate::Always, [6; 32], challenged), own(OwnFault::NonceMismatch));
+        }
+        assert_eq!(reason(judged(AuditRate::Always, nonce, true)), Some(Reason::ProofAbsent));
+        assert_eq!(judged(AuditRate::Below(0), nonce, false), Verdict::Accepted);
     }
 
     #[test]

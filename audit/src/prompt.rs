@@ -128,6 +128,8 @@ pub struct Tokenizer {
     encode_growth: u64,
     /// How many bytes may come of one of a token's.
     decode_growth: u64,
+    /// Bytes of the longest token.
+    longest_token: u64,
 }
 
 /// What a tokenizer does before and after its model, to be measured before any of it is built.
@@ -250,7 +252,8 @@ impl Tokenizer {
                 return Err(refused("its model is WordPiece, which takes cubic time in the longest word"));
             }
         }
-        if inner.get_vocab(true).keys().any(|token| token.len() > MAX_TOKEN_BYTES) {
+        let longest_token = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
+        if longest_token > MAX_TOKEN_BYTES {
             return Err(refused("a token is too long"));
         }
         let component = |built: serde_json::Result<Value>| match built {
@@ -265,7 +268,7 @@ impl Tokenizer {
         if encode_growth.max(post_processor).max(decode_growth) > MAX_GROWTH {
             return Err(refused("it may make too much of a short text"));
         }
-        Ok(Self { inner, encode_growth, decode_growth })
+        Ok(Self { inner, encode_growth, decode_growth, longest_token: long(longest_token) })
     }
 
     /// Number of token ids, added tokens included.
@@ -312,6 +315,12 @@ impl Tokenizer {
             bounded.then(|| self.inner.decode(&ids, true).ok()).flatten()
         };
         guarded(decode).ok().flatten().unwrap_or_default()
+    }
+
+    /// The most bytes of text that [`Self::decode`] makes of so many tokens, whichever they are.
+    pub(crate) fn most_decoded(&self, tokens: usize) -> u64 {
+        let bytes = long(tokens).saturating_mul(self.longest_token.saturating_add(1));
+        bytes.saturating_mul(self.decode_growth).min(MAX_DECODED_BYTES)
     }
 }
 

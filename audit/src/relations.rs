@@ -337,3 +337,54 @@ pub(crate) fn decode_cell(
     }
     Ok(CellRows { h: decode(h)?, a: decode(a)?, o: decode(o)?, m: decode(m)?, caches: own, prefixes })
 }
+
+#[cfg(test)]
+mod tests {
+    use assay_commitments::manifest::Biases;
+
+    use super::*;
+
+    /// Rows are finite, their sum need not be: no layer goes on from there.
+    #[test]
+    fn a_stream_that_overflows_between_the_branches_is_rejected() {
+        let architecture = Architecture {
+            vocab_size: 258,
+            hidden: 2,
+            layers: 1,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 2,
+            ffn: 2,
+            max_positions: 8,
+            norm_eps: 1e-5,
+            inverse_frequencies: vec![1.0],
+            tied: true,
+            biases: Biases::None,
+            head_norms: false,
+            window: None,
+            stop_tokens: vec![],
+        };
+        let mut small = SmallTensors::default();
+        small.0[0] = vec![1.0; 2];
+        let profile = Profile::Bf16V1;
+        let layer = Layer {
+            architecture: &architecture,
+            tolerance: Tolerance::of(profile),
+            profile,
+            small: &small,
+            exponents: [0; 7],
+        };
+        let row = |o: f64| CellRows {
+            h: vec![3.0e38, 1.0],
+            a: vec![0.0; 2],
+            o: vec![o, 1.0],
+            m: vec![0.0; 2],
+            caches: vec![],
+            prefixes: vec![],
+        };
+        assert!(layer.middle(&row(-3.0e38)).is_ok());
+        assert_eq!(layer.middle(&row(3.0e38)).err(), Some(Relation::C7));
+        assert_eq!(layer.inputs(&row(3.0e38)).err(), Some(Relation::C7));
+        assert_eq!(Relation::C7.reason(), crate::verdict::Reason::C7);
+    }
+}

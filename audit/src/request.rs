@@ -1,11 +1,13 @@
 //! Requests: all that a miner is told before it answers, and the session id that binds it.
 
 use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
+use assay_commitments::trace::MAX_TOKENS;
 use assay_commitments::{Epoch, Hotkey, ManifestId, SessionId};
 use sha3::{Digest, Sha3_256};
 
 use crate::domains;
 use crate::keys::{Keypair, Signature, is_signed};
+use crate::num::index;
 use crate::policy::Policy;
 use crate::prompt::{MAX_PROMPT_BYTES, Prompt};
 use crate::sampling::Sampling;
@@ -148,7 +150,7 @@ impl Canonical for Request {
         let complete = request.policy == Policy::Everything;
         let consistent = complete == request.nonce_commitment.is_none()
             && (!complete || request.audit_rate == AuditRate::Always)
-            && request.max_tokens > 0;
+            && (1..=MAX_TOKENS).contains(&index(request.max_tokens));
         if consistent { Ok(request) } else { Err(Malformed::NotCanonical) }
     }
 }

@@ -243,8 +243,13 @@ impl Rank {
             let Some(room) = index(sampling.top_k).checked_sub(self.above.len().saturating_add(1)) else {
                 return false;
             };
-            self.behind.sort_by(|a, b| b.total_cmp(a));
-            self.behind.truncate(room);
+            let largest_first = |a: &f64, b: &f64| b.total_cmp(a);
+            if room < self.behind.len() {
+                self.behind.select_nth_unstable_by(room, largest_first);
+                self.behind.truncate(room);
+            }
+            // The order in which a mass is summed up is everybody's.
+            self.behind.sort_unstable_by(largest_first);
         }
         if sampling.top_p >= 1.0 {
             return true;

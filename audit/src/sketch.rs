@@ -314,11 +314,10 @@ impl Target {
     pub(crate) fn supplied(supplied: &Supplied) -> Self {
         let row: Vec<i64> = supplied.on_product_grid().collect();
         let outputs = row.len();
-        let step = supplied.step();
         Self {
             rho: None,
             singles: vec![],
-            tolerance: real_count(outputs) * step * step / 12.0,
+            tolerance: real_count(outputs) * supplied.rounding_variance(),
             theta: theta_supplied(outputs),
             row,
         }

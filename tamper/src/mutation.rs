@@ -106,12 +106,26 @@ impl<'a> Tamperer<'a> {
         self.places.len()
     }
 
-    /// The changes to one part; those to its size also with the number that tells it made right.
+    /// The changes to one part; those to its size or its place also with the numbers that tell sizes made right.
     pub fn of_part(&self, number: usize) -> Vec<Mutation> {
         let mut changes = self.plain(&self.places[number]);
         let resized: Vec<Mutation> = changes.iter().filter_map(|change| self.resized(change)).collect();
         changes.extend(resized);
+        changes.extend(self.exchanged(self.places[number].part));
         changes
+    }
+
+    /// A part and the next, each in the other's place, and so their sizes.
+    fn exchanged(&self, part: &Part) -> Option<Mutation> {
+        let one = self.sized.iter().position(|sized| sized.part == part.range)?;
+        let [one, next] = self.sized.get(one..one + 2)?.as_array()?;
+        let is_next = one.part.end == next.part.start && one.size.end == next.size.start;
+        let swapped = |one: &Range<usize>, next: &Range<usize>| {
+            let both = [&self.bytes[next.clone()], &self.bytes[one.clone()]].concat();
+            Mutation::new("reorder", one.start..next.end, both)
+        };
+        let sizes = is_next.then(|| swapped(&one.size, &next.size))?;
+        Some(Mutation { rule: "reorder", ..sizes.and(swapped(&one.part, &next.part))? })
     }
 
     fn resized(&self, change: &Mutation) -> Option<Mutation> {
@@ -344,12 +358,14 @@ mod tests {
             .flat_map(|part| tamperer.of_part(part))
             .filter_map(|mutation| mutation.apply(&bytes))
             .collect();
-        // An element less and one more, a part less and twice.
-        let expected: [&[&[u8]]; 4] = [
+        // An element less and one more, a part less and twice, two parts exchanged.
+        let expected: [&[&[u8]]; 6] = [
             &[b"one", b"to", b"three"],
             &[b"one", b"two", b"threee"],
             &[b"one", b"three"],
             &[b"one", b"two", b"two", b"three"],
+            &[b"two", b"one", b"three"],
+            &[b"one", b"three", b"two"],
         ];
         for expected in expected {
             assert!(changed.contains(&message(expected)), "{expected:?}");

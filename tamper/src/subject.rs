@@ -89,6 +89,11 @@ impl Subject {
         subject
     }
 
+    /// The nonce that was revealed.
+    pub const fn nonce(&self) -> Option<Nonce> {
+        self.nonce
+    }
+
     /// The verdict on another proof, from where a judgement comes to the proof.
     pub fn verdict_on_proof(&self, proof: &[u8]) -> Verdict {
         let nonce = self.nonce.as_ref();

@@ -6,35 +6,42 @@
 #![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use assay_audit::epoch_log::{Ending, EpochLog, Listed};
 use assay_audit::exhibit::Exhibit;
+use assay_audit::judge::judge;
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::request::AuditRate;
-use assay_audit::session::{Answer, Exchange, Reply, sign_commitment, sign_proof};
+use assay_audit::session::{
+    Answer, Exchange, Omission, Refusal, RefusalReason, Reply, SessionRecord, sign_commitment, sign_proof,
+};
 use assay_audit::transcript_file::{FileError, Receipt, TranscriptFile};
 use assay_audit::verdict::{OwnFault, Reason, Verdict};
 use assay_cli::demo::cast::{Behaviour, Models};
+use assay_cli::local::LocalModel;
 use assay_cli::self_audit::SelfAudit;
 use assay_commitments::codec;
 use assay_commitments::structure::Part;
 use assay_commitments::{Hotkey, SessionId};
-use assay_tamper::Random;
 use assay_tamper::mutation::{Mutation, Tamperer};
 use assay_tamper::subject::{
     EPOCH_LOG, EXHIBIT, Message, Subject, TRANSCRIPT, exhibits, miner_keys, sealed, verdict_on_exhibit, verdict_on_file,
 };
 use assay_tamper::targets;
-use assay_tests::{fixture, session, smallest, smallest_checkpoint};
+use assay_tests::{fixture, session, smallest, smallest_checkpoint, tiny};
 use rayon::prelude::*;
 
-const ONE_CELL: Policy = Policy::Sampled { cells: 1, decodes: 1, columns: 0, least_budget_ms: 0 };
+const ONE_CELL: Policy = Policy::Sampled { cells: 1, decodes: 1, columns: None, least_budget_ms: 0 };
 
 fn small(prompt: &str, seed: u64, policy: Policy) -> Subject {
-    let model = smallest();
+    of_model(&smallest(), prompt, seed, policy)
+}
+
+fn of_model(model: &Arc<LocalModel>, prompt: &str, seed: u64, policy: Policy) -> Subject {
     let mut audit = session(prompt, 4, seed);
     audit.policy = policy;
     Subject::new(audit.run(&model, &model.backend()).unwrap(), miner_keys(audit.entropy))
@@ -313,36 +320,46 @@ const fn kinds(subject: &Subject) -> [&Message; 4] {
     [proof, commitment, record, file]
 }
 
-/// As many changes as `ASSAY_MUTATIONS` says, ten million if it says nothing: three sessions, their proofs
-/// most of all.
+/// As many changes as `ASSAY_MUTATIONS` says, ten million if it says nothing, each made from the structure of its
+/// message and each another message: four sessions, their proofs most of all. The last one's openings have several levels.
 #[test]
-#[ignore = "takes from twenty minutes to hours: to be asked for by name"]
+#[ignore = "takes from half an hour to hours: to be asked for by name"]
 fn ten_million_changes_are_not_accepted() {
     let total: usize = std::env::var("ASSAY_MUTATIONS").map_or(10_000_000, |number| number.parse().unwrap());
-    let subjects = [small("abc", 5, ONE_CELL), small("abd", 6, ONE_CELL), small("b", 8, ONE_CELL)];
-    let of = |which: usize| (&subjects[which], &subjects[(which + 1) % 3]);
-    let tamperers: Vec<[Tamperer<'_>; 4]> = (0..3)
-        .map(|which| {
-            let (own, other) = of(which);
-            let (own, other) = (kinds(own), kinds(other));
-            std::array::from_fn(|kind| tamperer(own[kind], other[kind]))
+    let deep = |prompt, seed| of_model(&tiny(), prompt, seed, ONE_CELL);
+    let subjects = [small("abc", 5, ONE_CELL), small("abd", 6, ONE_CELL), small("b", 8, ONE_CELL), deep("abc", 5)];
+    let last = deep("abd", 6);
+    let donors = [&subjects[1], &subjects[2], &subjects[0], &last];
+    let tamperers: Vec<[Tamperer<'_>; 4]> = subjects
+        .iter()
+        .zip(donors)
+        .map(|(own, donor)| {
+            let (own, donor) = (kinds(own), kinds(donor));
+            std::array::from_fn(|kind| tamperer(own[kind], donor[kind]))
         })
         .collect();
     let tried: [AtomicU64; 4] = std::array::from_fn(|_| AtomicU64::new(0));
-    let same = AtomicU64::new(0);
+    let (same, of_deep) = (AtomicU64::new(0), AtomicU64::new(0));
     let begun = Instant::now();
-    (0..total).into_par_iter().with_max_len(256).for_each(|number| {
-        let number = u64::try_from(number).unwrap();
-        // Of a hundred changes, one is to a commitment, one to a record and one to a file.
+    let wanted = u64::try_from(total).unwrap();
+    let is_enough = || tried.iter().map(|tried| tried.load(Ordering::Relaxed)).sum::<u64>() >= wanted;
+    // Somewhat more are drawn than are wanted, because some change nothing.
+    (0..total + total / 10).into_par_iter().with_max_len(256).for_each(|number| {
+        if is_enough() {
+            return;
+        }
+        // Of a hundred changes, one is to a commitment, one to a record and one to a file; of twenty hundreds, one is to
+        // the session with the large proof.
         let kind = match number % 100 {
             97 => 1,
             98 => 2,
             99 => 3,
             _ => 0,
         };
-        let which = usize::try_from(number / 100 % 3).unwrap();
+        let which = if number / 100 % 20 == 19 { 3 } else { usize::try_from(number / 100 % 20 % 3).unwrap() };
         let (subject, message) = (&subjects[which], kinds(&subjects[which])[kind]);
-        let mutation = tamperers[which][kind].sample(if kind == 0 { number } else { Random::new(number).word() });
+        // Odd numbers are drawn from the structure.
+        let mutation = tamperers[which][kind].sample(2 * u64::try_from(number).unwrap() + 1);
         let Some(changed) = mutation.apply(&message.bytes) else {
             same.fetch_add(1, Ordering::Relaxed);
             return;
@@ -353,19 +370,68 @@ fn ten_million_changes_are_not_accepted() {
             2 => assert_ne!(subject.verdict_on_record(&changed), Ok(Verdict::Accepted), "{number}: {mutation:?}"),
             _ => assert_ne!(verdict_on_file(&changed), Ok(Verdict::Accepted), "{number}: {mutation:?}"),
         }
+        of_deep.fetch_add(u64::from(which == 3), Ordering::Relaxed);
         let so_far = tried[kind].fetch_add(1, Ordering::Relaxed) + 1;
         if kind == 0 && so_far.is_multiple_of(250_000) {
             println!("{so_far} changes of proofs in {:?}, none accepted", begun.elapsed());
         }
     });
+    assert!(is_enough(), "{} changed nothing", same.load(Ordering::Relaxed));
     let [proofs, commitments, records, files] = tried.map(AtomicU64::into_inner);
     println!(
         "{} changes in {:?}, none accepted: {proofs} of proofs, {commitments} of commitments, {records} of records, \
-         {files} of files; {} more changed nothing",
+         {files} of files, {} of all these in a session with openings of several levels; {} more changed nothing",
         proofs + commitments + records + files,
         begun.elapsed(),
+        of_deep.into_inner(),
         same.into_inner(),
     );
+}
+
+/// Whatever is done to a record that nobody accepts, by whoever signs what it likes, nobody accepts what comes of it.
+#[test]
+fn no_change_to_a_session_that_was_not_accepted_makes_it_one() {
+    let honest = targets::seed();
+    let golden = include_bytes!("../../fixtures/golden/v1/rejected_303_int8_weights.assay");
+    let rejected = TranscriptFile::decode(golden).unwrap();
+    let TranscriptFile { manifest, embeddings, .. } = &honest.session;
+    let assets = honest.session.assets(&|_| None).unwrap();
+    let of_honest = |change: &dyn Fn(&mut SessionRecord)| {
+        let mut record = honest.session.record.clone();
+        change(&mut record);
+        record
+    };
+    let replied = |reply: Reply| {
+        of_honest(&|record| {
+            if let Exchange::Committed { reply: before, .. } = &mut record.exchange {
+                *before = reply.clone();
+            }
+        })
+    };
+    let nonce = honest.nonce();
+    let refusal = Refusal { session: honest.session.record.request.session_id(), reason: RefusalReason::WrongNonce };
+    let refused = Answer::Refusal(refusal.sign(&miner_keys(*blake3::hash(&5_u64.to_le_bytes()).as_bytes())));
+    let answered = |answer: Answer| replied(Reply::Challenged { nonce, answer });
+    let sessions = [
+        ("rejected", rejected.record.clone()),
+        ("refused", answered(refused)),
+        ("no proof", answered(Answer::Omitted(Omission::Late))),
+        ("no reply", replied(Reply::None)),
+        ("no commitment", of_honest(&|record| record.exchange = Exchange::Uncommitted(Omission::Broken))),
+    ];
+    for (name, record) in sessions {
+        let message = Message::of_record(&record);
+        let judged = |bytes: &[u8]| {
+            let record: SessionRecord = codec::decode(bytes).ok()?;
+            let (manifest, embeddings) =
+                if name == "rejected" { (&rejected.manifest, &rejected.embeddings) } else { (manifest, embeddings) };
+            Some(judge(&record, manifest, &assets, embeddings).verdict)
+        };
+        assert!(judged(&message.bytes).is_some_and(|verdict| verdict != Verdict::Accepted), "{name}");
+        try_all(name, &message, &message, 2_000, |mutation, changed| {
+            assert_ne!(judged(changed), Some(Verdict::Accepted), "{name}: {mutation:?}");
+        });
+    }
 }
 
 /// A file of which a byte is changed, or the end missing, or something behind the end, is none.
