@@ -155,8 +155,8 @@ async fn a_miner_that_sends_without_end_is_cut_off_at_what_the_model_can_have() 
     }
 }
 
-fn check_silent(fetched: Result<VerifierModel, FetchError>, expected: &str) {
-    assert!(matches!(&fetched, Err(FetchError::Silent(_, why)) if why == expected), "{fetched:?}");
+fn check_silent(fetched: &Result<VerifierModel, FetchError>, expected: &str) {
+    assert!(matches!(fetched, Err(FetchError::Silent(_, why)) if why == expected), "{fetched:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,16 +166,16 @@ async fn a_miner_that_keeps_the_validator_waiting_is_silent() {
     // It takes connections and says nothing.
     let mute = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let patience = Patience { piece, whole: long };
-    check_silent(fetch_model(mute.local_addr().unwrap(), model.id(), patience).await, "no reply");
+    check_silent(&fetch_model(mute.local_addr().unwrap(), model.id(), patience).await, "no reply");
 
     let stops = |due: Vec<u8>| -> Pieces { Box::pin(whole(&due).chain(tokio_stream::pending())) };
     let fetched = fetch_with(&model, AssetKind::Tokenizer, stops, patience).await;
-    check_silent(fetched, "tokenizer: it stopped sending");
+    check_silent(&fetched, "tokenizer: it stopped sending");
 
     let breaks =
         |due: Vec<u8>| -> Pieces { Box::pin(whole(&due).chain(tokio_stream::once(Err(Status::aborted("enough"))))) };
     let fetched = fetch_with(&model, AssetKind::EmbeddingDigests, breaks, patience).await;
-    check_silent(fetched, "embedding digests: enough");
+    check_silent(&fetched, "embedding digests: enough");
 
     // Each piece comes in time, and the last one never.
     let drips = |_| -> Pieces {
@@ -184,5 +184,5 @@ async fn a_miner_that_keeps_the_validator_waiting_is_silent() {
         Box::pin(drops.throttle(Duration::from_millis(20)))
     };
     let patience = Patience { piece: long, whole: piece };
-    check_silent(fetch_with(&model, AssetKind::Tokenizer, drips, patience).await, "it took too long");
+    check_silent(&fetch_with(&model, AssetKind::Tokenizer, drips, patience).await, "it took too long");
 }
