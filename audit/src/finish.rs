@@ -82,7 +82,7 @@ impl FinishRule<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prompt::tests::byte_tokenizer;
+    use crate::prompt::tests::{byte_tokenizer, wordy_tokenizer_json};
 
     fn architecture() -> Architecture {
         Architecture {
@@ -159,7 +159,8 @@ mod tests {
     /// before anybody answers.
     #[test]
     fn an_answer_that_could_not_be_checked_is_known_before_it_is_given() {
-        let (tokenizer, architecture) = (byte_tokenizer(), architecture());
+        let tokenizer = Tokenizer::from_bytes(wordy_tokenizer_json().to_string().as_bytes()).unwrap();
+        let architecture = architecture();
         let is_bounded = |stop: &[String], max_tokens, prompt_tokens| {
             let (tokenizer, architecture) = (&tokenizer, &architecture);
             FinishRule { tokenizer, architecture, stop, max_tokens, prompt_tokens }.is_bounded()

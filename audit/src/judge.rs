@@ -389,7 +389,7 @@ mod tests {
     use crate::keys::Keypair;
     use crate::policy::Policy;
     use crate::prompt::Prompt;
-    use crate::prompt::tests::byte_tokenizer_json;
+    use crate::prompt::tests::{byte_tokenizer_json, wordy_tokenizer_json};
     use crate::request::{AuditRate, Deadlines, Network};
     use crate::sampling::Sampling;
     use crate::session::{sign_commitment, sign_proof};
@@ -406,6 +406,10 @@ mod tests {
     }
 
     fn scene(layers: u32, max_positions: u32) -> Scene {
+        scene_with(layers, max_positions, &byte_tokenizer_json())
+    }
+
+    fn scene_with(layers: u32, max_positions: u32, tokenizer: &serde_json::Value) -> Scene {
         let architecture = Architecture {
             vocab_size: 258,
             hidden: 64,
@@ -425,7 +429,7 @@ mod tests {
         };
         let code = |layout: Result<Layout, ArchitectureError>| CodeParams::for_layout(&layout.unwrap());
         let table = EmbeddingTable::new((0..258_u32).map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect());
-        let tokenizer = byte_tokenizer_json().to_string().into_bytes();
+        let tokenizer = tokenizer.to_string().into_bytes();
         let weights = WeightCommitment { root: [1; 32], evaluation: assay_sumcheck::E::default() };
         let entry = LayerEntry { weights, exponents: [0; 7], small: [2; 32] };
         let manifest = Manifest {
@@ -573,9 +577,9 @@ mod tests {
     /// Stop strings are looked for behind every token: what that may take at most is known from the request.
     #[test]
     fn an_answer_whose_end_could_not_be_checked_is_the_validators_own_fault_whatever_the_miner_does() {
-        let scene = scene(2, 1 << 20);
+        let scene = scene_with(2, 1 << 20, &wordy_tokenizer_json());
         let judged = |stop: &str, output| {
-            let mut record = scene.record("xyz", 1 << 19, output, absent);
+            let mut record = scene.record("xyz", 1 << 17, output, absent);
             record.request.policy = Policy::DEFAULT;
             record.request.nonce_commitment = Some([0; 32]);
             record.request.stop = vec![stop.to_owned()];

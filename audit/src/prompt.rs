@@ -468,6 +468,13 @@ pub(crate) mod tests {
         })
     }
 
+    /// The same with a token of a thousand bytes.
+    pub(crate) fn wordy_tokenizer_json() -> Value {
+        let mut json = byte_tokenizer_json();
+        json["model"]["vocab"]["x".repeat(1_000)] = 258.into();
+        json
+    }
+
     pub(crate) fn byte_tokenizer() -> Tokenizer {
         load(&byte_tokenizer_json()).unwrap()
     }

@@ -189,7 +189,9 @@ impl OwnFault {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::AssetMissing => "put the file under its digest into the folder of assets",
-            Self::PromptUnusable => "ask questions that the model's tokenizer and chat template can take",
+            Self::PromptUnusable => {
+                "ask what the model's tokenizer and chat template can take; replace this build if it cannot read them"
+            }
             Self::NonceMismatch => "look for a second validator with this hotkey, or a nonce journal that was copied",
             Self::AuditUndue | Self::AuditOmitted => "replace this build: it does not follow its own draw",
             Self::NeverSettled => "lower the number of sessions held side by side, or raise the settle deadline",

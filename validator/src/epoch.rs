@@ -19,7 +19,7 @@ use crate::consequence::{Consequence, consequence, kept, over_budget};
 use crate::conversation::Silence;
 use crate::error::{StorageError, ValidatorError};
 use crate::event::{Ending, ValidatorEvent};
-use crate::fetch::fetch_model;
+use crate::fetch::{FetchError, Patience, fetch_model};
 use crate::model::VerifierModel;
 use crate::nonces::{EpochNonces, Unfinished};
 use crate::owner::Owner;
@@ -277,6 +277,7 @@ impl<C: Chain + 'static> Validator<C> {
             };
             nonces.close(miner, counter, ending).await?;
             if ending == LogEnding::Dead {
+                warn_of(&miner, OwnFault::Interrupted);
                 (self.events)(ValidatorEvent::Buried { miner, counter });
             }
         }
@@ -355,9 +356,10 @@ impl<C: Chain + 'static> Validator<C> {
         let mut peers = peers.into_iter();
         let mut next = |fetches: &mut tokio::task::JoinSet<_>| {
             if let Some(peer) = peers.next() {
-                fetches.spawn(async move { (peer, fetch_model(peer.endpoint, manifest).await) });
+                fetches.spawn(async move { (peer, fetch_model(peer.endpoint, manifest, Patience::DEFAULT).await) });
             }
         };
+        let mut own = None;
         // A few side by side: one that drips must not hold up the epoch.
         (0..4).for_each(|_| next(&mut fetches));
         while let Some(fetched) = fetches.join_next().await {
@@ -374,14 +376,21 @@ impl<C: Chain + 'static> Validator<C> {
                     (self.events)(ValidatorEvent::ModelFetched { manifest, from: peer.hotkey });
                     return Ok(());
                 }
-                Ok((peer, Err(failure))) => warn!(miner = %peer.hotkey, %failure, "the model is not there"),
+                Ok((peer, Err(failure))) => {
+                    warn!(miner = %peer.hotkey, %failure, "the model is not there");
+                    if let FetchError::Own(_, fault) = failure {
+                        own = Some(fault);
+                    }
+                }
                 Err(failure) => error!(%failure, "a download ended early"),
             }
             next(&mut fetches);
         }
-        let works = probe::loopback_works().await;
-        let fault = Ending::OwnFault(OwnFault::Connection);
-        Err(if works { Ending::Unavailable(Silence::Disorder) } else { fault })
+        // Whoever declares a model hands it out. That nobody does is their silence, unless we did not hear.
+        if own.is_none() && !probe::loopback_works().await {
+            own = Some(OwnFault::Connection);
+        }
+        Err(own.map_or(Ending::Unavailable(Silence::Disorder), Ending::OwnFault))
     }
 
     /// Holds the epoch's sessions and records each as it ends. False if some were left out because the
@@ -423,7 +432,7 @@ impl<C: Chain + 'static> Validator<C> {
                 }
             };
             if let Some(fault) = own_fault(&ending) {
-                warn!(%miner, slug = fault.slug(), "inconclusive: {fault}; {}", fault.remedy());
+                warn_of(&miner, fault);
             }
             match consequence(&ending) {
                 Consequence::Now(outcome) => self.count(nonces, miner, counter, &ending, &outcome, miners).await?,
@@ -528,6 +537,11 @@ const fn own_fault(ending: &Ending) -> Option<OwnFault> {
         Ending::OwnFault(fault) | Ending::Judged { verdict: Verdict::Inconclusive(fault), .. } => Some(*fault),
         Ending::Judged { .. } | Ending::Unavailable(_) | Ending::Refused(_) => None,
     }
+}
+
+/// Tells the operator which fault made a session inconclusive, and what to do about it.
+fn warn_of(miner: &Hotkey, fault: OwnFault) {
+    warn!(%miner, slug = fault.slug(), "inconclusive: {fault}; {}", fault.remedy());
 }
 
 /// What is kept of a session's end.

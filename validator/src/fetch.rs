@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use assay_audit::assets::EmbeddingTable;
+use assay_audit::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
+use assay_audit::verdict::OwnFault;
 use assay_commitments::ManifestId;
 use assay_commitments::codec;
 use assay_commitments::manifest::Manifest;
@@ -15,17 +17,26 @@ use thiserror::Error;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use assay_audit::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
-
 use crate::model::{ModelError, VerifierModel};
+use crate::stall;
 use crate::wire::Line;
 
 /// Most bytes of a manifest: a model of 1024 layers and a million tokens stays below it.
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
-/// How long a miner may take for one reply or one piece.
-const PIECE: Duration = Duration::from_secs(10);
-/// How long all of it may take.
-const WHOLE: Duration = Duration::from_mins(5);
+
+/// How long a miner may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For one reply or one piece.
+    pub piece: Duration,
+    /// For all of it.
+    pub whole: Duration,
+}
+
+impl Patience {
+    /// Room for a large model over a slow line.
+    pub const DEFAULT: Self = Self { piece: Duration::from_secs(10), whole: Duration::from_mins(5) };
+}
 
 /// Why a model could not be fetched from a miner.
 #[derive(Debug, Error)]
@@ -42,20 +53,32 @@ pub enum FetchError {
     /// Its files are not the manifest's.
     #[error("miner at {0} sends files that do not fit the manifest: {1}")]
     Model(SocketAddr, ModelError),
+    /// The validator's own doing.
+    #[error("the model of the miner at {0} is not fetched, by our own fault: {1}")]
+    Own(SocketAddr, OwnFault),
 }
 
 /// Fetches the model with the given id and checks every byte of it.
 ///
 /// # Errors
-/// [`FetchError`]: always the miner's doing, so another one may be asked.
-pub async fn fetch_model(address: SocketAddr, id: ManifestId) -> Result<VerifierModel, FetchError> {
+/// [`FetchError`]: the miner's doing, all but [`FetchError::Own`]. Another one may be asked.
+pub async fn fetch_model(address: SocketAddr, id: ManifestId, patience: Patience) -> Result<VerifierModel, FetchError> {
     let silent = |why: &str| FetchError::Silent(address, why.to_owned());
     let line = Line::new(address, MAX_MANIFEST_BYTES + ENVELOPE_BYTES).ok_or_else(|| silent("bad address"))?;
-    timeout(WHOLE, fetch(&line, address, id)).await.map_err(|_| silent("it took too long"))?
+    let (fetched, stalled) = stall::watch(timeout(patience.whole, fetch(&line, address, id, patience.piece))).await;
+    match fetched.unwrap_or_else(|_| Err(silent("it took too long"))) {
+        Err(FetchError::Silent(..)) if stalled => Err(FetchError::Own(address, OwnFault::Stalled)),
+        fetched => fetched,
+    }
 }
 
-async fn fetch(line: &Line, address: SocketAddr, id: ManifestId) -> Result<VerifierModel, FetchError> {
-    let reply = timeout(PIECE, line.client().info(InfoRequest {}))
+async fn fetch(
+    line: &Line,
+    address: SocketAddr,
+    id: ManifestId,
+    patience: Duration,
+) -> Result<VerifierModel, FetchError> {
+    let reply = timeout(patience, line.client().info(InfoRequest {}))
         .await
         .map_err(|_| FetchError::Silent(address, "no reply".to_owned()))?
         .map_err(|status| FetchError::Silent(address, status.message().to_owned()))?;
@@ -65,7 +88,7 @@ async fn fetch(line: &Line, address: SocketAddr, id: ManifestId) -> Result<Verif
         .ok_or(FetchError::Manifest(address, id))?;
     let vocabulary = usize::try_from(manifest.architecture.vocab_size).unwrap_or(usize::MAX);
 
-    let asset = |kind, what, bound| asset(line.client(), address, kind, what, bound);
+    let asset = |kind, what, bound| asset(line.client(), (address, patience), kind, what, bound);
     let tokenizer = asset(AssetKind::Tokenizer, "tokenizer", MAX_TOKENIZER_BYTES).await?;
     let chat_template = match manifest.chat_template {
         Some(_) => Some(asset(AssetKind::ChatTemplate, "chat template", MAX_TEMPLATE_BYTES).await?),
@@ -81,22 +104,24 @@ async fn fetch(line: &Line, address: SocketAddr, id: ManifestId) -> Result<Verif
         VerifierModel::new(manifest, tokenizer, chat_template, EmbeddingTable::new(digests.to_vec()))
     });
     match checked.await {
-        Ok(model) => model.map_err(|error| FetchError::Model(address, error)),
-        // A tokenizer that makes its own reader panic.
-        Err(_) => Err(FetchError::Silent(address, "the files cannot be read".to_owned())),
+        Ok(Ok(model)) => Ok(model),
+        // The files are the manifest's to the byte; that we cannot read them is not the miner's doing.
+        Ok(Err(ModelError::Assets(fault @ OwnFault::PromptUnusable))) => Err(FetchError::Own(address, fault)),
+        Ok(Err(error)) => Err(FetchError::Model(address, error)),
+        Err(_) => Err(FetchError::Own(address, OwnFault::Interrupted)),
     }
 }
 
 /// An asset, up to a bound.
 async fn asset(
     mut client: MinerClient<Channel>,
-    address: SocketAddr,
+    (address, patience): (SocketAddr, Duration),
     kind: AssetKind,
     what: &'static str,
     bound: usize,
 ) -> Result<Vec<u8>, FetchError> {
     let silent = |why: &str| FetchError::Silent(address, format!("{what}: {why}"));
-    let mut pieces = timeout(PIECE, client.asset(AssetRequest { kind: kind.into() }))
+    let mut pieces = timeout(patience, client.asset(AssetRequest { kind: kind.into() }))
         .await
         .map_err(|_| silent("no reply"))?
         .map_err(|status| silent(status.message()))?
@@ -105,7 +130,7 @@ async fn asset(
     loop {
         // Others have their turn between two pieces, deadlines too, however fast they come.
         tokio::task::yield_now().await;
-        let piece = timeout(PIECE, pieces.message()).await.map_err(|_| silent("it stopped sending"))?;
+        let piece = timeout(patience, pieces.message()).await.map_err(|_| silent("it stopped sending"))?;
         match piece.map_err(|status| silent(status.message()))? {
             Some(piece) => assembly.push(&piece.data).map_err(|error| match error {
                 ChunkError::TooLong => FetchError::TooLong(address, what),

@@ -47,7 +47,7 @@ pub use conversation::Silence;
 pub use epoch::{Settings, Validator};
 pub use error::{StorageError, ValidatorError};
 pub use event::{Ending, ValidatorEvent};
-pub use fetch::{FetchError, fetch_model};
+pub use fetch::{FetchError, Patience, fetch_model};
 pub use model::{ModelError, VerifierModel};
 pub use nonces::{DrawnNonce, EpochNonces, Unfinished};
 pub use report::{EpochReport, MinerReport};

@@ -33,7 +33,7 @@ pub(crate) struct Target {
     /// Sessions to hold with it.
     pub(crate) requests: u32,
     /// Or how every session with it ends: if no miner that declares the model would send it, that is their
-    /// silence; if it could not be kept, our own fault.
+    /// silence; if we could not fetch, read or keep it, our own fault.
     pub(crate) model: Result<Arc<VerifierModel>, Ending>,
 }
 

@@ -82,7 +82,8 @@ impl Store {
         let template = manifest.chat_template.as_ref().zip(model.chat_template());
         for (digest, asset) in std::iter::once((&manifest.tokenizer, model.tokenizer())).chain(template) {
             let path = self.root.join("assets").join(hex::encode(digest));
-            if !path.exists() {
+            // One that was damaged would leave every transcript that names it without a verdict.
+            if std::fs::read(&path).ok().as_deref() != Some(asset) {
                 self.write(&path, asset)?;
             }
         }

@@ -3,6 +3,7 @@
 
 mod contrary;
 mod faults;
+mod fetch;
 mod schedule;
 
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use assay_audit::assets::{EmbeddingTable, ModelAssets};
+use assay_audit::assets::ModelAssets;
 use assay_audit::challenge::Nonce;
 use assay_audit::commit::Surroundings;
 use assay_audit::epoch_log::{Account, EpochLog};
@@ -32,8 +33,8 @@ use assay_miner::{
     ServeError, Served, SubnetView,
 };
 use assay_validator::{
-    Auditor, Ending, EpochNonces, FetchError, LOG_NAME, MinerReport, Outcome, Peer, PromptList, RequestSource,
-    Settings, StorageError, Store, Terms, Validator, ValidatorError, ValidatorEvent, VerifierModel, fetch_model,
+    Auditor, Ending, EpochNonces, LOG_NAME, MinerReport, Outcome, Patience, Peer, PromptList, RequestSource, Settings,
+    StorageError, Store, Terms, Validator, ValidatorError, ValidatorEvent, fetch_model,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -154,13 +155,23 @@ impl World {
     }
 }
 
-/// An honest miner up to the proof; then it does something else.
-struct Cheat {
+/// What comes of a challenge.
+type Proof = Result<Vec<u8>, ProveError>;
+
+/// An honest miner up to the proof, of which it makes what it likes.
+struct Hooked<F> {
     honest: HonestBackend,
-    proof: fn(Vec<u8>) -> Result<Vec<u8>, ProveError>,
+    /// Given what makes the honest proof.
+    proof: F,
 }
 
-impl Backend for Cheat {
+impl<F: Fn(&dyn Fn() -> Proof) -> Proof + Send + Sync + 'static> Hooked<F> {
+    fn new(world: &World, proof: F) -> Self {
+        Self { honest: world.honest.clone(), proof }
+    }
+}
+
+impl<F: Fn(&dyn Fn() -> Proof) -> Proof + Send + Sync + 'static> Backend for Hooked<F> {
     fn serve(
         &self,
         request: &Request,
@@ -175,8 +186,8 @@ impl Backend for Cheat {
         commitment: &TraceCommitment,
         trace: &dyn TraceRows,
         nonce: Option<&Nonce>,
-    ) -> Result<Vec<u8>, ProveError> {
-        (self.proof)(self.honest.prove(request, commitment, trace, nonce)?)
+    ) -> Proof {
+        (self.proof)(&|| self.honest.prove(request, commitment, trace, nonce))
     }
 }
 
@@ -206,10 +217,8 @@ fn transcripts(world: &World) -> Vec<TranscriptFile> {
 async fn honest_miners_earn_and_cheats_do_not() {
     let world = world().await;
     let honest = world.miner(1, world.honest.clone()).await;
-    let zeros = Cheat { honest: world.honest.clone(), proof: |proof| Ok(vec![0; proof.len()]) };
-    let zeros = world.miner(2, zeros).await;
-    let mute = Cheat { honest: world.honest.clone(), proof: |_| Err(ProveError("I would rather not".to_owned())) };
-    let mute = world.miner(3, mute).await;
+    let zeros = world.miner(2, Hooked::new(&world, |honest| Ok(vec![0; honest()?.len()]))).await;
+    let mute = world.miner(3, Hooked::new(&world, |_| Err(ProveError("I would rather not".to_owned())))).await;
     // Nobody listens there.
     world.register(4, SocketAddr::from(([127, 0, 0, 1], 9)), world.published.id()).await;
     let seen: Arc<Mutex<Vec<ValidatorEvent>>> = Arc::default();
@@ -315,26 +324,6 @@ async fn a_validator_that_was_interrupted_goes_on_and_charges_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_fetched_only_if_its_id_is_the_one_on_chain() {
-    let world = world().await;
-    let miner = world.miner(1, world.honest.clone()).await;
-    let model = fetch_model(miner.local_addr(), world.published.id()).await.unwrap();
-    assert_eq!(model.manifest(), world.published.manifest().as_ref());
-    let foreign = fetch_model(miner.local_addr(), ManifestId::new([1; 32])).await;
-    assert!(matches!(foreign, Err(FetchError::Manifest(..))));
-    let mut digests = model.embeddings().digests().to_vec();
-    digests[5][0] ^= 1;
-    let template = model.chat_template().map(<[u8]>::to_vec);
-    let forged = VerifierModel::new(
-        model.manifest().clone(),
-        model.tokenizer().to_vec(),
-        template,
-        EmbeddingTable::new(digests),
-    );
-    assert!(forged.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_complete_proof_needs_no_nonce() {
     let world = world().await;
     let _miner = world.miner(1, world.honest.clone()).await;
@@ -400,7 +389,7 @@ async fn cutting_proxy(miner: SocketAddr, cuts: usize, bytes: usize) -> SocketAd
 async fn a_connection_that_breaks_in_the_proof_is_taken_up_again() {
     let world = world().await;
     let miner = Miner::start(world.config(1), world.published.clone(), world.honest.clone()).await.unwrap();
-    let model = fetch_model(miner.local_addr(), world.published.id()).await.unwrap();
+    let model = fetch_model(miner.local_addr(), world.published.id(), Patience::DEFAULT).await.unwrap();
     // Tokens and commitment are some two kilobytes, the proof is a hundred times that.
     let proxy = cutting_proxy(miner.local_addr(), 2, 20_000).await;
     let terms = Terms { policy: Policy::DEFAULT, deadlines: DEADLINES, inline_assets: false };

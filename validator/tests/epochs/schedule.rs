@@ -7,7 +7,6 @@ use assay_validator::{Followed, Wait};
 use tokio_util::sync::CancellationToken;
 
 use super::contrary::Contrary;
-use super::faults::Hooked;
 use super::*;
 
 /// Makes a block every few milliseconds, and counts the blocks in which a validator's weights came.
@@ -126,7 +125,7 @@ async fn a_validator_that_is_dropped_anywhere_in_an_epoch_goes_on_where_it_was()
 
 /// What a crash leaves of a session that was held to its end: its counter open, and nothing in the ledger.
 async fn crashed_session(world: &World, settings: &Settings, miner: &RunningMiner) -> TranscriptFile {
-    let model = fetch_model(miner.local_addr(), world.published.id()).await.unwrap();
+    let model = fetch_model(miner.local_addr(), world.published.id(), Patience::DEFAULT).await.unwrap();
     let auditor = Auditor::new(world.validator.clone(), NETWORK, settings.terms, 1);
     let epoch = world.chain.head().await.unwrap().epoch;
     let nonces_at = settings.directory.join("nonces");
@@ -237,8 +236,10 @@ async fn short_of_time(world: &World) -> (RunningMiner, Settings) {
     const PROOF_MS: u32 = 200;
     let limits = Limits { proof_ms_per_epoch: 0, ..Limits::default() };
     let config = MinerConfig { limits, ..world.config(1) };
-    let before = || std::thread::sleep(Duration::from_millis(PROOF_MS.into()));
-    let backend = Hooked { honest: world.honest.clone(), before };
+    let backend = Hooked::new(world, |honest| {
+        std::thread::sleep(Duration::from_millis(PROOF_MS.into()));
+        honest()
+    });
     let miner = Miner::start(config, world.published.clone(), backend).await.unwrap();
     world.register(1, miner.local_addr(), world.published.id()).await;
     let mut settings = Settings { audit_rate: AuditRate::Always, ..world.settings() };
@@ -296,7 +297,7 @@ async fn proof_time_of_a_session_that_a_crash_cut_short_is_not_held_against_the_
 async fn a_session_that_was_counted_and_not_closed_ends_as_it_was_counted() {
     let world = world().await;
     let elsewhere = Miner::start(world.config(2), world.published.clone(), world.honest.clone()).await.unwrap();
-    let model = Arc::new(fetch_model(elsewhere.local_addr(), world.published.id()).await.unwrap());
+    let model = Arc::new(fetch_model(elsewhere.local_addr(), world.published.id(), Patience::DEFAULT).await.unwrap());
     // Nobody listens there.
     world.register(1, SocketAddr::from(([127, 0, 0, 1], 9)), world.published.id()).await;
     let (mut validator, _) = watched(&world).await;
