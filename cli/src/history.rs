@@ -16,6 +16,8 @@ use crate::outcome::Fault;
 
 /// The name of the file beside the transcripts of a demo.
 pub(crate) const HISTORY_NAME: &str = "chain.json";
+/// Most bytes of such a file: half a million keys and hotkeys.
+const MAX_HISTORY_BYTES: usize = 1 << 28;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -144,7 +146,7 @@ pub(crate) fn write_history(path: &Path, history: &History) -> Result<(), Fault>
 
 /// Reads what stood on a chain.
 pub(crate) fn read_history(path: &Path) -> Result<History, Fault> {
-    let document: Document = serde_json::from_slice(&read(path)?).map_err(|error| {
+    let document: Document = serde_json::from_slice(&read(path, MAX_HISTORY_BYTES)?).map_err(|error| {
         let path = path.display();
         Fault::damaged(format!("{path}: this is no history of a chain ({error}): name one that `assay demo` wrote"))
     })?;
