@@ -526,6 +526,44 @@ fn a_folder_stands_for_its_transcripts_in_order() {
     fails(&["audit", "verify", empty.to_str().unwrap()], 4, &["this folder holds no transcripts"]);
 }
 
+/// Three thousand sessions of three kinds, judged by threads that finish in any order.
+#[test]
+fn thousands_of_transcripts_are_judged_side_by_side_and_told_of_in_order() {
+    const EACH: usize = 1000;
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/golden/v1");
+    let sources = ["accepted", "rejected_101_zero_proof", "rejected_303_int8_weights"];
+    let root = tempfile::tempdir().unwrap();
+    for name in sources {
+        fs::copy(golden.join(format!("{name}.assay")), root.path().join(name)).unwrap();
+    }
+    let mut expected = vec![];
+    for number in 0..3 * EACH {
+        let (path, kind) = (format!("many/{}/{number:04}.assay", number / EACH), number % 3);
+        let to = root.path().join(&path);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::hard_link(root.path().join(sources[kind]), to).unwrap();
+        expected.push((["accepted", "rejected", "rejected"][kind], path));
+    }
+    let run = assay(&["audit", "verify", root.path().join("many").to_str().unwrap()]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let (lines, summary) = run.stdout.split_once("\n\n").expect("lines, then a summary");
+    let told: Vec<_> = lines.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!(told.len(), expected.len());
+    for (told, (verdict, path)) in told.iter().zip(&expected) {
+        assert!(told[0] == *verdict && told[1].ends_with(path.as_str()), "{told:?}, not {path}");
+    }
+    let counts = [
+        "3,000 files in ",
+        "\naccepted          1,000\n",
+        "\nrejected          2,000  c3_keys x1,000, proof_shape x1,000\n",
+        "\ninconclusive          0\n",
+    ];
+    for part in counts {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+    assert!(!summary.contains("no verdict"), "{summary}");
+}
+
 #[test]
 fn a_session_with_oneself_is_on_no_chain() {
     let workshop = Workshop::new();
