@@ -28,6 +28,8 @@ const KIND: Kind = Kind { magic: *b"ASSAY\0EP", version: 3, checksum: domains::E
 const MAX_MINERS: usize = 1 << 16;
 /// Most requests to a miner in an epoch.
 pub const MAX_REQUESTS: usize = 1 << 20;
+/// Most bytes of a log, a bound to be set before one is read: seven million requests, of all miners together.
+pub const MAX_LOG_BYTES: usize = 1 << 28;
 
 /// How a request ended, as the validator states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

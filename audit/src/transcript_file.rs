@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use assay_commitments::SessionId;
 use assay_commitments::TokenId;
 use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
-use assay_commitments::manifest::Manifest;
+use assay_commitments::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use assay_commitments::structure::Part;
 use assay_commitments::trace::MAX_TOKENS;
 use sha3::{Digest, Sha3_256};
@@ -20,6 +20,7 @@ use crate::domains;
 use crate::judge::{Judgement, Report, judge};
 use crate::keys::{Keypair, Signature, is_signed};
 use crate::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
+use crate::request::MAX_REQUEST_BYTES;
 use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
 use crate::verdict::{OwnFault, Reason, Verdict};
@@ -27,6 +28,17 @@ use crate::verdict::{OwnFault, Reason, Verdict};
 const KIND: Kind = Kind { magic: *b"ASSAY\0TR", version: 5, checksum: domains::FILE_CHECKSUM };
 /// Most bytes of a proof in a file.
 const MAX_PROOF: usize = 1 << 31;
+/// Most bytes that a token costs a file: it is streamed and committed (12), has a digest and hashes above it (68), and
+/// as many trees as tokens have roots (32).
+const TOKEN_BYTES: usize = 128;
+/// Most bytes of a file, a bound to be set before one is read. An exhibit holds parts of a transcript.
+pub const MAX_FILE_BYTES: usize = MAX_PROOF
+    + TOKEN_BYTES * MAX_TOKENS
+    + MAX_MANIFEST_BYTES
+    + MAX_REQUEST_BYTES
+    + MAX_TOKENIZER_BYTES
+    + MAX_TEMPLATE_BYTES
+    + (1 << 10);
 
 /// Why a file is not a transcript.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

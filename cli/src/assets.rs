@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_audit::assets::ModelAssets;
+use assay_audit::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
 use assay_audit::transcript_file::TranscriptFile;
 use assay_audit::verdict::OwnFault;
 
+use crate::files::unreadable;
 use crate::outcome::Fault;
 
 /// So many models' assets are kept; transcripts of more in turn are read again.
@@ -63,19 +65,20 @@ impl Assets {
 
     /// Looks up the files that a transcript names by digest only.
     ///
-    /// The folder holds each under its BLAKE3 digest in hexadecimal. One whose content is another is
-    /// damaged, which must not pass for one that is not there.
+    /// The folder holds each under its BLAKE3 digest in hexadecimal. One that cannot be read, or whose content is
+    /// another, is damaged, which must not pass for one that is not there.
     fn find(&self, file: &TranscriptFile) -> Result<Vec<Vec<u8>>, Fault> {
         let Some(folder) = &self.folder else { return Ok(vec![]) };
-        let tokenizer = file.tokenizer.is_none().then_some(file.manifest.tokenizer);
-        let template = if file.chat_template.is_none() { file.manifest.chat_template } else { None };
+        let tokenizer = file.tokenizer.is_none().then_some((file.manifest.tokenizer, MAX_TOKENIZER_BYTES));
+        let template = file.manifest.chat_template.filter(|_| file.chat_template.is_none());
+        let template = template.map(|digest| (digest, MAX_TEMPLATE_BYTES));
         let mut found = vec![];
-        for digest in [tokenizer, template].into_iter().flatten() {
+        for (digest, most) in [tokenizer, template].into_iter().flatten() {
             let path = folder.join(hex::encode(digest));
-            let bytes = match std::fs::read(&path) {
+            let bytes = match assay_files::read(&path, most as u64) {
                 Ok(bytes) => bytes,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Fault::own(format!("{}: cannot be read: {error}", path.display()))),
+                Err(error) if error.is_missing() => continue,
+                Err(error) => return Err(unreadable(&path, &error)),
             };
             if *blake3::hash(&bytes).as_bytes() != digest {
                 return Err(Fault::damaged(format!(

@@ -1,18 +1,23 @@
 //! Files that commands read and write.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use assay_audit::epoch_log::{EpochLog, MAX_LOG_BYTES};
 use assay_audit::exhibit::Exhibit;
-use assay_audit::transcript_file::{FileError, TranscriptFile};
+use assay_audit::transcript_file::{FileError, MAX_FILE_BYTES, TranscriptFile};
 use assay_commitments::codec;
-use assay_commitments::manifest::{MANIFEST_VERSION, Manifest};
+use assay_commitments::manifest::{MANIFEST_VERSION, MAX_MANIFEST_BYTES, Manifest};
+use assay_files::Unreadable;
 
 use crate::outcome::Fault;
 
 /// The manifest of a model folder, where `model commit` puts it unless told otherwise.
 pub(crate) const MANIFEST_NAME: &str = "manifest.assay";
+
+/// Kind and version of a file.
+const HEAD_BYTES: u64 = 8 + 2;
 
 /// The tree file that belongs to a manifest file: beside it, with another extension.
 pub(crate) fn tree_path(manifest: &Path) -> PathBuf {
@@ -26,20 +31,43 @@ pub(crate) fn partial_path(manifest: &Path) -> PathBuf {
     manifest.with_file_name(name)
 }
 
-/// Reads a file that was named as an argument.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Fault::damaged(format!("{}: no such file: check the path", path.display())),
-        io::ErrorKind::IsADirectory => {
-            Fault::damaged(format!("{}: this is a folder: name a file in it", path.display()))
-        }
-        _ => Fault::damaged(format!("{}: cannot be read: {error}", path.display())),
+/// Reads a file of at most so many bytes that was named.
+pub(crate) fn read(path: &Path, most: usize) -> Result<Vec<u8>, Fault> {
+    assay_files::read(path, most as u64).map_err(|error| unreadable(path, &error))
+}
+
+/// Reads a text of at most so many bytes that belongs to a configuration.
+pub(crate) fn read_text(path: &Path, most: usize) -> Result<String, Fault> {
+    let bytes = read(path, most).map_err(|fault| Fault::usage(fault.message))?;
+    String::from_utf8(bytes).map_err(|_| Fault::usage(format!("{}: this is no text in UTF-8", path.display())))
+}
+
+/// Why a file that was named is not read.
+pub(crate) fn unreadable(path: &Path, error: &Unreadable) -> Fault {
+    let path = path.display();
+    Fault::damaged(if error.is_missing() {
+        format!("{path}: no such file: check the path")
+    } else {
+        format!("{path}: {error}")
     })
+}
+
+/// Reads a file that begins with its kind and version: what these rule out is not read any further.
+fn read_sealed<T>(path: &Path, most: usize, decode: impl Fn(&[u8]) -> Result<T, FileError>) -> Result<T, Fault> {
+    let unreadable = |error| unreadable(path, &error);
+    let file = assay_files::open(path).map_err(unreadable)?;
+    let mut bytes = vec![];
+    (&file).take(HEAD_BYTES).read_to_end(&mut bytes).map_err(|error| unreadable(error.into()))?;
+    if let Err(error @ (FileError::Foreign | FileError::Version { .. })) = decode(&bytes) {
+        return Err(Fault::of_transcript(path, error));
+    }
+    assay_files::read_on(&file, most as u64, &mut bytes).map_err(unreadable)?;
+    decode(&bytes).map_err(|error| Fault::of_transcript(path, error))
 }
 
 /// Reads a manifest.
 pub(crate) fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
-    let bytes = read(path)?;
+    let bytes = read(path, MAX_MANIFEST_BYTES)?;
     codec::decode(&bytes).map_err(|error| {
         let path = path.display();
         if bytes.starts_with(b"ASSAY\0TR") {
@@ -58,7 +86,12 @@ pub(crate) fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
 
 /// Reads a transcript.
 pub(crate) fn read_transcript(path: &Path) -> Result<TranscriptFile, Fault> {
-    TranscriptFile::decode(&read(path)?).map_err(|error| Fault::of_transcript(path, error))
+    read_sealed(path, MAX_FILE_BYTES, TranscriptFile::decode)
+}
+
+/// Reads the log of an epoch.
+pub(crate) fn read_log(path: &Path) -> Result<EpochLog, Fault> {
+    read_sealed(path, MAX_LOG_BYTES, EpochLog::decode_signed)
 }
 
 /// What a file shows of a session.
@@ -71,12 +104,10 @@ pub(crate) enum Evidence {
 
 /// Reads a transcript or an exhibit.
 pub(crate) fn read_evidence(path: &Path) -> Result<Evidence, Fault> {
-    let bytes = read(path)?;
-    let read = match TranscriptFile::decode(&bytes) {
-        Err(FileError::Foreign) => Exhibit::decode(&bytes).map(|exhibit| Evidence::Exhibit(Box::new(exhibit))),
+    read_sealed(path, MAX_FILE_BYTES, |bytes| match TranscriptFile::decode(bytes) {
+        Err(FileError::Foreign) => Exhibit::decode(bytes).map(|exhibit| Evidence::Exhibit(Box::new(exhibit))),
         read => read.map(|file| Evidence::Transcript(Box::new(file))),
-    };
-    read.map_err(|error| Fault::of_transcript(path, error))
+    })
 }
 
 /// Every transcript file below a folder, sorted.
@@ -84,13 +115,15 @@ pub(crate) fn transcripts(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     files_below(folder, |path| path.extension().is_some_and(|extension| extension == "assay"))
 }
 
-/// Every file below a folder that is wanted, sorted.
+/// Everything below a folder that has a wanted name, sorted. What is no file is among it, and told of when it is read:
+/// a transcript that was replaced is not one less.
 pub(crate) fn files_below(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, Fault> {
-    let unreadable = |error| Fault::own(format!("{}: cannot be listed: {error}", folder.display()));
     let mut found = vec![];
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let unreadable =
+            |error| Fault::damaged(format!("{}: cannot be listed: {error}: check its permissions", folder.display()));
+        for entry in fs::read_dir(&folder).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let path = entry.path();
             // A link to a folder is not followed: it may lead back here.
@@ -142,5 +175,20 @@ fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcome;
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_damaged_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        let fault = transcripts(&gone).unwrap_err();
+        assert_eq!(fault.outcome, Outcome::Damaged);
+        assert!(fault.message.contains("gone: cannot be listed"), "{fault}");
     }
 }

@@ -16,6 +16,8 @@ use crate::outcome::Fault;
 
 /// The name of the file beside the transcripts of a demo.
 pub(crate) const HISTORY_NAME: &str = "chain.json";
+/// Most bytes of such a file: half a million keys and hotkeys.
+const MAX_HISTORY_BYTES: usize = 1 << 28;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -144,7 +146,7 @@ pub(crate) fn write_history(path: &Path, history: &History) -> Result<(), Fault>
 
 /// Reads what stood on a chain.
 pub(crate) fn read_history(path: &Path) -> Result<History, Fault> {
-    let document: Document = serde_json::from_slice(&read(path)?).map_err(|error| {
+    let document: Document = serde_json::from_slice(&read(path, MAX_HISTORY_BYTES)?).map_err(|error| {
         let path = path.display();
         Fault::damaged(format!("{path}: this is no history of a chain ({error}): name one that `assay demo` wrote"))
     })?;
@@ -201,4 +203,182 @@ pub(crate) fn contradiction(
                 != assay_audit::challenge::nonce_commitment(&nonce, request.counter, &request.validator, &request.miner)
         });
     picked.then(|| (OwnFault::NonceMismatch, format!("the nonce is not that of the validator's key for epoch {epoch}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_audit::challenge::nonce_commitment;
+    use assay_audit::keys::Signature;
+    use assay_audit::policy::Policy;
+    use assay_audit::prompt::Prompt;
+    use assay_audit::request::{AuditRate, Deadlines};
+    use assay_audit::sampling::Sampling;
+    use assay_audit::session::{Answer, SignedBytes};
+
+    use super::*;
+
+    const GENESIS: [u8; 32] = [7; 32];
+    const KEY: [u8; 32] = [9; 32];
+    const VALIDATOR: Hotkey = Hotkey::new([1; 32]);
+    const MINER: Hotkey = Hotkey::new([2; 32]);
+    const MANIFEST: ManifestId = ManifestId::new([4; 32]);
+    const EPOCH: Epoch = Epoch::new(5);
+
+    /// Everything that a contradiction is looked for in: a chain, and a session that it bears out.
+    struct Case {
+        history: History,
+        request: Request,
+        reply: Reply,
+    }
+
+    fn block(number: u64) -> BlockNumber {
+        BlockNumber::new(number)
+    }
+
+    /// The session is of the epoch of blocks 100 to 199.
+    fn case() -> Case {
+        let nonce = EpochKey::new(KEY).nonce(3, &MINER, 4);
+        let network = assay_audit::request::Network { genesis: GENESIS, netuid: 3 };
+        let request = Request {
+            network,
+            validator: VALIDATOR,
+            miner: MINER,
+            epoch: EPOCH,
+            manifest: MANIFEST,
+            prompt: Prompt::Text("hello".to_owned()),
+            sampling: Sampling::GREEDY,
+            max_tokens: 1,
+            stop: vec![],
+            policy: Policy::DEFAULT,
+            audit_rate: AuditRate::Always,
+            deadlines: Deadlines { first_token_ms: 1, token_ms: 1, commitment_ms: 1, settle_ms: 1, proof_ms: 1 },
+            counter: 4,
+            nonce_commitment: Some(nonce_commitment(&nonce, 4, &VALIDATOR, &MINER)),
+        };
+        let published = EpochKeyRecord {
+            hash: EpochKeyHash::new(EpochKey::new(KEY).hash()),
+            published_at: block(100),
+            key: Some(assay_chain::EpochKey::new(KEY)),
+            requests: None,
+        };
+        let history = History {
+            network: Network { genesis: GenesisHash::new(GENESIS), netuid: NetUid::new(3) },
+            epochs: [(EPOCH, block(100)), (EPOCH.next(), block(200))].into(),
+            manifests: vec![(block(0), vec![MANIFEST])],
+            hotkeys: vec![(VALIDATOR, block(10)), (MINER, block(10))],
+            epoch_keys: vec![(VALIDATOR, EPOCH, published)],
+        };
+        Case { history, request, reply: Reply::Settled { nonce } }
+    }
+
+    /// What is said of a session that differs from what the chain bears out, with its record and without.
+    fn found(change: impl FnOnce(&mut Case)) -> [Option<(OwnFault, String)>; 2] {
+        let mut case = case();
+        change(&mut case);
+        let Case { history, request, reply } = case;
+        let signature = Signature([0; 64]);
+        let record = SessionRecord {
+            request,
+            request_signature: signature,
+            streamed: vec![],
+            exchange: Exchange::Committed { commitment: SignedBytes { bytes: vec![], signature }, reply },
+        };
+        [Some(&record), None].map(|shown| contradiction(&history, &record.request, shown))
+    }
+
+    fn of_key(case: &mut Case) -> &mut EpochKeyRecord {
+        &mut case.history.epoch_keys[0].2
+    }
+
+    #[test]
+    fn what_a_chain_bears_out_is_not_contradicted() {
+        let never = [None, None];
+        assert_eq!(found(|_| ()), never);
+        assert_eq!(found(|case| case.reply = Reply::None), never);
+        let nonce = EpochKey::new(KEY).nonce(3, &MINER, 4);
+        let answer = Answer::Interrupted;
+        assert_eq!(found(|case| case.reply = Reply::Challenged { nonce: Some(nonce), answer }), never);
+        assert_eq!(found(|case| case.history.hotkeys[1].1 = block(199)), never, "registered in the epoch");
+        assert_eq!(found(|case| of_key(case).published_at = block(199)), never, "published in the epoch");
+        assert_eq!(found(|case| case.history.manifests.push((block(150), vec![]))), never, "in force at first");
+        let another = |case: &mut Case| {
+            let nonce = EpochKey::new(KEY).nonce(3, &MINER, 5);
+            case.request.counter = 5;
+            case.request.nonce_commitment = Some(nonce_commitment(&nonce, 5, &VALIDATOR, &MINER));
+            case.reply = Reply::Settled { nonce };
+        };
+        assert_eq!(found(another), never, "another counter with its own nonce");
+        // While the key is hidden, nothing can be said of the nonce.
+        let hidden = |case: &mut Case| {
+            of_key(case).key = None;
+            case.request.counter = 8;
+        };
+        assert_eq!(found(hidden), never);
+    }
+
+    #[test]
+    fn whatever_the_chain_does_not_bear_out_is_named() {
+        let says = |what: &str, change: &dyn Fn(&mut Case)| {
+            let expected = Some((OwnFault::NotOnChain, what.to_owned()));
+            assert_eq!(found(change), [expected.clone(), expected], "{what}");
+        };
+        let elsewhere = "the request is of another chain or subnet";
+        says(elsewhere, &|case| case.request.network.genesis[0] ^= 1);
+        says(elsewhere, &|case| case.request.network.netuid = 4);
+
+        says("epoch 5 had not begun on this chain", &|case| case.history.epochs.retain(|epoch, _| *epoch != EPOCH));
+
+        let forced = format!("manifest {MANIFEST} was not in force in epoch 5");
+        says(&forced, &|case| case.history.manifests[0].1 = vec![ManifestId::new([5; 32])]);
+        says(&forced, &|case| case.history.manifests[0].0 = block(200));
+        says(&forced, &|case| case.history.manifests.push((block(100), vec![])));
+
+        for (place, role, hotkey) in [(0, "validator", VALIDATOR), (1, "miner", MINER)] {
+            let unknown = format!("{role} {hotkey} was not registered in epoch 5");
+            says(&unknown, &|case| case.history.hotkeys[place].0 = Hotkey::new([3; 32]));
+            says(&unknown, &|case| case.history.hotkeys[place].1 = block(200));
+        }
+
+        let none = "the validator published no key for epoch 5";
+        says(none, &|case| case.history.epoch_keys[0].0 = MINER);
+        says(none, &|case| case.history.epoch_keys[0].1 = EPOCH.next());
+        says("the validator published its key for epoch 5 when that was over", &|case| {
+            of_key(case).published_at = block(200);
+        });
+        says("the key of epoch 5 is not the one whose hash was published", &|case| {
+            of_key(case).hash = EpochKeyHash::new([0; 32]);
+        });
+        says("the key of epoch 5 is not the one whose hash was published", &|case| {
+            of_key(case).key = Some(assay_chain::EpochKey::new([0; 32]));
+        });
+    }
+
+    #[test]
+    fn a_nonce_that_is_not_the_keys_is_told_from_what_was_revealed_and_from_what_was_committed_to() {
+        let picked =
+            Some((OwnFault::NonceMismatch, "the nonce is not that of the validator's key for epoch 5".to_owned()));
+        // The request alone tells a commitment to another nonce, or to the nonce of another place in the draw.
+        for change in [
+            |case: &mut Case| case.request.nonce_commitment = Some([0; 32]),
+            |case: &mut Case| case.request.counter = 5,
+            |case: &mut Case| {
+                let key = EpochKey::new([8; 32]);
+                of_key(case).hash = EpochKeyHash::new(key.hash());
+                of_key(case).key = Some(assay_chain::EpochKey::new([8; 32]));
+            },
+        ] {
+            assert_eq!(found(change), [picked.clone(), picked.clone()]);
+        }
+        // What was revealed stands in the record only.
+        let (nonce, answer) = ([0; 32], Answer::Interrupted);
+        for reply in [Reply::Settled { nonce }, Reply::Challenged { nonce: Some(nonce), answer }] {
+            assert_eq!(found(|case| case.reply = reply), [picked.clone(), None]);
+        }
+        // A complete proof has no nonce, and so none that was picked.
+        let complete = |case: &mut Case| {
+            case.request.nonce_commitment = None;
+            case.reply = Reply::Challenged { nonce: None, answer: Answer::Interrupted };
+        };
+        assert_eq!(found(complete), [None, None]);
+    }
 }

@@ -1,7 +1,6 @@
 //! A model folder made ready to serve, commit and prove in this process.
 
 use std::fmt::Display;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,8 +8,6 @@ use assay_audit::assets::ModelAssets;
 use assay_audit::commit::Surroundings;
 use assay_audit::model::{CommitError, CommittedModel, commit_in_memory};
 use assay_audit::verdict::OwnFault;
-use assay_commitments::codec;
-use assay_commitments::manifest::Manifest;
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::Profile;
 use assay_commitments::weights::LayerPolynomial;
@@ -18,7 +15,7 @@ use assay_llm_runtime::{Checkpoint, CheckpointError, Description, Engine, Engine
 use assay_miner::HonestBackend;
 use thiserror::Error;
 
-use crate::files::{MANIFEST_NAME, tree_path};
+use crate::files::{MANIFEST_NAME, read_manifest, tree_path};
 use crate::tree_file::{KnownTrees, Records};
 
 /// Why a model folder cannot be made ready.
@@ -120,7 +117,7 @@ impl LocalModel {
 /// As [`Description::read`].
 pub(crate) fn profile(folder: &Path) -> Result<Profile, CheckpointError> {
     let description = Description::read(folder)?;
-    let manifest = fs::read(folder.join(MANIFEST_NAME)).ok().and_then(|bytes| codec::decode::<Manifest>(&bytes).ok());
+    let manifest = read_manifest(&folder.join(MANIFEST_NAME)).ok();
     // A manifest of other weights than those that are there now does not decide.
     let committed = manifest.and_then(|manifest| description.profile(Some(manifest.profile)).ok());
     Ok(committed.unwrap_or(description.natural_profile()))
@@ -136,7 +133,7 @@ fn known_trees(manifest_path: &Path) -> Option<KnownTrees> {
     let unused = |why: &dyn Display| tracing::warn!("{}: not used, {why}: commit again", trees_path.display());
     let records = Records::open(&trees_path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let records = records.inspect_err(|error| unused(error)).ok()?;
-    let manifest = codec::decode(&fs::read(manifest_path).ok()?).ok()?;
+    let manifest = read_manifest(manifest_path).ok()?;
     let known = KnownTrees::of_manifest(records, &manifest);
     if known.is_none() {
         unused(&"it belongs to another manifest");

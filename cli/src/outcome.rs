@@ -105,7 +105,8 @@ impl From<CheckpointError> for Fault {
             | CheckpointError::Architecture(_)
             | CheckpointError::Changed { .. } => Outcome::Usage,
             // A file of it is broken.
-            CheckpointError::Json { .. }
+            CheckpointError::NotAFile { .. }
+            | CheckpointError::Json { .. }
             | CheckpointError::Tokenizer { .. }
             | CheckpointError::Template { .. }
             | CheckpointError::Index { .. }

@@ -20,6 +20,7 @@ use assay_commitments::layout::MAX_MATRICES;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::params::CodeParams;
 use assay_commitments::weights::{WeightCommitment, WeightTree};
+use assay_files::Unreadable;
 use assay_sumcheck::E;
 use assay_sumcheck::field::{e_from_bytes, e_to_bytes};
 use thiserror::Error;
@@ -45,6 +46,8 @@ pub(crate) enum TreeFileError {
     Malformed(#[from] Malformed),
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
 }
 
 /// What is kept of the commitment to a polynomial.
@@ -131,7 +134,7 @@ pub(crate) struct Records<R> {
 
 impl Records<BufReader<File>> {
     pub(crate) fn open(path: &Path) -> Result<Self, TreeFileError> {
-        let file = File::open(path)?;
+        let file = assay_files::open(path)?;
         let length = file.metadata()?.len();
         Self::new(BufReader::new(file), length)
     }
@@ -196,6 +199,10 @@ impl Partial {
     /// is whole is kept, and of more than `count` polynomials nothing.
     pub(crate) fn open(path: &Path, fingerprint: &[u8; 32], count: usize) -> Result<Self, Fault> {
         let unwritable = |error: io::Error| unwritable(path, &error);
+        match assay_files::open(path) {
+            Err(error) if !error.is_missing() => return Err(Fault::usage(format!("{}: {error}", path.display()))),
+            _ => {}
+        }
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(unwritable)?;
         file.try_lock().map_err(|error| match error {

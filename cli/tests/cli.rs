@@ -526,6 +526,44 @@ fn a_folder_stands_for_its_transcripts_in_order() {
     fails(&["audit", "verify", empty.to_str().unwrap()], 4, &["this folder holds no transcripts"]);
 }
 
+/// Three thousand sessions of three kinds, judged by threads that finish in any order.
+#[test]
+fn thousands_of_transcripts_are_judged_side_by_side_and_told_of_in_order() {
+    const EACH: usize = 1000;
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/golden/v1");
+    let sources = ["accepted", "rejected_101_zero_proof", "rejected_303_int8_weights"];
+    let root = tempfile::tempdir().unwrap();
+    for name in sources {
+        fs::copy(golden.join(format!("{name}.assay")), root.path().join(name)).unwrap();
+    }
+    let mut expected = vec![];
+    for number in 0..3 * EACH {
+        let (path, kind) = (format!("many/{}/{number:04}.assay", number / EACH), number % 3);
+        let to = root.path().join(&path);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::hard_link(root.path().join(sources[kind]), to).unwrap();
+        expected.push((["accepted", "rejected", "rejected"][kind], path));
+    }
+    let run = assay(&["audit", "verify", root.path().join("many").to_str().unwrap()]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let (lines, summary) = run.stdout.split_once("\n\n").expect("lines, then a summary");
+    let told: Vec<_> = lines.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!(told.len(), expected.len());
+    for (told, (verdict, path)) in told.iter().zip(&expected) {
+        assert!(told[0] == *verdict && told[1].ends_with(path.as_str()), "{told:?}, not {path}");
+    }
+    let counts = [
+        "3,000 files in ",
+        "\naccepted          1,000\n",
+        "\nrejected          2,000  c3_keys x1,000, proof_shape x1,000\n",
+        "\ninconclusive          0\n",
+    ];
+    for part in counts {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+    assert!(!summary.contains("no verdict"), "{summary}");
+}
+
 #[test]
 fn a_session_with_oneself_is_on_no_chain() {
     let workshop = Workshop::new();
@@ -687,11 +725,11 @@ fn an_epoch_is_checked_with_the_assets_that_lie_beside_its_transcripts() {
     check(0, [0, 0, 1, 0]);
     let table = prints(&["audit", "epoch", folder.to_str().unwrap()]);
     assert!(table.contains("unaudited"), "{table}");
-    // One that cannot be read is missing, one with another content is damaged.
+    // One that is there and is none is damaged, not missing.
     fs::remove_file(&paths[0]).unwrap();
     fs::create_dir(&paths[0]).unwrap();
-    let told = check(3, [0, 0, 0, 1]);
-    assert!(told.contains("cannot be read"), "{told}");
+    let told = check(4, [0, 0, 0, 1]);
+    assert!(told.contains("this is a folder"), "{told}");
     fs::remove_dir(&paths[0]).unwrap();
     fs::write(&paths[0], b"something else").unwrap();
     let told = check(4, [0, 0, 0, 1]);
@@ -728,6 +766,158 @@ fn files_that_are_no_transcripts_are_refused() {
     for path in [&good, &workshop.text("nowhere"), &workshop.text("model/model.safetensors")] {
         fails(&["model", "verify", &workshop.model(), path], 4, &[path]);
         fails(&["model", "inspect", path], 4, &[path]);
+    }
+}
+
+/// What a name may lead to where a file should be: a pipe that nobody writes to, a device without an end, and files that
+/// claim a length of a terabyte.
+#[cfg(unix)]
+const TRAPS: [(&str, &str); 4] = [
+    ("pipe", "this is a pipe, not a file"),
+    ("endless", "this is a device, not a file"),
+    ("zeros", "no transcript file"),
+    ("vast", "longer than the"),
+];
+
+#[cfg(unix)]
+fn set_trap(kind: &str, path: &Path) {
+    match kind {
+        "pipe" => assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo is there").success()),
+        "endless" => std::os::unix::fs::symlink("/dev/zero", path).expect("a link is made"),
+        _ => {
+            let magic: &[u8] = if kind == "vast" { b"ASSAY\0TR\x04\0" } else { b"" };
+            fs::write(path, magic).expect("a file is written");
+            let file = fs::File::options().write(true).open(path).expect("it is there");
+            file.set_len(1 << 40).expect("a sparse file");
+        }
+    }
+}
+
+/// Runs what must end at once, in little memory.
+#[cfg(unix)]
+fn assay_at_once(arguments: &[&str]) -> Run {
+    let script = "ulimit -v 4194304; exec \"$0\" \"$@\"";
+    let mut child = Command::new("sh")
+        .args([&["-c", script, env!("CARGO_BIN_EXE_assay")], arguments].concat())
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let begin = std::time::Instant::now();
+    while child.try_wait().expect("a child is asked").is_none() {
+        if begin.elapsed().as_secs() > 30 {
+            child.kill().expect("it is killed");
+            panic!("{arguments:?} waits for ever");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let output = child.wait_with_output().expect("it has ended");
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    let code = output.status.code().unwrap_or_else(|| panic!("{arguments:?} is killed: {output:?}"));
+    Run { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[cfg(unix)]
+fn fails_at_once(arguments: &[&str], code: i32, parts: &[&str]) {
+    let run = assay_at_once(arguments);
+    assert_eq!(run.code, code, "{arguments:?}: {run:?}");
+    assert_eq!(run.stderr.trim_end().lines().count(), 1, "{arguments:?}: {}", run.stderr);
+    for part in parts {
+        assert!(run.stderr.contains(part), "{arguments:?}: {part:?} is not in {}", run.stderr);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_has_no_end_is_refused_at_once_wherever_a_file_is_named() {
+    let workshop = Workshop::new();
+    let (model, good, out) = (workshop.model(), workshop.transcript("good", &[]), workshop.text("out"));
+    for (kind, why) in TRAPS {
+        set_trap(kind, &workshop.path(kind));
+        let trap = workshop.text(kind);
+        for command in
+            [&["audit", "verify", &trap][..], &["audit", "show", &trap], &["audit", "dispute", &trap, "--out", &out]]
+        {
+            fails_at_once(command, 4, &[&trap, why]);
+        }
+        for command in [
+            &["model", "inspect", &trap][..],
+            &["model", "verify", &model, &trap],
+            &["model", "publish", &trap, "--network", "ws://127.0.0.1:1", "--netuid", "3", "--key-file", &good],
+            &["audit", "verify", &good, "--network", &trap],
+            &["wallet", "show", &trap],
+        ] {
+            fails_at_once(command, 4, &[&trap]);
+        }
+        fails_at_once(&["miner", "--config", &trap], 2, &[&trap]);
+        fails_at_once(&["validator", "--config", &trap], 2, &[&trap]);
+    }
+    fails_at_once(&["audit", "verify", "/dev/zero"], 4, &["/dev/zero", "this is a device"]);
+    assert!(!workshop.path("out").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_has_no_end_is_told_of_in_a_folder_beside_what_is_judged() {
+    let workshop = Workshop::new();
+    let good = workshop.transcript("good", &[]);
+    for (kind, why) in TRAPS {
+        let (folder, logs) = (workshop.path(&format!("{kind}-s")), workshop.path(&format!("{kind}-logs")));
+        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&logs).unwrap();
+        fs::copy(&good, folder.join("b.assay")).unwrap();
+        set_trap(kind, &folder.join("a.assay"));
+        let folder = folder.to_str().unwrap();
+        fails_at_once(&["audit", "verify", folder], 4, &["a.assay", why]);
+        let told = assay_at_once(&["audit", "verify", folder]).stdout;
+        assert!(told.contains("accepted              1\n") && told.contains("no verdict            1  "), "{told}");
+        fails_at_once(&["audit", "epoch", folder], 4, &["a.assay", why]);
+        set_trap(kind, &logs.join("epoch.log"));
+        fails_at_once(&["audit", "epoch", logs.to_str().unwrap()], 4, &["epoch.log"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_has_no_end_is_refused_among_assets_and_in_model_folders() {
+    let workshop = Workshop::new();
+    let good = workshop.transcript("good", &["--chat"]);
+    let bare = workshop.changed(&good, "bare", |file| (file.tokenizer, file.chat_template) = (None, None));
+    let file = TranscriptFile::decode(&fs::read(&good).unwrap()).unwrap();
+    for (kind, _) in TRAPS {
+        for digest in [file.manifest.tokenizer, file.manifest.chat_template.unwrap()] {
+            let store = tempfile::tempdir().unwrap();
+            for asset in [&file.tokenizer, &file.chat_template] {
+                let asset = asset.as_ref().unwrap();
+                fs::write(store.path().join(blake3::hash(asset).to_hex().as_str()), asset).unwrap();
+            }
+            let name = blake3::Hash::from_bytes(digest).to_hex();
+            fs::remove_file(store.path().join(name.as_str())).unwrap();
+            set_trap(kind, &store.path().join(name.as_str()));
+            fails_at_once(&["audit", "verify", &bare, "--assets", store.path().to_str().unwrap()], 4, &[name.as_str()]);
+        }
+        for name in
+            ["config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"]
+        {
+            let copy = workshop.copy();
+            let _absent = fs::remove_file(copy.join(name));
+            set_trap(kind, &copy.join(name));
+            fails_at_once(&["model", "commit", copy.to_str().unwrap()], 4, &[name]);
+            fs::remove_dir_all(copy).unwrap();
+        }
+        // What is left of an earlier commit is not waited for either.
+        let (copy, manifest) = (workshop.copy(), workshop.text("copy/manifest.assay"));
+        let folder = copy.to_str().unwrap();
+        set_trap(kind, &copy.join("manifest.assay.partial"));
+        assert!([0, 2].contains(&assay_at_once(&["model", "commit", folder]).code));
+        let _moved = fs::remove_file(copy.join("manifest.assay.partial"));
+        prints(&["model", "commit", folder]);
+        fs::remove_file(copy.join("manifest.tree")).unwrap();
+        set_trap(kind, &copy.join("manifest.tree"));
+        let run = assay_at_once(&["model", "verify", folder, &manifest]);
+        assert_eq!(run.code, 0, "{run:?}");
+        fs::remove_dir_all(copy).unwrap();
     }
 }
 

@@ -730,7 +730,7 @@ fn a_role_with_a_configuration_that_is_wrong_says_where() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("miner.toml");
     let path = path.to_str().unwrap();
-    fails(&["miner", "--config", path], 2, &["miner.toml", "cannot be read"]);
+    fails(&["miner", "--config", path], 2, &["miner.toml", "no such file"]);
     fs::write(path, "listen = \"127.0.0.1:1\"\nmodell = \"x\"\n").unwrap();
     fails(&["miner", "--config", path], 2, &["miner.toml:2: ", "`modell`"]);
     fails(&["devnet", "--listen", "0.0.0.0:0"], 2, &["loopback"]);

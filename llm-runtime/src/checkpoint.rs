@@ -14,12 +14,11 @@ mod template;
 mod weights;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use assay_audit::commit::{ModelWeights, Tensor, small_tensors};
 use assay_audit::model::{LayerTensors, ModelTensors};
-use assay_audit::prompt::Tokenizer;
+use assay_audit::prompt::{MAX_TOKENIZER_BYTES, Tokenizer};
 use assay_commitments::manifest::{Architecture, Matrix};
 use assay_commitments::rows::Profile;
 use serde_json::Value;
@@ -275,12 +274,12 @@ fn other_format(folder: &Path) -> Option<CheckpointError> {
     paths.filter(is_other).min().filter(|_| !has_weights).map(|path| CheckpointError::Format { path })
 }
 
-/// The bytes of a file that a model folder may have.
+/// The bytes of a file that a model folder may have. None but weights are larger than a tokenizer may be.
 fn optional(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
-    match fs::read(path) {
+    match assay_files::read(path, MAX_TOKENIZER_BYTES as u64) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CheckpointError::Io { path: path.to_owned(), source }),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(CheckpointError::unreadable(path, error)),
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use assay_files::Unreadable;
 use serde::{Deserialize, Serialize};
 
 use super::{Devnet, state::State};
@@ -14,6 +15,8 @@ use super::{Devnet, state::State};
 /// What the file says it is.
 const KIND: &str = "assay devnet";
 const VERSION: u32 = 1;
+/// Most bytes of a devnet.
+const MAX_BYTES: u64 = 1 << 30;
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -102,7 +105,10 @@ impl Devnet {
     /// [`FileError`].
     pub fn load(path: &Path) -> Result<Self, FileError> {
         let name = || path.display().to_string();
-        let bytes = fs::read(path).map_err(|error| FileError::Io { path: name(), error })?;
+        let bytes = assay_files::read(path, MAX_BYTES).map_err(|error| match error {
+            Unreadable::Io(error) => FileError::Io { path: name(), error },
+            Unreadable::NoFile(_) | Unreadable::TooLong { .. } => FileError::NotADevnet { path: name() },
+        })?;
         let announced: Announced = match serde_json::from_slice(&bytes) {
             Ok(announced) => announced,
             Err(error) if error.is_eof() && !bytes.is_empty() => {

@@ -1,11 +1,11 @@
 //! One key file: what it says openly, and the key in it.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use assay_commitments::Hotkey;
+use assay_files::Unreadable;
 use serde::Deserialize;
 use subxt_signer::bip39::Mnemonic;
 use subxt_signer::sr25519;
@@ -204,13 +204,15 @@ fn beside(path: &Path) -> Option<Hotkey> {
 }
 
 fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Option<u32>), WalletError> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => WalletError::Missing(path.to_owned()),
-        _ => WalletError::io("read", path)(error),
+    let another = || malformed(path, "it is not a file of a few hundred bytes");
+    let file = assay_files::open(path).map_err(|error| match error {
+        error if error.is_missing() => WalletError::Missing(path.to_owned()),
+        Unreadable::Io(error) => WalletError::io("read", path)(error),
+        Unreadable::NoFile(_) | Unreadable::TooLong { .. } => another(),
     })?;
     let metadata = file.metadata().map_err(WalletError::io("read", path))?;
-    if metadata.len() > MAX_BYTES || !metadata.is_file() {
-        return Err(malformed(path, "it is not a file of a few hundred bytes"));
+    if metadata.len() > MAX_BYTES {
+        return Err(another());
     }
     // All of it at once: a buffer that grows would leave pieces behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_BYTES).unwrap_or(usize::MAX)));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::Base;
+use crate::files::read_text;
 use crate::networks::Place;
 use crate::outcome::Fault;
 
@@ -82,6 +83,9 @@ impl WalletSettings {
     }
 }
 
+/// Most bytes of a file with a password.
+const MAX_PASSWORD_BYTES: usize = 1 << 16;
+
 /// The first line of a file that is its owner's alone.
 pub(crate) fn read_password(path: &std::path::Path) -> Result<Password, Fault> {
     let unreadable = |error: std::io::Error| Fault::usage(format!("{}: cannot be read: {error}", path.display()));
@@ -96,6 +100,6 @@ pub(crate) fn read_password(path: &std::path::Path) -> Result<Password, Fault> {
             )));
         }
     }
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
+    let text = Zeroizing::new(read_text(path, MAX_PASSWORD_BYTES)?);
     Ok(Password::new(text.lines().next().unwrap_or_default().to_owned()))
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::files::read_text;
 use crate::outcome::Fault;
 
 pub(crate) use chain::{ChainSettings, WalletSettings, read_password};
@@ -17,11 +18,12 @@ pub(crate) use devnet::DevnetConfig;
 pub(crate) use miner::MinerFile;
 pub(crate) use validator::ValidatorFile;
 
+/// Most bytes of a configuration.
+const MAX_CONFIGURATION_BYTES: usize = 1 << 20;
+
 /// Reads a configuration. Relative paths in it count from the folder that it lies in; see [`Base`].
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<(T, Base), Fault> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Fault::usage(format!("{}: cannot be read: {error}: name a configuration with --config FILE", path.display()))
-    })?;
+    let text = read_text(path, MAX_CONFIGURATION_BYTES)?;
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     Ok((parse(&text, &path.display().to_string())?, Base { folder, file: path.to_owned() }))
 }

@@ -12,6 +12,7 @@ use assay_validator::{PromptList, Terms};
 use serde::Deserialize;
 
 use super::{Base, ChainSettings, WalletSettings};
+use crate::files::read_text;
 use crate::networks::Place;
 use crate::outcome::Fault;
 
@@ -219,6 +220,9 @@ impl Audits {
     }
 }
 
+/// Most bytes of a file of prompts.
+const MAX_PROMPTS_BYTES: usize = 1 << 28;
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Line {
@@ -237,8 +241,7 @@ impl ValidatorSettings {
     /// What miners are asked, from the file of prompts.
     pub(crate) fn questions(&self) -> Result<PromptList, Fault> {
         let path = &self.prompts;
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Fault::usage(format!("{}: the prompts cannot be read: {error}", path.display())))?;
+        let text = read_text(path, MAX_PROMPTS_BYTES)?;
         let prompts = read_prompts(&text, path)?;
         let list = PromptList::new(prompts, self.max_tokens)
             .map_err(|error| Fault::usage(format!("{}: {error}", path.display())))?;

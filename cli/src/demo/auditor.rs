@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use assay_audit::challenge::EpochKey;
 use assay_audit::session::{Exchange, Reply};
-use assay_audit::transcript_file::{Conclusion, TranscriptFile};
+use assay_audit::transcript_file::Conclusion;
 use assay_chain::{Chain, Devnet};
 use assay_commitments::{Epoch, Hotkey};
 use rayon::prelude::*;
 
-use crate::files::transcripts;
+use crate::files::{read_transcript, transcripts};
 use crate::outcome::Fault;
 
 /// What the auditor found.
@@ -60,9 +60,7 @@ pub(crate) async fn replay(folder: &Path, chain: &Devnet, validator: Hotkey) -> 
 
 /// Whether a file's replay and nonce bear the receipt out, and whether there was a key to check it by.
 fn examine(path: &Path, keys: &BTreeMap<u64, EpochKey>) -> (bool, bool) {
-    let Some(file) = std::fs::read(path).ok().and_then(|bytes| TranscriptFile::decode(&bytes).ok()) else {
-        return (false, false);
-    };
+    let Ok(file) = read_transcript(path) else { return (false, false) };
     let same = Conclusion::from(file.judge(&|_| None).verdict) == file.receipt.conclusion;
     let request = &file.record.request;
     let revealed = match &file.record.exchange {

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use assay_commitments::manifest::ArchitectureError;
 use assay_commitments::rows::Profile;
+use assay_files::Unreadable;
 use thiserror::Error;
 
 /// Why a model folder cannot be served.
@@ -30,6 +31,14 @@ pub enum CheckpointError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// What has the name of a file is none, or is longer than such a file can be.
+    #[error("{}: {source}", path.display())]
+    NotAFile {
+        /// What was to be read.
+        path: PathBuf,
+        /// What is there.
+        source: Unreadable,
     },
     /// A file is no JSON.
     #[error("{}: not valid JSON ({source}): download it again", path.display())]
@@ -190,6 +199,16 @@ pub enum CheckpointError {
         /// NaN or an infinity.
         value: f32,
     },
+}
+
+impl CheckpointError {
+    pub(super) fn unreadable(path: &Path, error: Unreadable) -> Self {
+        let path = path.to_owned();
+        match error {
+            Unreadable::Io(source) => Self::Io { path, source },
+            source => Self::NotAFile { path, source },
+        }
+    }
 }
 
 /// Something about a configuration that this runtime cannot serve.

@@ -119,11 +119,11 @@ struct WeightFile {
 
 impl WeightFile {
     fn open(path: PathBuf) -> Result<Self, CheckpointError> {
-        let opened = File::open(&path).and_then(|file| Ok((Stamp::of(&file)?, file)));
+        let opened = assay_files::open(&path).and_then(|file| Ok((Stamp::of(&file)?, file)));
         match opened {
             Ok((stamp, file)) => Ok(Self { path, file, stamp }),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(CheckpointError::NoFile { path }),
-            Err(source) => Err(CheckpointError::Io { path, source }),
+            Err(error) if error.is_missing() => Err(CheckpointError::NoFile { path }),
+            Err(error) => Err(CheckpointError::unreadable(&path, error)),
         }
     }
 
@@ -489,7 +489,8 @@ impl WeightFiles {
     /// [`CheckpointError::Changed`] for a file that was replaced or written to, and as [`Self::open`].
     pub(super) fn reopen(&self) -> Result<Self, CheckpointError> {
         for WeightFile { path, stamp, .. } in &self.files {
-            if !File::open(path).and_then(|file| Stamp::of(&file)).is_ok_and(|now| now == *stamp) {
+            let now = assay_files::open(path).ok().and_then(|file| Stamp::of(&file).ok());
+            if now.as_ref() != Some(stamp) {
                 return Err(CheckpointError::Changed { path: path.clone() });
             }
         }

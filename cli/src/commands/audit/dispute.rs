@@ -6,7 +6,7 @@ use assay_audit::exhibit::Exhibit;
 
 use super::reason;
 use crate::assets::Assets;
-use crate::files::{check_writable, read, read_transcript, write_atomically};
+use crate::files::{check_writable, read_transcript, write_atomically};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{Listing, Paint, bytes, print};
 
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let mut listing = Listing::default();
     listing.line("shows", reason(&found.verdict).unwrap_or_default());
     listing.line("miner", exhibit.request().miner);
-    let whole = bytes(read(&args.file)?.len() as u64);
+    let whole = bytes(file.encode().len() as u64);
     listing.line("exhibit", format!("{} ({} of {whole})", args.out.display(), bytes(encoded.len() as u64)));
     listing.line("replay", format!("assay audit verify {}", args.out.display()));
     print(&listing.render(Paint::stdout()))?;

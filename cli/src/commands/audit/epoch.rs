@@ -12,7 +12,7 @@ use assay_validator::LOG_NAME;
 use serde_json::{Value, json};
 
 use crate::assets::Assets;
-use crate::files::{files_below, read, read_transcript, transcripts};
+use crate::files::{files_below, read_log, read_transcript, transcripts};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::past::{Claims, Past, PastArgs};
 use crate::terminal::{Paint, Progress, complain, print, print_json, table};
@@ -63,8 +63,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         match read_transcript(path).and_then(|file| account(&mut accounts, &file, &assets)) {
             Ok(has_log) => without_log += u64::from(!has_log),
             Err(fault) => {
-                // What cannot be had here is missing, and told of as that.
-                damaged |= fault.outcome == Outcome::Damaged;
+                damaged = true;
                 progress.aside(|| complain("error", &fault));
             }
         }
@@ -107,7 +106,7 @@ fn claims(logs: &Logs) -> Claims {
 fn read_logs(folder: &Path) -> Result<Logs, Fault> {
     let mut logs = Logs::new();
     for path in files_below(folder, |path| path.file_name().is_some_and(|name| name == LOG_NAME))? {
-        let log = EpochLog::decode_signed(&read(&path)?).map_err(|error| Fault::of_transcript(&path, error))?;
+        let log = read_log(&path)?;
         let before = logs.insert((log.validator, log.epoch), log.clone());
         if before.is_some_and(|before| before != log) {
             return Err(Fault::damaged(format!(

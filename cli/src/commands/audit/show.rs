@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::{conclusion, disagreement, painted, picture, reason};
 use crate::assets::Assets;
-use crate::files::{Evidence, read, read_evidence};
+use crate::files::{Evidence, read_evidence};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{Listing, Paint, bytes, print, print_json, quoted, seconds, table};
 
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         tokenizer: assets.ok().map(|assets| Arc::clone(&assets.tokenizer)),
         judgement,
         sizes: proof_sizes(&file.record, &file.manifest),
-        file_bytes: read(&args.file)?.len() as u64,
+        file_bytes: file.encode().len() as u64,
         file,
     };
     if args.json {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use assay_audit::prompt::MAX_TOKENIZER_BYTES;
 use assay_llm_runtime::Description;
 
 use crate::outcome::Fault;
@@ -42,8 +43,9 @@ pub(super) struct Plan {
 impl Plan {
     /// Splits a budget for the model in a folder, of which nothing large has been read yet.
     pub(super) fn of_folder(budget: u64, folder: &Path, description: &Description) -> Result<Self, Fault> {
-        // A folder without a tokenizer is refused when it is opened.
-        let tokenizer = std::fs::metadata(folder.join("tokenizer.json")).map_or(0, |metadata| metadata.len());
+        // A folder without a tokenizer, or with a longer one than there can be, is refused when it is opened.
+        let length = std::fs::metadata(folder.join("tokenizer.json")).map(|metadata| metadata.len());
+        let tokenizer = length.ok().filter(|length| *length <= MAX_TOKENIZER_BYTES as u64).unwrap_or(0);
         let vocabulary = description.architecture().vocab_size;
         Self::new(budget, vocabulary, description.decoded_bytes(), tokenizer)
     }
