@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use assay_audit::epoch_log::EpochLog;
 use assay_audit::exhibit::Exhibit;
+use assay_audit::prompt::{self, ChatTemplate, Tokenizer};
 use assay_audit::request::Request;
 use assay_audit::session::Refusal;
 use assay_audit::transcript_file::TranscriptFile;
@@ -23,7 +24,7 @@ use crate::subject::{
 pub type Target = fn(&[u8]);
 
 /// All of them by name, as in the folder of the corpora.
-pub const ALL: [(&str, Target); 10] = [
+pub const ALL: [(&str, Target); 12] = [
     ("request", request),
     ("manifest", manifest),
     ("refusal", refusal),
@@ -34,6 +35,8 @@ pub const ALL: [(&str, Target); 10] = [
     ("epoch_log", epoch_log),
     ("proof", proof),
     ("session", session),
+    ("tokenizer", tokenizer),
+    ("template", template),
 ];
 
 /// The session that targets start from: accepted, of a model of the least size.
@@ -138,6 +141,25 @@ pub fn epoch_log(bytes: &[u8]) {
 pub fn proof(bytes: &[u8]) {
     let accepted = seed().verdict_on_proof(bytes) == Verdict::Accepted;
     assert_eq!(accepted, bytes == seed().proof.bytes);
+}
+
+/// Tokenizers as a transcript brings them along: one that is read gives a text the same tokens twice, and tokens the
+/// same text.
+pub fn tokenizer(bytes: &[u8]) {
+    let Ok(tokenizer) = Tokenizer::from_bytes(bytes) else { return };
+    for text in ["In the beginning", "a\u{20ac}\n\u{1f600} 1e9<|end|>", ""] {
+        let Ok(tokens) = tokenizer.encode(text) else { continue };
+        assert_eq!(tokenizer.encode(text).as_ref(), Ok(&tokens));
+        assert_eq!(tokenizer.decode(&tokens), tokenizer.decode(&tokens));
+    }
+}
+
+/// Chat templates likewise: one that is read gives a chat the same text twice.
+pub fn template(bytes: &[u8]) {
+    let Ok(template) = ChatTemplate::from_bytes(bytes) else { return };
+    let said = |role: &str| prompt::Message { role: role.to_owned(), content: "Let there be {{ light }}".to_owned() };
+    let chat = [said("system"), said("user"), said("assistant"), said("user")];
+    assert_eq!(template.render(&chat), template.render(&chat));
 }
 
 /// The seed with changes: the bytes are a script. One byte says what of it is changed; then each change

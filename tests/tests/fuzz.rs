@@ -18,6 +18,11 @@ use rayon::prelude::*;
 /// How long each target is run beyond its corpus.
 const BEYOND: Duration = Duration::from_secs(2);
 
+/// A chat template with what templates use.
+const TEMPLATE: &str = "{%- for message in messages -%}{% if message['role'] == 'system' and loop.first %}[{{ message.content \
+                        | trim }}]{% else %}{{ message['role'] ~ ': ' }}{% set said = message.content.split('\n') %}\
+                        {{ said[0] | tojson }}{% endif %}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+
 fn corpus(target: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus")).join(target)
 }
@@ -42,6 +47,8 @@ fn valid(target: &str) -> Vec<u8> {
         "exhibit" => exhibits(file)[0].encode(),
         "epoch_log" => codec::encode(&log_of(file)),
         "proof" => seed().proof.bytes.clone(),
+        "tokenizer" => file.tokenizer.clone().unwrap(),
+        "template" => TEMPLATE.as_bytes().to_vec(),
         // An opening of zeros without columns, and changes of a byte, of a part, and of both.
         "opening" => vec![0; 2_000],
         "session" => [vec![0], vec![7; 8], vec![200, 1, 0, 0, 0, 0, 0, 255]].concat(),

@@ -50,10 +50,10 @@ An entry is the test `attack_NN_name` in `tests/tests/attacks/`; the miners are 
 `tests/src/adversary/`, which has a hook at every point where a miner can deviate.
 
 **How often.** *Always*: whatever the nonce draws, often before any proof. For the others one audit under the default
-policy (four cells, three decodes) finds the attack if it draws a relation that the attack breaks. *Expected* is that
+policy (four cells, three decodes, a column in one of four) finds the attack if it draws a relation that the attack breaks. *Expected* is that
 probability, computed from the weights for every cell and group and every decode of one answer; *measured* is the share of
-AUDITS audits of that answer under as many nonces. The test fails if the two are further apart than four binomial
-deviations. Audits add up: what one finds in a quarter of cases, ten find in 94 %.
+AUDITS audits of that answer under as many nonces. Of every one of them its own draw tells what it had to find; the test fails
+if it found anything else. Audits add up: what one finds in a quarter of cases, ten find in 94 %.
 
 ![Expected and measured detection](figures/detection.svg)
 ";
