@@ -185,10 +185,10 @@ async fn a_miner_that_keeps_the_validator_waiting_is_silent() {
         check_silent(&fetched, "tokenizer: a piece has another length than 65536 bytes");
     }
 
-    // Each piece comes in time, and the last one never.
+    // Each piece comes in time, and the last one does not.
     let drips = |_| -> Pieces {
         let drop = || Ok(AssetChunk { data: vec![b' '; CHUNK_BYTES] });
-        let drops = tokio_stream::iter(std::iter::repeat_with(drop));
+        let drops = tokio_stream::iter(std::iter::repeat_with(drop).take(500));
         Box::pin(drops.throttle(Duration::from_millis(20)))
     };
     let patience = Patience { piece: long, whole: piece };
