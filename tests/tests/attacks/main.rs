@@ -15,6 +15,7 @@ mod cast;
 mod chain;
 mod codewords;
 mod figure;
+mod files;
 mod honest;
 mod page;
 mod proofs;
