@@ -20,7 +20,7 @@ use crate::model::{CommittedLayer, CommittedModel, CommittedPolynomial};
 use crate::num::index;
 use crate::parts::{PartDigest, join};
 use crate::products::{CellProducts, HeadProduct, combination, head_claims, head_signs, layer_claims};
-use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Shape, Witness};
+use crate::proof::{CellWitness, Claims, DecodeWitness, Openings, Proof, Shape, Witness};
 use crate::relations::{CellRows, Inputs, Layer, Linear, SuppliedProducts, decode_cell, layer};
 use crate::request::Request;
 use crate::resolve::Search;
@@ -60,15 +60,28 @@ pub enum ProveError {
 /// A cell on the prover's side: what goes into the proof, and the exact products behind it.
 struct ProvenCell {
     witness: CellWitness,
-    linears: [Linear; 7],
-    products: [Vec<i64>; 7],
+    exact: ExactCell,
 }
+
+/// The products of a cell with what each is compared with, and all of them exact.
+type ExactCell = ([Linear; 7], [Vec<i64>; 7]);
 
 /// A decode on the prover's side.
 struct ProvenDecode {
     witness: DecodeWitness,
-    head: HeadProduct,
-    products: Vec<i64>,
+    exact: ExactDecode,
+}
+
+/// The product of a decode, and exact logits.
+type ExactDecode = (HeadProduct, Vec<i64>);
+
+/// How much of a proof stands when the rest is made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Norms, rows, supplied products and paths.
+    Witness,
+    /// These, and the claims on products.
+    Claims,
 }
 
 /// Proves what a nonce asks for.
@@ -113,20 +126,85 @@ pub fn prove_with_log(
     let decodes: Vec<ProvenDecode> =
         challenge.decodes.par_iter().map(|position| source.decode(*position, &statement)).collect::<Result<_, _>>()?;
 
+    let witness = source.witness(&cells, &decodes).parts();
+    let cells = cells.into_iter().map(|cell| cell.exact).collect();
+    let decodes = decodes.into_iter().map(|decode| decode.exact).collect();
+    Ok(finish(model, &statement, &shape, witness, cells, decodes, None))
+}
+
+/// A proof that keeps the beginning of `proof`, whatever that says, and of which the rest is made for the transcript
+/// that follows: what a miner sends who may choose a witness, and not what is drawn from it. Claims that are made here
+/// are true of the weights, openings are those of an honest prover. Nobody but those who forge has a use for it.
+///
+/// # Errors
+/// [`ProveError`]; [`ProveError::Row`] also for bytes that are no proof for the challenge.
+pub fn prove_again(
+    model: &CommittedModel,
+    request: &Request,
+    commitment: &TraceCommitment,
+    nonce: Option<&Nonce>,
+    proof: &[u8],
+    kept: Kept,
+) -> Result<Vec<u8>, ProveError> {
+    let statement = Statement { request, commitment, nonce };
+    let challenge = challenge_of(request, &model.manifest, commitment, nonce).ok_or(ProveError::NoChallenge)?;
+    let positions = commitment.positions().ok_or(ProveError::NoChallenge)?;
+    let shape = Shape { manifest: &model.manifest, challenge: &challenge, positions, signs: statement.sign_count() };
+    let Proof { witness, claims, .. } = Proof::read(proof, &shape)?;
+    let cells = challenge.cells.iter().zip(&witness.cells).map(|(cell, of_cell)| exact_cell(model, cell, of_cell));
+    let cells = cells.collect::<Result<_, _>>()?;
+    let decodes = challenge.decodes.iter().zip(&witness.decodes).map(|(position, DecodeWitness { h, logits, .. })| {
+        let (input, products) = exact_logits(model, *position, h)?;
+        let exponent = input.product_exponent(model.manifest.head.exponent);
+        let target = Scores::new(logits, exponent, &pick(model, *position, &statement)?).target();
+        Ok((HeadProduct { input, target }, products))
+    });
+    let decodes = decodes.collect::<Result<_, ProveError>>()?;
+    let claims = (kept == Kept::Claims).then_some(claims);
+    Ok(finish(model, &statement, &shape, witness.parts(), cells, decodes, claims).0)
+}
+
+/// The exact products of a cell whose rows and supplied products stand.
+fn exact_cell(model: &CommittedModel, cell: &Cell, witness: &CellWitness) -> Result<ExactCell, ProveError> {
+    let manifest = &model.manifest;
+    let committed = &model.layers[index(cell.layer.get())];
+    let layer = layer(manifest, &manifest.layers[index(cell.layer.get())], &committed.small);
+    let CellWitness { h, a, o, m, caches, supplied, .. } = witness;
+    let rows = decode_cell(manifest, cell, [h, a, o, m], caches)?;
+    let linears = layer.inputs(&rows).and_then(|inputs| layer.linears(&inputs, &rows, supplied));
+    let linears =
+        linears.map_err(|relation| ProveError::Range { layer: cell.layer, position: cell.position, relation })?;
+    let mut products = linears
+        .each_ref()
+        .map(|Linear { matrix, input, .. }| committed.weights.polynomial.product(matrix.index(), &input.integers));
+    let queries = &mut products[Matrix::Q.index()];
+    *queries = cell.query_outputs(&manifest.architecture).map(|output| queries[output]).collect();
+    Ok((linears, products))
+}
+
+/// Everything after a witness, whose parts are given: claims, unless they stand already, and openings.
+fn finish(
+    model: &CommittedModel,
+    statement: &Statement<'_>,
+    shape: &Shape<'_>,
+    mut parts: Vec<Vec<u8>>,
+    cells: Vec<ExactCell>,
+    decodes: Vec<ExactDecode>,
+    claims: Option<Claims>,
+) -> (Vec<u8>, Vec<Event>) {
+    let Shape { manifest, challenge, .. } = *shape;
     let digests = |parts: &[Vec<u8>]| parts.iter().map(|part| PartDigest::of(part)).collect::<Vec<_>>();
-    let transcript = steps::start(&statement, manifest);
-    let mut parts = source.witness(&cells, &decodes).parts();
+    let transcript = steps::start(statement, manifest);
     let (transcript, seed) = steps::witness(transcript, &digests(&parts));
 
-    let (linears, exact): (Vec<[Linear; 7]>, Vec<[Vec<i64>; 7]>) =
-        cells.into_iter().map(|cell| (cell.linears, cell.products)).unzip();
+    let (linears, exact): (Vec<[Linear; 7]>, Vec<[Vec<i64>; 7]>) = cells.into_iter().unzip();
     let products: Vec<CellProducts> = linears
         .into_iter()
         .enumerate()
         .map(|(number, linears)| CellProducts::new(linears, &seed, number, shape.signs))
         .collect();
-    let head_signs = head_signs(&seed, &challenge, manifest, shape.signs);
-    let claims = Claims {
+    let head_signs = head_signs(&seed, challenge, manifest, shape.signs);
+    let honest = || Claims {
         cells: products
             .par_iter()
             .zip(&exact)
@@ -137,14 +215,15 @@ pub fn prove_with_log(
                     .map(|((linear, signs), exact)| linear.target.claims(signs, exact))
             })
             .collect(),
-        decodes: decodes.iter().map(|decode| decode.head.target.claims(&head_signs, &decode.products)).collect(),
+        decodes: decodes.iter().map(|(head, products)| head.target.claims(&head_signs, products)).collect(),
     };
+    let claims = claims.unwrap_or_else(honest);
     let claims_parts = claims.parts();
     let (transcript, beta) = steps::claims(transcript, &digests(&claims_parts));
 
     let powers = combination(beta, shape.signs);
-    let by_layer = layer_claims(manifest, &challenge, &products, &claims, &powers);
-    let heads: Vec<HeadProduct> = decodes.into_iter().map(|decode| decode.head).collect();
+    let by_layer = layer_claims(manifest, challenge, &products, &claims, &powers);
+    let heads: Vec<HeadProduct> = decodes.into_iter().map(|(head, _)| head).collect();
     let mut transcript = transcript.advance();
     let asked = challenge.layers();
     let committed = asked.iter().map(|layer| model.layers[index(layer.get())].weights.as_ref());
@@ -153,7 +232,7 @@ pub fn prove_with_log(
     let head = opening(model.head.iter().map(Arc::as_ref), &manifest.head_code, &of_head, &mut transcript);
     parts.extend(claims_parts);
     parts.push(Openings { layers, head }.part());
-    Ok((join(&parts), transcript.log().to_vec()))
+    (join(&parts), transcript.log().to_vec())
 }
 
 /// Opens claims on polynomials in memory; without claims there is nothing to open.
@@ -201,33 +280,20 @@ impl Source<'_> {
         let CellSums { supplied, linears, products, .. } =
             CellSums::new(&layer, &committed.weights.polynomial, cell, &rows)?;
         let witness = CellWitness { h, a, o, m, caches, supplied, hashes };
-        Ok(ProvenCell { witness, linears, products })
+        Ok(ProvenCell { witness, exact: (linears, products) })
     }
 
     fn decode(&self, position: Position, statement: &Statement<'_>) -> Result<ProvenDecode, ProveError> {
-        let manifest = &self.model.manifest;
         let tree = TreeId::H(self.shape.end());
         let range = index(position.get())..index(position.get()) + 1;
         let h = self.bytes(tree, range.clone())?;
-        let row = decode_row(manifest.profile, &h)?;
-        let input = head_input(&row, &self.model.final_norm, manifest).ok_or(ProveError::Range {
-            layer: self.shape.end(),
-            position,
-            relation: Relation::Logits,
-        })?;
-        let exponent = input.product_exponent(manifest.head.exponent);
-        let shards = self.model.head.iter().map(|shard| &shard.polynomial);
-        let products = head_products(shards, manifest, &input);
-        let pick = Pick {
-            tolerance: Tolerance::of(manifest.profile),
-            sampling: &statement.request.sampling,
-            position,
-            token: statement.picked(position).ok_or(ProveError::NoChallenge)?,
-        };
+        let (input, products) = exact_logits(self.model, position, &h)?;
+        let exponent = input.product_exponent(self.model.manifest.head.exponent);
+        let pick = pick(self.model, position, statement)?;
         let logits = Scores::compress(&products, exponent, &pick);
         let target = Scores::new(&logits, exponent, &pick).target();
         let witness = DecodeWitness { h, logits, hashes: self.hashes(tree, &range) };
-        Ok(ProvenDecode { witness, head: HeadProduct { input, target }, products })
+        Ok(ProvenDecode { witness, exact: (HeadProduct { input, target }, products) })
     }
 
     fn witness(&self, cells: &[ProvenCell], decodes: &[ProvenDecode]) -> Witness {
@@ -239,6 +305,29 @@ impl Source<'_> {
             decodes: decodes.iter().map(|decode| decode.witness.clone()).collect(),
         }
     }
+}
+
+/// The input of lm_head that a row gives, and the exact logits of that.
+fn exact_logits(model: &CommittedModel, position: Position, h: &[u8]) -> Result<(FixedRow, Vec<i64>), ProveError> {
+    let manifest = &model.manifest;
+    let row = decode_row(manifest.profile, h)?;
+    let input = head_input(&row, &model.final_norm, manifest).ok_or(ProveError::Range {
+        layer: LayerIndex::new(manifest.architecture.layers),
+        position,
+        relation: Relation::Logits,
+    })?;
+    let products = head_products(model.head.iter().map(|shard| &shard.polynomial), manifest, &input);
+    Ok((input, products))
+}
+
+/// What decides the pick at a position.
+fn pick<'a>(model: &CommittedModel, position: Position, statement: &Statement<'a>) -> Result<Pick<'a>, ProveError> {
+    Ok(Pick {
+        tolerance: Tolerance::of(model.manifest.profile),
+        sampling: &statement.request.sampling,
+        position,
+        token: statement.picked(position).ok_or(ProveError::NoChallenge)?,
+    })
 }
 
 /// The rows of a cell as they are committed to.

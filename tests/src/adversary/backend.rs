@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use assay_audit::challenge::Nonce;
 use assay_audit::judge::challenge_of;
 use assay_audit::model::CommittedModel;
-use assay_audit::prove::prove;
+use assay_audit::prove::{Kept, prove, prove_again};
 use assay_audit::request::Request;
 use assay_audit::sizes::proof_structure;
 use assay_cli::local::LocalModel;
-use assay_commitments::trace::{FinishReason, Trace, TraceCommitment, TraceRows};
+use assay_commitments::rows::Profile;
+use assay_commitments::trace::{FinishReason, Trace, TraceCommitment, TraceRows, TraceShape};
 use assay_commitments::{SessionId, TokenId};
 use assay_llm_runtime::{Engine, EngineLimits, Model, RunError, Session};
 use assay_miner::{Backend, HonestBackend, ProveError, ServeError, Served, honest_commitment};
@@ -62,6 +63,15 @@ impl Proving<'_> {
             .map_err(|error| ProveError(error.to_string()))
     }
 
+    /// A proof that keeps a part of `proof`, and of which the rest is made for what is then drawn.
+    ///
+    /// # Errors
+    /// [`ProveError`].
+    pub fn again(&self, kept: Kept, proof: &[u8]) -> Result<Vec<u8>, ProveError> {
+        prove_again(self.model, self.request, self.commitment, self.nonce, proof, kept)
+            .map_err(|error| ProveError(error.to_string()))
+    }
+
     /// Where the parts of such a proof lie.
     pub fn anatomy(&self, proof: &[u8]) -> Anatomy {
         let Self { model, request, commitment, nonce, .. } = self;
@@ -86,6 +96,8 @@ pub struct Adversary {
     writer: HonestBackend,
     /// Leaves the rows; `None` for those that were left in writing.
     runner: Option<Arc<Model>>,
+    /// The profile of the rows that are left in writing.
+    computed: Profile,
     asked: Change<Request>,
     written: Option<Change<Answer>>,
     rows: Option<Change<Rows>>,
@@ -109,6 +121,7 @@ impl Adversary {
             writer: honest.clone(),
             honest,
             runner: None,
+            computed: local.model.profile(),
             asked: Box::new(|_, _| ()),
             written: None,
             rows: None,
@@ -123,9 +136,10 @@ impl Adversary {
         &self.local
     }
 
-    /// Serves this model in place of the claimed one.
+    /// Serves this model in place of the claimed one. Rows of another profile are written as the claimed one's.
     #[must_use]
     pub fn model(mut self, model: Model) -> Self {
+        self.computed = model.profile();
         self.writer.engine = Arc::new(Engine::start(Arc::new(model), EngineLimits::default()));
         self
     }
@@ -185,6 +199,16 @@ impl Adversary {
         })
     }
 
+    /// Changes bytes of the honest proof that it keeps, and makes what follows them for what is then drawn.
+    #[must_use]
+    pub fn chosen(self, kept: Kept, change: impl Fn(&Anatomy, &mut Vec<u8>) + Send + Sync + 'static) -> Self {
+        self.proof(move |proving| {
+            let mut proof = proving.honest()?;
+            change(&proving.anatomy(&proof), &mut proof);
+            proving.again(kept, &proof)
+        })
+    }
+
     /// The forged rows of a session, if it forges rows.
     pub fn forged(&self, session: &SessionId) -> Option<Arc<Forged>> {
         self.forged.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned()
@@ -216,12 +240,20 @@ impl Backend for Adversary {
             change(request, &mut answer);
             runner = runner.or(Some(&self.local.model));
         }
+        let claimed = self.local.model.profile();
+        let mut computed = self.computed;
         if let Some(model) = runner {
             trace = Self::trace_over(model, &answer).map_err(|error| ServeError::Failed(error.to_string()))?;
+            computed = model.profile();
         }
-        if let Some(change) = &self.rows {
-            let mut rows = Rows::of(&trace, self.local.model.profile());
-            change(request, &mut rows);
+        if self.rows.is_some() || computed != claimed {
+            let mut rows = Rows::of(&trace, computed);
+            if computed != claimed {
+                rows = rows.written_in(claimed, TraceShape::new(self.local.model.architecture(), claimed));
+            }
+            if let Some(change) = &self.rows {
+                change(request, &mut rows);
+            }
             let forged = Arc::new(rows.forge());
             trace = forged.trace().clone();
             self.forged.lock().unwrap_or_else(PoisonError::into_inner).insert(request.session_id(), forged);

@@ -68,6 +68,19 @@ impl Rows {
         self.column(tree)[span].copy_from_slice(&from);
     }
 
+    /// The same numbers as rows of a model in another profile, which has them all.
+    #[must_use]
+    pub fn written_in(mut self, profile: Profile, shape: TraceShape) -> Self {
+        for bytes in self.bytes.values_mut() {
+            let numbers = decode_row(self.profile, bytes).expect("rows are canonical");
+            #[expect(clippy::cast_possible_truncation, reason = "a decoded row holds numbers of its profile")]
+            let numbers: Vec<f32> = numbers.into_iter().map(|value| value as f32).collect();
+            bytes.clear();
+            encode_row(profile, &numbers, bytes);
+        }
+        Self { shape, profile, ..self }
+    }
+
     /// The rows as something that is committed and proven from.
     pub fn forge(self) -> Forged {
         let mut trace = Trace::new(self.shape);

@@ -1,40 +1,48 @@
 //! A miner on a port whose side of the stream is played by a script.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use assay_audit::challenge::Nonce;
 use assay_audit::keys::Keypair;
 use assay_audit::request::Request;
 use assay_audit::session::{SignedBytes, sign_commitment, sign_proof};
-use assay_commitments::codec;
 use assay_commitments::trace::TraceCommitment;
+use assay_commitments::{Hotkey, codec};
 use assay_miner::{Backend, Served};
 use assay_proto::v1::miner_message::Message;
-use assay_proto::v1::miner_server::{Miner, MinerServer};
+use assay_proto::v1::miner_server::SERVICE_NAME;
 use assay_proto::v1::validator_message::Message as FromValidator;
-use assay_proto::v1::{
-    AssetChunk, AssetRequest, InfoReply, InfoRequest, MinerMessage, Signed, Tokens, ValidatorMessage,
-};
+use assay_proto::v1::{AssetRequest, MinerMessage, Signed, Tokens, ValidatorMessage};
 use assay_proto::{chunks, fields};
 use assay_validator::Peer;
+use prost::bytes::{Buf, BufMut};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::transport::Server;
 use tonic::{Response, Status, Streaming};
 
-use crate::adversary::backend::Adversary;
+use crate::adversary::files::Files;
 
 /// What a script does next.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub enum Act<T = MinerMessage> {
     /// Sends a message.
-    Say(MinerMessage),
+    Say(T),
+    /// Sends bytes in place of a message, whether they are one or not.
+    Bytes(Vec<u8>),
     /// Lets time pass.
     Wait(Duration),
     /// Ends the stream with a status.
@@ -87,7 +95,7 @@ struct Kept {
 }
 
 struct Stage {
-    backend: Arc<Adversary>,
+    backend: Box<dyn Backend>,
     keys: Keypair,
     script: Script,
     kept: Mutex<HashMap<[u8; 32], Kept>>,
@@ -107,13 +115,22 @@ impl Drop for Seat {
 }
 
 impl Seat {
-    /// Opens a port for an adversary that signs with `keys` and speaks by `script`.
-    pub async fn start(backend: Adversary, keys: Keypair, script: Script) -> Self {
+    /// Opens a port for a miner that answers with `backend`, signs with `keys` and speaks by `script`.
+    pub async fn start(backend: impl Backend, keys: Keypair, script: Script) -> Self {
+        let hotkey = keys.hotkey();
+        let stage = Stage { backend: Box::new(backend), keys, script, kept: Mutex::default() };
+        Self::open(hotkey, Front::Sessions(Arc::new(stage))).await
+    }
+
+    /// Opens a port for a miner that sends these files to whoever wants to know its model, and holds no session.
+    pub async fn showing(files: Files, keys: &Keypair) -> Self {
+        Self::open(keys.hotkey(), Front::Files(Arc::new(files))).await
+    }
+
+    async fn open(hotkey: Hotkey, front: Front) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("there is a port");
-        let peer = Peer { hotkey: keys.hotkey(), endpoint: listener.local_addr().expect("it is bound") };
-        let stage = Stage { backend: Arc::new(backend), keys, script, kept: Mutex::default() };
-        let service = MinerServer::new(Service(Arc::new(stage)));
-        let served = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+        let peer = Peer { hotkey, endpoint: listener.local_addr().expect("it is bound") };
+        let served = Server::builder().add_service(front).serve_with_incoming(TcpListenerStream::new(listener));
         let server = tokio::spawn(async move { served.await.expect("the port stays open") });
         Self { peer, server }
     }
@@ -124,79 +141,155 @@ impl Seat {
     }
 }
 
-struct Service(Arc<Stage>);
+/// What is served on a port. All calls carry bytes, so that what is no message can be sent too; one message and
+/// the end of the stream is how the reply to a plain call looks.
+#[derive(Clone)]
+enum Front {
+    Sessions(Arc<Stage>),
+    Files(Arc<Files>),
+}
 
-#[tonic::async_trait]
-impl Miner for Service {
-    type SessionStream = ReceiverStream<Result<MinerMessage, Status>>;
-    type AssetStream = ReceiverStream<Result<AssetChunk, Status>>;
+impl NamedService for Front {
+    const NAME: &'static str = SERVICE_NAME;
+}
 
-    async fn session(
-        &self,
-        request: tonic::Request<Streaming<ValidatorMessage>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+impl Service<http::Request<Body>> for Front {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let call = Call { front: self.clone(), path: request.uri().path().to_owned() };
+        Box::pin(async move { Ok(Grpc::new(Raw).streaming(call, request).await) })
+    }
+}
+
+struct Call {
+    front: Front,
+    path: String,
+}
+
+impl StreamingService<Vec<u8>> for Call {
+    type Response = Vec<u8>;
+    type ResponseStream = ReceiverStream<Result<Vec<u8>, Status>>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Vec<u8>>>) -> Self::Future {
         let (outbound, messages) = mpsc::channel(1);
-        let line = Line { stage: Arc::clone(&self.0), inbound: request.into_inner(), outbound };
-        tokio::spawn(line.hold());
-        Ok(Response::new(ReceiverStream::new(messages)))
+        let line = Line { inbound: request.into_inner(), outbound };
+        match (self.front.clone(), self.path.trim_start_matches(&format!("/{SERVICE_NAME}/"))) {
+            (Front::Sessions(stage), "Session") => drop(tokio::spawn(line.hold(stage))),
+            (Front::Files(files), "Info") => drop(tokio::spawn(line.play(files.reply()))),
+            (Front::Files(files), "Asset") => drop(tokio::spawn(line.send(files))),
+            _ => return ready(Err(Status::unimplemented("whoever asks here knows better"))),
+        }
+        ready(Ok(Response::new(ReceiverStream::new(messages))))
+    }
+}
+
+/// Messages as they are on the wire.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
     }
 
-    async fn info(&self, _: tonic::Request<InfoRequest>) -> Result<Response<InfoReply>, Status> {
-        Err(Status::unimplemented("whoever asks here knows the model"))
+    fn decoder(&mut self) -> Self {
+        *self
     }
+}
 
-    async fn asset(&self, _: tonic::Request<AssetRequest>) -> Result<Response<Self::AssetStream>, Status> {
-        Err(Status::unimplemented("whoever asks here knows the model"))
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, bytes: Vec<u8>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put_slice(&bytes);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
     }
 }
 
 /// One stream.
 struct Line {
-    stage: Arc<Stage>,
-    inbound: Streaming<ValidatorMessage>,
-    outbound: mpsc::Sender<Result<MinerMessage, Status>>,
+    inbound: Streaming<Vec<u8>>,
+    outbound: mpsc::Sender<Result<Vec<u8>, Status>>,
 }
 
 impl Line {
-    async fn next(&mut self) -> Option<FromValidator> {
-        self.inbound.next().await?.ok()?.message
+    async fn next<M: prost::Message + Default>(&mut self) -> Option<M> {
+        M::decode(self.inbound.next().await?.ok()?.as_slice()).ok()
+    }
+
+    async fn told(&mut self) -> Option<FromValidator> {
+        self.next::<ValidatorMessage>().await?.message
     }
 
     /// Holds the session to its end; `None` when either side has left.
-    async fn hold(mut self) -> Option<()> {
-        let session = match self.next().await? {
+    async fn hold(mut self, stage: Arc<Stage>) -> Option<()> {
+        let session = match self.told().await? {
             FromValidator::Request(signed) => {
                 let request: Request = codec::decode(&signed.body).ok()?;
                 let session = *request.session_id().as_bytes();
-                let stage = Arc::clone(&self.stage);
+                let stage = Arc::clone(&stage);
                 let acts = tokio::task::spawn_blocking(move || stage.answer(request)).await.ok()?;
-                self.play(acts).await?;
+                self.act(acts).await?;
                 session
             }
             FromValidator::Resume(resume) => fields::digest(&resume.session)?,
             _ => return None,
         };
-        if let FromValidator::Challenge(challenge) = self.next().await? {
+        if let FromValidator::Challenge(challenge) = self.told().await? {
             let nonce = fields::optional_nonce(&challenge.nonce).ok()?;
-            let stage = Arc::clone(&self.stage);
             let acts = tokio::task::spawn_blocking(move || stage.prove(session, nonce)).await.ok()?;
-            self.play(acts?).await?;
+            self.act(acts?).await?;
         }
-        while self.next().await.is_some() {}
+        while self.told().await.is_some() {}
         Some(())
     }
 
-    async fn play(&mut self, acts: Vec<Act>) -> Option<()> {
+    /// Sends the file that is asked for.
+    async fn send(mut self, files: Arc<Files>) -> Option<()> {
+        let asked: AssetRequest = self.next().await?;
+        self.play(files.pieces(asked.kind())).await
+    }
+
+    /// Acts to the end of the stream.
+    async fn play<T: prost::Message>(mut self, acts: impl IntoIterator<Item = Act<T>, IntoIter: Send>) -> Option<()> {
+        self.act(acts).await
+    }
+
+    async fn act<T: prost::Message>(&mut self, acts: impl IntoIterator<Item = Act<T>, IntoIter: Send>) -> Option<()> {
         for act in acts {
             match act {
-                Act::Say(message) => self.outbound.send(Ok(message)).await.ok()?,
+                Act::Say(message) => self.outbound.send(Ok(message.encode_to_vec())).await.ok()?,
+                Act::Bytes(bytes) => self.outbound.send(Ok(bytes)).await.ok()?,
                 Act::Wait(time) => tokio::time::sleep(time).await,
                 Act::Fail(status) => {
                     self.outbound.send(Err(status)).await.ok()?;
                     return None;
                 }
                 Act::Leave => return None,
-                Act::Hang => while self.next().await.is_some() {},
+                Act::Hang => self.outbound.closed().await,
             }
         }
         Some(())

@@ -1,16 +1,23 @@
 //! Rows 15 to 17: another prompt, other tokens, another sampler.
 
+use std::ops::ControlFlow;
+
+use assay_audit::challenge::Nonce;
 use assay_audit::prompt::{Message, Prompt};
+use assay_audit::request::Request;
 use assay_audit::sampling::Sampling;
-use assay_commitments::TokenId;
-use assay_commitments::trace::FinishReason;
+use assay_audit::verdict::{Reason, Stage, Verdict, Where};
+use assay_commitments::trace::{FinishReason, TraceCommitment, TraceRows};
+use assay_commitments::{Position, TokenId};
+use assay_miner::{Backend, HonestBackend, ProveError, ServeError, Served};
 use assay_proto::v1::Tokens;
 use assay_proto::v1::miner_message::Message as FromMiner;
-use assay_tests::adversary::{Answer, as_scripted, message};
-use assay_tests::fixture;
+use assay_tests::adversary::{Answer, Seat, as_scripted, message};
+use assay_tests::arena::{Arena, keys};
+use assay_tests::{fixture, session};
 
 use crate::cast::chat;
-use crate::table::{Cheat, VERSE, at_the_answer, claimed};
+use crate::table::{Cheat, THOROUGH, VERSE, at_the_answer, claimed, verdict};
 
 /// The fixture's stop token.
 const STOP: TokenId = TokenId::new(1);
@@ -37,6 +44,16 @@ fn sampled(change: fn(&mut Sampling)) -> Cheat {
 /// Writes another answer than the likeliest one, which is of sixteen tokens whatever the seed is.
 fn rewritten(change: impl Fn(&mut Answer) + Send + Sync + 'static) -> Cheat {
     Cheat::of(claimed().written(move |_, answer| change(answer))).asked(|question| question.ask.temperature = 0.0)
+}
+
+/// The position after which the answer to the verse has the token of that number.
+fn picking(token: usize) -> Position {
+    let first = fixture().assets.tokenizer.encode(VERSE).unwrap().len() - 1;
+    Position::new(u32::try_from(first + token).unwrap())
+}
+
+fn from_the_eighth(place: &Where) -> bool {
+    place.position >= Some(picking(8))
 }
 
 attacks! {
@@ -77,12 +94,12 @@ attacks! {
         Cheat { question, ..Cheat::of(adversary) }
     };
     /// a token substituted after decoding
-    attack_16_token_substituted: Drawn [WrongToken] => rewritten(|answer| {
+    attack_16_token_substituted: Drawn [WrongToken] at from_the_eighth => rewritten(|answer| {
         let middle = answer.output.len() / 2;
         answer.output[middle] = TokenId::new(300 + (answer.output[middle].get() + 1) % 700);
     });
     /// the answer ended early with a stop token
-    attack_16_early_stop: Drawn [WrongToken] => rewritten(|answer| {
+    attack_16_early_stop: Drawn [WrongToken] at |place| place.position == Some(picking(8)) => rewritten(|answer| {
         answer.output.truncate(8);
         answer.output.push(STOP);
         answer.finish = FinishReason::StopToken;
@@ -121,4 +138,45 @@ attacks! {
     attack_17_top_k_widened: Drawn [TokenNotAllowed, WrongToken] => {
         sampled(|sampling| sampling.top_k = 0).asked(|question| question.ask.top_k = 2)
     };
+}
+
+/// An answer with all its rows, made before it is asked for: honest, but for the seed.
+struct Stored {
+    served: Served,
+    honest: HonestBackend,
+}
+
+impl Backend for Stored {
+    fn serve(&self, _: &Request, on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>) -> Result<Served, ServeError> {
+        for token in &self.served.output {
+            if on_token(*token).is_break() {
+                return Err(ServeError::Cancelled);
+            }
+        }
+        Ok(self.served.clone())
+    }
+
+    fn prove(
+        &self,
+        request: &Request,
+        commitment: &TraceCommitment,
+        trace: &dyn TraceRows,
+        nonce: Option<&Nonce>,
+    ) -> Result<Vec<u8>, ProveError> {
+        self.honest.prove(request, commitment, trace, nonce)
+    }
+}
+
+/// A stored answer whose seed is not the request's.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_17_stored_answer() {
+    let (local, honest) = (fixture(), fixture().backend());
+    let request = session(VERSE, 64, 1).run(&local, &honest).unwrap().record.request;
+    let served = honest.serve(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+    let Cheat { mut question, script, .. } = Cheat::of(claimed());
+    (question.ask.max_tokens, question.policy) = (64, THOROUGH);
+    let seat = Seat::start(Stored { served, honest }, keys(1), script).await;
+    let found = verdict(Arena::new(&local).ask(seat.peer(), &question).await);
+    let Verdict::Rejected(failure) = found else { panic!("{found:?}") };
+    assert_eq!((failure.reason, failure.place.stage), (Reason::WrongToken, Stage::Decode), "{failure:?}");
 }

@@ -95,16 +95,20 @@ attacks! {
         acts
     }));
     /// a proof that drips
-    attack_22_proof_drips: Always [ProofAbsent] => proving(at_the_proof(|_, due| {
-        let Some(Message::Proof(ProofChunk { data, .. })) = &due[0].message else { panic!("a proof is due") };
-        let piece = |byte: &u8| message(Message::Proof(ProofChunk { data: vec![*byte], signature: vec![] }));
-        data.iter().flat_map(|byte| [Act::Say(piece(byte)), Act::Wait(Duration::from_millis(300))]).collect()
+    attack_22_proof_drips: Always [ProofAbsent] => proving(at_the_proof(|_, mut due| {
+        due.pop().unwrap();
+        assert!(due.len() > 2, "a proof of several pieces");
+        due.into_iter().flat_map(|piece| [Act::Say(piece), Act::Wait(Duration::from_secs(2))]).chain([Act::Hang]).collect()
+    }));
+    /// pieces of a byte, a million of them and none beyond, which keep the validator from its clock
+    attack_22_proof_floods: Always [ProtocolViolation] => proving(at_the_proof(|_, _| {
+        let piece = message(Message::Proof(ProofChunk { data: vec![1], signature: vec![] }));
+        std::iter::repeat_n(Act::Say(piece), 1_000_000).chain([Act::Hang]).collect()
     }));
     /// a disconnect in the middle of the proof, on every stream
-    attack_22_leaves_in_the_proof: Always [StreamBroken] => proving(at_the_proof(|_, due| {
-        let Some(Message::Proof(ProofChunk { data, .. })) = &due[0].message else { panic!("a proof is due") };
-        let half = ProofChunk { data: data[..data.len() / 2].to_vec(), signature: vec![] };
-        vec![Act::Say(message(Message::Proof(half))), Act::Leave]
+    attack_22_leaves_in_the_proof: Always [StreamBroken] => proving(at_the_proof(|_, mut due| {
+        due.truncate(1);
+        due.into_iter().map(Act::Say).chain([Act::Leave]).collect()
     }));
     /// a challenge in order refused
     attack_22_refuses_the_challenge: Always [UnjustifiedRefusal] => {

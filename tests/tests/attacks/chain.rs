@@ -19,11 +19,19 @@ use assay_validator::{MinerReport, PromptList, Settings, Terms, Validator, Valid
 
 use crate::table::{Cheat, VERSE, at_the_answer, claimed};
 
+/// Where a validator does not know the model yet.
+const NOT_TAKEN: &str = "it is not taken, and another miner may be asked for it";
+
 /// The row's attacks that end without a verdict: what the miner does, and what comes of it.
 pub(crate) const WITHOUT_VERDICT: &[(usize, &str, &str)] = &[
+    (1, "another model's embedding digests shown to who looks for the model", NOT_TAKEN),
+    (15, "another tokenizer shown to who looks for the model", NOT_TAKEN),
+    (20, "no manifest, a longer one, or a file without end shown to who looks for the model", NOT_TAKEN),
+    (21, "another manifest shown to who looks for the model", NOT_TAKEN),
     (21, "a manifest that is not in force", "it is not asked"),
     (21, "a port at which another hotkey listens", "`commitment_signature`, as above"),
     (22, "silence before the first token, in any form", "no verdict; availability is lost"),
+    (22, "a file that breaks off, shown to who looks for the model", NOT_TAKEN),
     (
         22,
         "service of organic traffic only, every request of a validator refused",

@@ -13,13 +13,16 @@ mod availability;
 mod bytes;
 mod cast;
 mod chain;
+mod codewords;
 mod figure;
+mod files;
 mod honest;
 mod page;
 mod proofs;
 mod rates;
 mod rows;
 mod sessions;
+mod statements;
 mod weights;
 
 use std::collections::BTreeSet;
@@ -33,6 +36,8 @@ fn attacks() -> Vec<&'static Attack> {
         weights::ATTACKS,
         rows::ATTACKS,
         proofs::ATTACKS,
+        codewords::ATTACKS,
+        statements::ATTACKS,
         sessions::ATTACKS,
         answers::ATTACKS,
         bytes::ATTACKS,
@@ -45,34 +50,175 @@ fn attacks() -> Vec<&'static Attack> {
 
 /// Attacks by the one thing that they break. Whoever breaks another is rejected by another code.
 const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
-    &["attack_02_int8_keys", "attack_05_prefix_replaced"],
+    // Keys.
+    &[
+        "attack_01_another_models_layers",
+        "attack_01_fine_tuned",
+        "attack_02_int8_per_channel",
+        "attack_02_int8_per_group",
+        "attack_02_fp8",
+        "attack_02_int4",
+        "attack_02_bf16_rows_of_f32",
+        "attack_02_int8_keys",
+        "attack_04_layer_repeated",
+        "attack_05_prefix_replaced",
+    ],
+    // Values.
     &["attack_02_int8_values"],
+    // Attention.
     &["attack_02_int8_queries", "attack_05_window_truncated", "attack_05_head_cleared"],
+    // The attention branch.
     &["attack_02_int8_attention_output", "attack_03_one_weight", "attack_05_head_dropped", "attack_06_coherent_drift"],
+    // Gate and up products.
+    &["attack_13_products_off_and_claims_redone"],
+    // The MLP branch.
     &["attack_02_int8_gate_up", "attack_02_int8_down", "attack_03_one_matrix"],
+    // The residual stream.
     &["attack_07_stream_cut"],
-    &["attack_07_honest_rows_proven", "attack_11_parts_reordered", "attack_13_row_after_the_draw"],
-    &["attack_08_all_zero_proof", "attack_09_element_not_canonical", "attack_12_fewer_cells"],
-    &["attack_13_product_after_the_signs", "attack_19_proof_of_another_statement"],
-    &["attack_18_wrong_column", "attack_18_wrong_path", "attack_08_free_terminal_vector"],
-    &["attack_10_session_replayed", "attack_12_other_policy", "attack_21_stale_epoch"],
-    &["attack_12_smaller_dimensions", "attack_20_commitment_truncated"],
-    &["attack_21_other_hotkey_commits"],
-    &["attack_21_other_hotkey_proves", "attack_11_pieces_reordered"],
-    &["attack_14_roots_relayed", "attack_15_prompt_misnamed"],
-    &["attack_15_prompt_substituted", "attack_15_other_tokenizer"],
+    // Rows under the committed roots.
+    &[
+        "attack_07_honest_rows_proven",
+        "attack_07_other_rows_proven",
+        "attack_11_parts_reordered",
+        "attack_13_row_after_the_draw",
+    ],
+    // The proof's shape.
+    &[
+        "attack_08_all_zero_proof",
+        "attack_08_wrong_round_degree",
+        "attack_09_element_missing",
+        "attack_09_element_not_canonical",
+        "attack_09_element_of_another_field",
+        "attack_11_part_omitted",
+        "attack_11_part_duplicated",
+        "attack_11_bytes_appended",
+        "attack_12_fewer_cells",
+        "attack_20_proof_truncated",
+        "attack_20_proof_empty",
+        "attack_20_proof_length_bomb",
+    ],
+    // Signs, and with them everything that the transcript has to be about.
+    &[
+        "attack_10_commitment_after_the_nonce",
+        "attack_13_product_after_the_signs",
+        "attack_14_proof_of_another_session",
+        "attack_19_other_request",
+        "attack_19_other_policy",
+        "attack_19_other_commitment",
+        "attack_19_other_nonce",
+        "attack_19_other_manifest",
+    ],
+    // The sumcheck of an opening.
+    &["attack_08_free_terminal_vector", "attack_08_wrong_claim_sum"],
+    // Columns under the committed root.
+    &["attack_18_wrong_column", "attack_18_wrong_path"],
+    // The code.
+    &["attack_18_non_codeword"],
+    // Work.
+    &["attack_18_wrong_nonce"],
+    // The opening's shape.
+    &["attack_12_fewer_queries"],
+    // Who is meant.
+    &[
+        "attack_10_session_replayed",
+        "attack_12_other_policy",
+        "attack_12_other_rate",
+        "attack_12_older_version",
+        "attack_14_commitment_relayed",
+        "attack_20_commitment_bit_flipped",
+        "attack_21_other_manifest",
+        "attack_21_other_validator",
+        "attack_21_other_subnet",
+        "attack_21_other_chain",
+        "attack_21_stale_epoch",
+    ],
+    // The commitment's shape.
+    &[
+        "attack_12_smaller_dimensions",
+        "attack_20_commitment_truncated",
+        "attack_20_commitment_trailing",
+        "attack_20_commitment_length_bomb",
+    ],
+    // Signatures.
+    &["attack_20_commitment_root_flipped", "attack_21_other_hotkey_commits"],
+    &[
+        "attack_11_pieces_reordered",
+        "attack_11_piece_omitted",
+        "attack_11_piece_duplicated",
+        "attack_21_other_hotkey_proves",
+    ],
+    // Input rows.
+    &["attack_01_another_model", "attack_14_roots_relayed", "attack_15_prompt_misnamed"],
+    // The prompt.
+    &[
+        "attack_15_prompt_substituted",
+        "attack_15_system_prompt_dropped",
+        "attack_15_context_truncated",
+        "attack_15_other_template",
+        "attack_15_other_tokenizer",
+    ],
+    // The answer's end.
     &["attack_16_cut_short", "attack_16_appended"],
+    // What was streamed.
     &["attack_16_stream_differs"],
+    // The vocabulary.
     &["attack_16_unknown_token"],
-    &["attack_01_another_head", "attack_16_token_substituted", "attack_17_greedy", "attack_17_top_k_widened"],
-    &["attack_20_message_of_no_kind", "attack_10_second_commitment"],
+    // The pick.
+    &[
+        "attack_01_another_head",
+        "attack_01_smaller_model_writes",
+        "attack_16_token_substituted",
+        "attack_16_early_stop",
+        "attack_17_greedy",
+        "attack_17_other_temperature",
+        "attack_17_other_seed",
+        "attack_17_top_k_narrowed",
+        "attack_17_top_k_widened",
+    ],
+    // The protocol.
+    &[
+        "attack_10_second_commitment",
+        "attack_16_padded",
+        "attack_20_short_signature",
+        "attack_20_message_too_long",
+        "attack_20_message_of_no_kind",
+        "attack_20_no_tokens",
+        "attack_20_proof_before_the_commitment",
+        "attack_20_proof_too_long",
+        "attack_20_empty_pieces",
+        "attack_22_proof_floods",
+        "attack_22_refuses_after_a_token",
+    ],
+    // The stream.
+    &[
+        "attack_20_deep_nesting",
+        "attack_22_leaves_after_a_token",
+        "attack_22_fails_after_a_token",
+        "attack_22_leaves_before_the_commitment",
+        "attack_22_leaves_before_the_proof",
+        "attack_22_leaves_in_the_proof",
+    ],
+    // Deadlines.
     &["attack_22_no_commitment"],
     &["attack_22_late_commitment", "attack_22_tokens_drip"],
-    &["attack_22_no_proof"],
+    &["attack_22_no_proof", "attack_22_forgets_the_session", "attack_22_proof_drips"],
     &["attack_22_late_proof"],
-    &["attack_22_leaves_before_the_proof"],
+    // Refusals.
     &["attack_22_refuses_the_challenge"],
     &["attack_22_refuses_unsigned"],
+];
+
+/// Attacks that break several things, and why.
+const THAT_BREAK_SEVERAL: &[(&str, &str)] = &[
+    ("attack_02_bf16_of_f32", "where the keys of a cell are within tolerance, its values need not be"),
+    ("attack_04_layer_skipped", "a layer has two branches"),
+    ("attack_04_early_exit", "layers have two branches"),
+    ("attack_05_anothers_cache", "keys and values are no others' at their position, nor what later ones attend to"),
+    ("attack_11_proof_duplicated", "twice a proof may be longer than any for its challenge"),
+    ("attack_14_another_validators_nonce", "other cells are drawn, in a proof of any size"),
+    ("attack_18_wrong_round", "the work was for another transcript, unless it happens to be for this one too"),
+    ("attack_18_wrong_fold", "the work was for another transcript, unless it happens to be for this one too"),
+    ("attack_18_wrong_sample", "the work was for another transcript, unless it happens to be for this one too"),
 ];
 
 #[test]
@@ -87,4 +233,14 @@ fn attacks_that_break_different_things_share_no_code() {
             assert!(set.is_disjoint(other), "{set:?} {other:?}");
         }
     }
+}
+
+#[test]
+fn every_attack_breaks_one_thing_or_stands_among_those_that_break_several() {
+    let several = THAT_BREAK_SEVERAL.iter().map(|(name, _)| *name);
+    let mut listed: Vec<&str> = BY_WHAT_THEY_BREAK.iter().copied().flatten().copied().chain(several).collect();
+    let mut all: Vec<&str> = attacks().iter().map(|attack| attack.name).collect();
+    listed.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(listed, all);
 }

@@ -39,7 +39,8 @@ const INTRODUCTION: &str = "\
 # Attacks
 
 Every known way to cheat, tried against a real validator over loopback gRPC. None is accepted, and each is rejected by one
-of the codes stated here ([reasons.md](reasons.md)), at a place that its test states too: stage, relation, layer, position.
+of the codes stated here ([reasons.md](reasons.md)), at a place that its test states too: the stage that the code belongs to,
+for a cell its relation, and layer and position where they follow from what the miner does.
 
 ```
 cargo test --release --test attacks              # all of them

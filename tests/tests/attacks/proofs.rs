@@ -1,21 +1,22 @@
-//! Rows 8, 9, 11, 13, 18 and 19: proofs that an honest prover would not make, each signed by the miner.
+//! Rows 8, 9, 11, 13 and 18: proofs that an honest prover would not make, each signed by the miner.
 //!
 //! These are representatives, end to end. Forgers of weight openings that redo everything after their deviation
 //! are in `commitments/src/weights/tests/forgers`; every byte of a proof is flipped in `tests/tests/tamper.rs`.
 
-use assay_audit::policy::Policy;
-use assay_audit::prompt::Prompt;
+use assay_audit::prove::Kept;
 use assay_commitments::manifest::Matrix;
-use assay_commitments::trace::FinishReason;
-use assay_proto::v1::MinerMessage;
-use assay_proto::v1::miner_message::Message;
-use assay_tests::adversary::{Anatomy, Part, Proving, as_scripted};
+use assay_tests::adversary::{Anatomy, Part, as_scripted};
 
-use crate::table::{Cheat, at_the_proof, claimed};
+use crate::table::{Cheat, at_the_proof, claimed, in_the_first_cell};
 
 /// Changes the bytes of the proof.
 fn forging(change: impl Fn(&Anatomy, &mut Vec<u8>) + Send + Sync + 'static) -> Cheat {
     Cheat::of(claimed().proof_bytes(change))
+}
+
+/// Changes bytes that the proof keeps, and makes what follows them for what is then drawn.
+fn choosing(kept: Kept, change: impl Fn(&Anatomy, &mut Vec<u8>) + Send + Sync + 'static) -> Cheat {
+    Cheat::of(claimed().chosen(kept, change))
 }
 
 /// Changes a field element so many bytes into a part; it stays an element.
@@ -23,29 +24,25 @@ fn moving(part: Part, offset: usize) -> Cheat {
     forging(move |anatomy, proof| proof[anatomy.of(part).start + offset] ^= 1)
 }
 
-/// The pieces of a proof, smaller than the honest miner sends them.
-fn pieces(due: Vec<MinerMessage>) -> Vec<MinerMessage> {
-    let mut pieces = vec![];
-    for due in due {
-        let Some(Message::Proof(chunk)) = due.message else { panic!("a proof is due") };
-        let last = chunk.data.chunks(10_000).count() - 1;
-        for (number, data) in chunk.data.chunks(10_000).enumerate() {
-            let signature = if number == last { chunk.signature.clone() } else { vec![] };
-            let chunk = assay_proto::v1::ProofChunk { data: data.to_vec(), signature };
-            pieces.push(assay_tests::adversary::message(Message::Proof(chunk)));
-        }
+/// Moves eight supplied products of the first cell by 128 steps of their grid, three thousand times what the sketch
+/// lets their rounding be.
+fn off(matrix: Matrix) -> impl Fn(&Anatomy, &mut Vec<u8>) {
+    move |anatomy, proof| {
+        let at = anatomy.of(Part::Supplied(matrix));
+        let width = usize::from(proof[at.start + 1]);
+        proof[at][2..].chunks_mut(width).take(8).for_each(|value| value[0] ^= 0x80);
     }
-    assert!(pieces.len() > 3);
-    pieces
 }
 
 attacks! {
     /// a proof of zeros
     attack_08_all_zero_proof: Always [ProofShape] => forging(|_, proof| proof.fill(0));
     /// the vector in which the weight opening ends, chosen freely
-    attack_08_free_terminal_vector: Always [Grinding, Sumcheck] => moving(Part::Last, 0);
-    /// a claim on a product that is not its sum
-    attack_08_wrong_claim_sum: Always [Grinding, Sumcheck] => moving(Part::Claims(Matrix::Down), 4);
+    attack_08_free_terminal_vector: Always [Sumcheck] => moving(Part::Last, 0);
+    /// a claim on a product that is not its sum, with the opening that follows made anew
+    attack_08_wrong_claim_sum: Always [Sumcheck] => choosing(Kept::Claims, |anatomy, proof| {
+        proof[anatomy.of(Part::Claims(Matrix::Down)).start + 4] ^= 1;
+    });
     /// a round of the sumcheck with a coefficient too many
     attack_08_wrong_round_degree: Always [ProofShape] => forging(|anatomy, proof| {
         let at = anatomy.of(Part::Rounds).start;
@@ -76,63 +73,57 @@ attacks! {
         anatomy.rejoin(proof, |parts| parts.insert(cell, parts[cell].clone()));
     });
     /// two rows of a cell in each other's place
-    attack_11_parts_reordered: Always [TraceOpening] => forging(|anatomy, proof| {
+    attack_11_parts_reordered: Always [TraceOpening] at in_the_first_cell => forging(|anatomy, proof| {
         let rows: Vec<_> = anatomy.all(Part::Rows).take(4).collect();
         let [_, _, o, m] = rows.as_slice() else { panic!("four rows of the hidden width") };
         let (first, second) = proof.split_at_mut(m.start);
         first[o.clone()].swap_with_slice(&mut second[..m.len()]);
-    });
+    })
+    .in_full();
     /// the whole proof twice
     attack_11_proof_duplicated: Always [ProofShape, ProtocolViolation] => forging(|_, proof| proof.extend(proof.clone()));
     /// bytes after the proof
     attack_11_bytes_appended: Always [ProofShape] => forging(|_, proof| proof.extend([0; 24]));
     /// pieces of the proof in another order
-    attack_11_pieces_reordered: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, due| {
-        let mut pieces = pieces(due);
+    attack_11_pieces_reordered: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, mut pieces| {
+        assert!(pieces.len() > 3);
         pieces.swap(0, 1);
         as_scripted(pieces)
     }));
     /// a piece of the proof left out
-    attack_11_piece_omitted: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, due| {
-        let mut pieces = pieces(due);
+    attack_11_piece_omitted: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, mut pieces| {
+        assert!(pieces.len() > 3);
         pieces.remove(1);
         as_scripted(pieces)
     }));
     /// a piece of the proof sent twice
-    attack_11_piece_duplicated: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, due| {
-        let mut pieces = pieces(due);
+    attack_11_piece_duplicated: Always [ProofSignature] => Cheat::speaking(at_the_proof(|_, mut pieces| {
+        assert!(pieces.len() > 3);
         pieces.insert(1, pieces[0].clone());
         as_scripted(pieces)
     }));
     /// a supplied product moved after its signs are known
-    attack_13_product_after_the_signs: Always [C2] => moving(Part::Supplied(Matrix::Gate), 2);
+    attack_13_product_after_the_signs: Always [C2] at in_the_first_cell => {
+        moving(Part::Supplied(Matrix::Gate), 2).in_full()
+    };
+    /// supplied products some steps off, with claims and openings made for the signs that are then drawn
+    attack_13_products_off_and_claims_redone: Always [C8] at in_the_first_cell => {
+        choosing(Kept::Witness, off(Matrix::Gate)).in_full()
+    };
     /// a committed row moved after it was drawn
-    attack_13_row_after_the_draw: Always [TraceOpening] => moving(Part::Rows, 0);
+    attack_13_row_after_the_draw: Always [TraceOpening] at in_the_first_cell => moving(Part::Rows, 0).in_full();
     /// an element of a column that the opening shows
-    attack_18_wrong_column: Always [Grinding, ColumnPath, ColumnFold, Sumcheck] => moving(Part::Columns, 0);
+    attack_18_wrong_column: Always [ColumnPath] => moving(Part::Columns, 0);
     /// a hash of a path from a column to the committed root
-    attack_18_wrong_path: Always [Grinding, ColumnPath, Sumcheck] => moving(Part::ColumnPaths, 4);
+    attack_18_wrong_path: Always [ColumnPath] => moving(Part::ColumnPaths, 4);
+    /// a nonce that does not show the work which drawing positions costs
+    attack_18_wrong_nonce: Always [Grinding] => forging(|anatomy, proof| {
+        proof[anatomy.of(Part::ColumnCount).start - 1] ^= 1;
+    });
     /// a round of the opening's sumcheck
     attack_18_wrong_round: Always [Grinding, Sumcheck] => moving(Part::Rounds, 0);
     /// the root of a folded vector
     attack_18_wrong_fold: Always [Grinding, ColumnPath, Sumcheck] => moving(Part::Folds, 0);
     /// the answer of a folded vector out of the domain
     attack_18_wrong_sample: Always [Grinding, Sumcheck] => moving(Part::Folds, 32);
-    /// the right proof of a statement that differs in one field that no row depends on
-    attack_19_proof_of_another_statement: Always [C2] => {
-        let adversary = claimed().proof(|proving| {
-            let mut other = proving.commitment.clone();
-            other.finish = match other.finish {
-                FinishReason::Length => FinishReason::StopToken,
-                FinishReason::StopToken | FinishReason::StopString => FinishReason::Length,
-            };
-            Proving { commitment: &other, ..*proving }.honest()
-        });
-        // Of everything, so that the same cells are drawn for both.
-        Cheat::of(adversary).asked(|question| {
-            question.policy = Policy::Everything;
-            question.ask.prompt = Prompt::Text("And".to_owned());
-            question.ask.max_tokens = 3;
-        })
-    };
 }

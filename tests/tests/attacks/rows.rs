@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use assay_audit::prompt::prompt_tokens;
 use assay_audit::request::Request;
-use assay_audit::verdict::{Verdict, Where};
+use assay_audit::verdict::{Relation, Verdict, Where};
 use assay_cli::local::LocalModel;
 use assay_commitments::manifest::{Architecture, Biases, Matrix, Small};
 use assay_commitments::trace::{Trace, TraceCommitment, TraceRows, TreeId};
@@ -15,7 +15,7 @@ use assay_tests::adversary::{Adversary, Answer, Proving, Rows, Seat};
 use assay_tests::arena::{Arena, keys};
 use assay_tests::fixture;
 
-use crate::table::{Cheat, altered, checkpoint, claimed, verdict};
+use crate::table::{Cheat, altered, checkpoint, claimed, in_the_first_cell, verdict};
 
 /// Positions to which the short-sighted miner attends.
 const WINDOW: usize = 6;
@@ -150,10 +150,12 @@ attacks! {
     };
     /// the rows of a prompt that differs in five tokens, behind the right input rows
     attack_05_prefix_replaced: Drawn [C3] at |place| {
-        place.layer == Some(LayerIndex::new(0)) && !from_position(place, 7)
+        place.layer == Some(LayerIndex::new(0)) && from_position(place, 2) && !from_position(place, 7)
     } => prefix_replaced();
     /// the keys and values of another request in the cache
-    attack_05_anothers_cache: Drawn [C3, C4, C5] => anothers_cache();
+    attack_05_anothers_cache: Drawn [C3, C4, C5] at |place| {
+        from_position(place, 2) && (place.relation == Some(Relation::C5) || !from_position(place, 7))
+    } => anothers_cache();
     /// a head left out of the attention branch
     attack_05_head_dropped: Drawn [C6] at |place| place.layer == Some(LayerIndex::new(1)) => {
         Cheat::of(claimed().model(without_a_head()))
@@ -171,12 +173,12 @@ attacks! {
     /// a drift of every layer towards one token, of twice the tolerance
     attack_06_coherent_drift: Drawn [C6] => Cheat::of(claimed().model(drifting(2.0)));
     /// int8 rows committed, honest rows proven
-    attack_07_honest_rows_proven: Always [TraceOpening] => {
-        Cheat::of(proving_from(claimed().model(int8()), Arc::clone(&fixture().model)))
+    attack_07_honest_rows_proven: Always [TraceOpening] at in_the_first_cell => {
+        Cheat::of(proving_from(claimed().model(int8()), Arc::clone(&fixture().model))).in_full()
     };
     /// honest rows committed, int8 rows proven
-    attack_07_other_rows_proven: Always [TraceOpening] => {
-        Cheat::of(proving_from(claimed(), Arc::new(int8())))
+    attack_07_other_rows_proven: Always [TraceOpening] at in_the_first_cell => {
+        Cheat::of(proving_from(claimed(), Arc::new(int8()))).in_full()
     };
     /// a residual stream that is not the sum of its branches
     attack_07_stream_cut: Drawn [C10] at |place| place.layer == Some(LayerIndex::new(3)) => {

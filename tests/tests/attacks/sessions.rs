@@ -3,18 +3,19 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use assay_audit::policy::Policy;
-use assay_audit::request::{Network, Request};
+use assay_audit::request::{Network, PROTOCOL_VERSION, Request};
 use assay_audit::session::{SignedBytes, sign_commitment, sign_proof};
 use assay_commitments::codec;
 use assay_commitments::trace::TraceCommitment;
-use assay_commitments::{Epoch, Hotkey};
+use assay_commitments::{Epoch, Hotkey, SessionId};
 use assay_proto::chunks;
 use assay_proto::v1::miner_message::Message;
 use assay_proto::v1::{MinerMessage, Signed};
 use assay_tests::adversary::{Part, Proving, as_scripted, message};
 use assay_tests::arena::{NETWORK, keys};
+use sha3::{Digest, Sha3_256};
 
-use crate::table::{Cheat, at_the_answer, at_the_proof, claimed};
+use crate::table::{Cheat, at_the_answer, at_the_proof, claimed, in_the_first_cell};
 
 const FEWER_CELLS: Policy = Policy::Sampled { cells: 1, decodes: 1, columns: None, least_budget_ms: 60_000 };
 
@@ -27,6 +28,11 @@ pub(crate) fn commitment_in(due: &MinerMessage) -> TraceCommitment {
 /// A commitment as a message.
 pub(crate) fn commitment_message(signed: SignedBytes) -> MinerMessage {
     message(Message::Commitment(Signed { body: signed.bytes, signature: signed.signature.0.to_vec() }))
+}
+
+/// The id of the session of a request in that encoding.
+fn session_of(request: &[u8]) -> SessionId {
+    SessionId::new(Sha3_256::new().chain_update(b"assay/session-id/v1").chain_update(request).finalize().into())
 }
 
 /// Commits to the session of a request that says something else.
@@ -57,12 +63,14 @@ attacks! {
         as_scripted(due)
     }));
     /// a commitment chosen to suit the nonce, in place of the signed one
-    attack_10_commitment_after_the_nonce: Always [ProofShape, SmallTensors, TraceOpening, ProtocolViolation] => {
-        Cheat::of(claimed().proof(|proving| {
-            let mut suited = proving.commitment.clone();
-            suited.roots.swap(2, 3);
-            Proving { commitment: &suited, ..*proving }.honest()
-        }))
+    attack_10_commitment_after_the_nonce: Always [C2] at in_the_first_cell => {
+        Cheat::of_one_cell(|adversary| {
+            adversary.proof(|proving| {
+                let mut suited = proving.commitment.clone();
+                suited.roots.swap(2, 3);
+                Proving { commitment: &suited, ..*proving }.honest()
+            })
+        })
     };
     /// the commitment of an earlier session again
     attack_10_session_replayed: Always [WrongSession] => knowing_the_first(|first, commitment| {
@@ -74,13 +82,21 @@ attacks! {
     attack_12_other_rate: Always [WrongSession] => {
         of_another_request(|request| request.audit_rate = assay_audit::request::AuditRate::Below(0))
     };
+    /// a session of the version before
+    attack_12_older_version: Always [WrongSession] => Cheat::of(claimed().commitment(|request, commitment| {
+        let older = (PROTOCOL_VERSION - 1).to_le_bytes();
+        let mut bytes = codec::encode(request);
+        assert_eq!(session_of(&bytes), request.session_id());
+        bytes[..2].copy_from_slice(&older);
+        commitment.session = session_of(&bytes);
+    }));
     /// a proof of fewer cells than were drawn
     attack_12_fewer_cells: Always [ProofShape] => Cheat::of(claimed().proof(|proving| {
         let request = Request { policy: FEWER_CELLS, ..proving.request.clone() };
         Proving { request: &request, ..*proving }.honest()
     }));
     /// an opening under a code with a query less
-    attack_12_fewer_queries: Always [OpeningShape, ProofShape, Grinding] => {
+    attack_12_fewer_queries: Always [OpeningShape] => {
         Cheat::of(claimed().proof_bytes(|anatomy, proof| {
             let (at, columns) = (anatomy.of(Part::ColumnCount), anatomy.of(Part::Columns));
             let count = u32::from_le_bytes(proof[at.clone()].try_into().unwrap());
@@ -94,16 +110,16 @@ attacks! {
         commitment.roots.truncate(commitment.roots.len() / 2);
     }));
     /// the proof of an earlier session again
-    attack_14_proof_of_another_session: Always [ProofShape, SmallTensors, TraceOpening, ProtocolViolation] => {
+    attack_14_proof_of_another_session: Always [C2] at in_the_first_cell => {
         let first = Mutex::new(None);
-        let adversary = claimed().proof(move |proving| {
+        let again = move |proving: &Proving<'_>| {
             let mut first = first.lock().unwrap();
             if first.is_none() {
                 *first = Some(proving.honest()?);
             }
             Ok(first.clone().unwrap())
-        });
-        Cheat::of(adversary).in_the_second_session()
+        };
+        Cheat::of_one_cell(|adversary| adversary.proof(again)).in_the_second_session()
     };
     /// another miner's commitment relayed
     attack_14_commitment_relayed: Always [WrongSession] => Cheat::of(claimed().commitment(|_, commitment| {

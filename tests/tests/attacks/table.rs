@@ -6,18 +6,19 @@ use assay_audit::model::ModelTensors;
 use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
 use assay_audit::verdict::{Failure, Reason, Relation, Stage, Verdict, Where};
+use assay_commitments::{LayerIndex, Position};
 use assay_llm_runtime::{Checkpoint, Model};
 use assay_proto::v1::MinerMessage;
 use assay_tests::adversary::{Act, Adversary, Moment, Script, Seat, Talk, as_scripted};
 use assay_tests::arena::{Arena, Question, keys};
-use assay_tests::{fixture, fixture_checkpoint};
+use assay_tests::{fixture, fixture_checkpoint, smallest};
 use assay_validator::Outcome;
 
 /// The prompt of all attacks that need no other.
 pub(crate) const VERSE: &str = "In the beginning God created the heaven and the earth. And the earth was without form";
 
 /// So many draws that nearly every cell and decode is among them.
-const THOROUGH: Policy = Policy::Sampled { cells: 400, decodes: 400, columns: None, least_budget_ms: 0 };
+pub(crate) const THOROUGH: Policy = Policy::Sampled { cells: 400, decodes: 400, columns: None, least_budget_ms: 0 };
 
 /// When an attack is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(crate) struct Attack {
     pub(crate) codes: &'static [Reason],
     /// When it is found.
     pub(crate) found: Found,
-    /// The places, beyond what the code itself says, where it may show.
+    /// The places, beyond what the code itself says, where it may show: all that follows from what the miner does.
     pub(crate) place: fn(&Where) -> bool,
     /// The miner and what it is asked.
     pub(crate) make: fn() -> Cheat,
@@ -73,6 +74,29 @@ impl Cheat {
         Self { script, ..Self::of(claimed()) }
     }
 
+    /// Asked for everything about a few tokens: the first cell of the proof is then that of the first layer and position.
+    pub(crate) fn in_full(self) -> Self {
+        self.asked(|question| {
+            question.policy = Policy::Everything;
+            question.ask.prompt = Prompt::Text("And".to_owned());
+            question.ask.max_tokens = 3;
+        })
+    }
+
+    /// Of a model of one layer, asked for one token after one: whatever is drawn is the one cell and the one decode
+    /// there is, so that no proof is off by what it is about.
+    pub(crate) fn of_one_cell(change: impl FnOnce(Adversary) -> Adversary) -> Self {
+        Self::of(change(Adversary::new(&smallest()))).after_one_token()
+    }
+
+    /// Asked for one token after one.
+    pub(crate) fn after_one_token(self) -> Self {
+        self.asked(|question| {
+            question.ask.prompt = Prompt::Text("A".to_owned());
+            question.ask.max_tokens = 1;
+        })
+    }
+
     /// Asked something else.
     pub(crate) fn asked(mut self, change: impl FnOnce(&mut Question)) -> Self {
         change(&mut self.question);
@@ -88,6 +112,11 @@ impl Cheat {
 /// An adversary that claims to serve the fixture, and so far does.
 pub(crate) fn claimed() -> Adversary {
     Adversary::new(&fixture())
+}
+
+/// Whether a place is in the first layer at the first position.
+pub(crate) fn in_the_first_cell(place: &Where) -> bool {
+    (place.layer, place.position) == (Some(LayerIndex::new(0)), Some(Position::new(0)))
 }
 
 /// The fixture's weights.
@@ -147,20 +176,25 @@ macro_rules! attacks {
 /// Lets an attack be tried against a validator, and asserts that it loses as it should.
 pub(crate) async fn lose(name: &str, attacks: &[Attack]) {
     let attack = attacks.iter().find(|attack| attack.name == name).unwrap();
-    let Cheat { adversary, script, mut question, sessions } = (attack.make)();
+    let mut cheat = (attack.make)();
     if attack.found == Found::Drawn {
-        question.policy = THOROUGH;
+        cheat.question.policy = THOROUGH;
     }
+    let failure = caught(name, cheat).await;
+    println!("{name}: {failure:?}");
+    check(attack, &failure);
+}
+
+/// Why a miner is rejected, after the sessions in which it is honest.
+pub(crate) async fn caught(name: &str, cheat: Cheat) -> Failure {
+    let Cheat { adversary, script, question, sessions } = cheat;
     let arena = Arena::new(adversary.local());
     let seat = Seat::start(adversary, keys(1), script).await;
     for _ in 1..sessions {
         assert_eq!(verdict(arena.ask(seat.peer(), &question).await), Verdict::Accepted, "{name}: the honest session");
     }
     match verdict(arena.ask(seat.peer(), &question).await) {
-        Verdict::Rejected(failure) => {
-            println!("{name}: {failure:?}");
-            check(attack, &failure);
-        }
+        Verdict::Rejected(failure) => failure,
         other => panic!("{name}: {other:?}"),
     }
 }
@@ -181,21 +215,42 @@ pub(crate) fn verdict(outcome: Outcome) -> Verdict {
 pub(crate) fn check(attack: &Attack, failure: &Failure) {
     let Failure { reason, place } = failure;
     assert!(attack.codes.contains(reason), "{}: {failure:?}", attack.name);
-    assert!(stages(*reason).contains(&place.stage), "{}: {failure:?}", attack.name);
-    let located = match place.stage {
-        Stage::Cell => place.relation.map(Relation::reason) == Some(*reason) && place.layer.is_some(),
-        Stage::Decode | Stage::Trace => place.position.is_some(),
-        Stage::Stream | Stage::Commitment => *place == Where::stage(place.stage),
-        Stage::Shape | Stage::Opening => true,
-    };
-    assert!(located && (attack.place)(place), "{}: {failure:?}", attack.name);
+    assert_eq!(place.stage, stage(*reason), "{}: {failure:?}", attack.name);
+    assert!(is_whole(*reason, place) && (attack.place)(place), "{}: {failure:?}", attack.name);
 }
 
-/// The stages in which a rejection by that code may stand.
-const fn stages(reason: Reason) -> &'static [Stage] {
+/// Whether a place says what a rejection by that code can say, and nothing else.
+fn is_whole(reason: Reason, place: &Where) -> bool {
+    let Where { stage, relation, layer, position, group } = *place;
+    match stage {
+        Stage::Cell => {
+            let is_of_a_group = matches!(reason, Reason::C3 | Reason::C5);
+            relation.map(Relation::reason) == Some(reason)
+                && layer.is_some()
+                && position.is_some()
+                && group.is_some() == is_of_a_group
+        }
+        Stage::Decode => {
+            let is_of_the_logits = matches!(reason, Reason::Logits | Reason::Candidate);
+            let said = is_of_the_logits.then_some(Relation::Logits);
+            relation == said && layer.is_none() && position.is_some() && group.is_none()
+        }
+        // A row of a cell, or of a decode, which has no layer.
+        Stage::Trace => relation.is_none() && position.is_some() && group.is_none(),
+        Stage::Shape if reason == Reason::SuppliedNotCanonical => {
+            relation.is_none() && position.is_some() && group.is_none()
+        }
+        // Of a layer, or before lm_head.
+        Stage::Opening if reason == Reason::SmallTensors => *place == Where::opening(layer),
+        Stage::Stream | Stage::Commitment | Stage::Shape | Stage::Opening => *place == Where::stage(stage),
+    }
+}
+
+/// The stage in which a rejection by that code stands.
+const fn stage(reason: Reason) -> Stage {
     match reason {
-        Reason::ProofShape | Reason::ProofSignature | Reason::SuppliedNotCanonical => &[Stage::Shape],
-        Reason::RowNotCanonical | Reason::TraceOpening => &[Stage::Trace],
+        Reason::ProofShape | Reason::ProofSignature | Reason::SuppliedNotCanonical => Stage::Shape,
+        Reason::RowNotCanonical | Reason::TraceOpening => Stage::Trace,
         Reason::CommitmentShape
         | Reason::CommitmentSignature
         | Reason::WrongSession
@@ -203,7 +258,7 @@ const fn stages(reason: Reason) -> &'static [Stage] {
         | Reason::StreamMismatch
         | Reason::WrongFinish
         | Reason::UnknownToken
-        | Reason::WrongEmbeddings => &[Stage::Commitment],
+        | Reason::WrongEmbeddings => Stage::Commitment,
         Reason::C2
         | Reason::C3
         | Reason::C4
@@ -212,18 +267,18 @@ const fn stages(reason: Reason) -> &'static [Stage] {
         | Reason::C7
         | Reason::C8
         | Reason::C9
-        | Reason::C10 => &[Stage::Cell],
+        | Reason::C10 => Stage::Cell,
         Reason::Logits
         | Reason::TooManyCandidates
         | Reason::Candidate
         | Reason::TokenNotAllowed
-        | Reason::WrongToken => &[Stage::Decode],
+        | Reason::WrongToken => Stage::Decode,
         Reason::SmallTensors
         | Reason::Sumcheck
         | Reason::ColumnFold
         | Reason::ColumnPath
         | Reason::OpeningShape
-        | Reason::Grinding => &[Stage::Opening],
+        | Reason::Grinding => Stage::Opening,
         Reason::RefusalSignature
         | Reason::CommitmentAbsent
         | Reason::CommitmentLate
@@ -231,6 +286,6 @@ const fn stages(reason: Reason) -> &'static [Stage] {
         | Reason::ProofLate
         | Reason::UnjustifiedRefusal
         | Reason::StreamBroken
-        | Reason::ProtocolViolation => &[Stage::Stream],
+        | Reason::ProtocolViolation => Stage::Stream,
     }
 }

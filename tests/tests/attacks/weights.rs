@@ -72,6 +72,11 @@ fn rounded_to_bf16() -> Cheat {
     Cheat::of(Adversary::new(local).model(Model::new(architecture, &tensors, *profile).unwrap()))
 }
 
+fn computed_in_bf16() -> Cheat {
+    let (Checkpoint { architecture, tensors, .. }, local) = single_precision();
+    Cheat::of(Adversary::new(local).model(Model::new(architecture, tensors, Profile::Bf16V1).unwrap()))
+}
+
 attacks! {
     /// another model of the same shape
     attack_01_another_model: Always [WrongEmbeddings] => {
@@ -100,6 +105,8 @@ attacks! {
     attack_02_int4: Drawn [C3] => quantized(Format::Int4Group32, &Matrix::ALL);
     /// f32 weights cut to bf16
     attack_02_bf16_of_f32: Drawn [C3, C4] => rounded_to_bf16();
+    /// f32 claimed, everything computed in bf16, and its rows written as f32
+    attack_02_bf16_rows_of_f32: Drawn [C3] => computed_in_bf16();
     /// int8 in the query projections alone
     attack_02_int8_queries: Drawn [C5] => quantized(Format::Int8Channel, &[Matrix::Q]);
     /// int8 in the key projections alone
