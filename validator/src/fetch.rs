@@ -8,7 +8,7 @@ use assay_audit::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
 use assay_audit::verdict::OwnFault;
 use assay_commitments::ManifestId;
 use assay_commitments::codec;
-use assay_commitments::manifest::Manifest;
+use assay_commitments::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use assay_proto::ENVELOPE_BYTES;
 use assay_proto::chunks::{Assembly, ChunkError};
 use assay_proto::v1::miner_client::MinerClient;
@@ -20,9 +20,6 @@ use tonic::transport::Channel;
 use crate::model::{ModelError, VerifierModel};
 use crate::stall;
 use crate::wire::Line;
-
-/// Most bytes of a manifest: a model of 1024 layers and a million tokens stays below it.
-const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
 /// How long a miner may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

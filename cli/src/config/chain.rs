@@ -1,5 +1,6 @@
 //! What every role says of its chain and its hotkey.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use assay_chain::NetUid;
@@ -8,7 +9,6 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::Base;
-use crate::files::read_text;
 use crate::networks::Place;
 use crate::outcome::Fault;
 
@@ -86,7 +86,7 @@ impl WalletSettings {
 /// Most bytes of a file with a password.
 const MAX_PASSWORD_BYTES: usize = 1 << 16;
 
-/// The first line of a file that is its owner's alone.
+/// The first line of a file that is its owner's alone, or of a pipe from a program that keeps passwords.
 pub(crate) fn read_password(path: &std::path::Path) -> Result<Password, Fault> {
     let unreadable = |error: std::io::Error| Fault::usage(format!("{}: cannot be read: {error}", path.display()));
     #[cfg(unix)]
@@ -100,6 +100,36 @@ pub(crate) fn read_password(path: &std::path::Path) -> Result<Password, Fault> {
             )));
         }
     }
-    let text = Zeroizing::new(read_text(path, MAX_PASSWORD_BYTES)?);
+    // With room for all of it from the beginning, no copy is left behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_PASSWORD_BYTES + 1));
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_PASSWORD_BYTES as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() > MAX_PASSWORD_BYTES {
+        return Err(Fault::usage(format!("{}: this is too long for a password: check the path", path.display())));
+    }
     Ok(Password::new(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_password_comes_from_a_file_or_a_pipe_and_is_not_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let [pipe, long] = ["pipe", "long"].map(|name| folder.path().join(name));
+        assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
+        let writer = {
+            let pipe = pipe.clone();
+            std::thread::spawn(move || fs::write(pipe, "open sesame\n").unwrap())
+        };
+        assert!(read_password(&pipe).is_ok());
+        writer.join().unwrap();
+        fs::write(&long, "x".repeat(MAX_PASSWORD_BYTES + 1)).unwrap();
+        fs::set_permissions(&long, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(read_password(&long).unwrap_err().message.contains("too long for a password"));
+    }
 }
