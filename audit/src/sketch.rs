@@ -591,6 +591,26 @@ mod tests {
         assert_eq!(sum, claims.value(&powers));
     }
 
+    /// The mean square bounds all outputs together: one alone may be off by the root of the width times the threshold, in
+    /// tolerances, and by no more.
+    #[test]
+    fn one_output_may_be_off_by_the_root_of_the_width_and_no_more() {
+        let products = products(300);
+        let exact: Vec<f64> = products.iter().map(|p| real(*p) * power_of_two(-40)).collect();
+        let median = median_magnitude(&exact);
+        let ratio = |share: f64| {
+            let most = share * (PROFILE.theta_products * real_count(products.len())).sqrt();
+            // The tolerance follows the output.
+            let own = PROFILE.eps_rel * exact[7].abs() + PROFILE.eps_abs * median;
+            let mut row = exact.clone();
+            row[7] += exact[7].signum() * most * own / (1.0 - most * PROFILE.eps_rel);
+            Target::committed(&row, &[], -40, &PROFILE).unwrap().exact_ratio(&products)
+        };
+        for share in [0.5, 0.97, 1.03, 2.0] {
+            assert!((ratio(share) - share * share).abs() < 0.05 * share * share, "{share}: {}", ratio(share));
+        }
+    }
+
     /// Products sent half the field away, in pairs, cancel in every signed sum. Their size gives them away:
     /// what is read lies within the bound on products, and so does what the target is made of.
     #[test]
