@@ -95,6 +95,7 @@ impl From<CheckpointError> for Fault {
         let outcome = match &error {
             // The folder is another one than meant, or holds a model that is not supported.
             CheckpointError::NoFolder { .. }
+            | CheckpointError::NotAFolder { .. }
             | CheckpointError::NoFile { .. }
             | CheckpointError::Io { .. }
             | CheckpointError::Config { .. }
