@@ -147,6 +147,7 @@ impl From<LocalError> for Fault {
             LocalError::Checkpoint(error) => error.into(),
             LocalError::Run(error) => error.into(),
             LocalError::Commit(error) => error.into(),
+            LocalError::Manifest(fault) => fault,
             LocalError::Assets(_) => Self::damaged(error.to_string()),
         }
     }
