@@ -9,33 +9,38 @@ use assay_audit::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
 use assay_audit::transcript_file::TranscriptFile;
 use assay_audit::verdict::OwnFault;
 
-use crate::files::unreadable;
+use crate::files::{lacking, unreadable};
 use crate::outcome::Fault;
 
 /// So many models' assets are kept; transcripts of more in turn are read again.
 const KEPT: usize = 16;
 
 /// What a file's assets follow from: both digests, and whether the file carries them itself. A file that
-/// does not, and whose folder does not either, has none, whatever others carry.
+/// does not, and that no folder has either, has none, whatever others carry.
 type Key = ([u8; 32], Option<[u8; 32]>, bool, bool);
 
 /// The assets of transcripts.
 #[derive(Debug)]
 pub(crate) struct Assets {
-    folder: Option<PathBuf>,
+    folders: Vec<PathBuf>,
     kept: Mutex<VecDeque<(Key, Arc<ModelAssets>)>>,
 }
 
 impl Assets {
-    /// Of transcripts that may name some by digest, to be found in `folder`.
-    pub(crate) fn new(folder: Option<&Path>) -> Result<Self, Fault> {
-        match folder {
-            Some(folder) if !folder.is_dir() => Err(Fault::usage(format!(
-                "{}: no such folder: --assets names the one that holds assets",
-                folder.display()
-            ))),
-            _ => Ok(Self { folder: folder.map(Path::to_owned), kept: Mutex::default() }),
-        }
+    /// Of transcripts that may name some by digest: they are in `folder`, or without it where a validator puts them,
+    /// in `assets` within the folders among the `audited`.
+    pub(crate) fn new(folder: Option<&Path>, audited: &[PathBuf]) -> Result<Self, Fault> {
+        let folders = match folder {
+            Some(folder) => {
+                if let Some(why) = lacking(folder) {
+                    let folder = folder.display();
+                    return Err(Fault::usage(format!("{folder}: {why}: --assets names the one that holds assets")));
+                }
+                vec![folder.to_owned()]
+            }
+            None => audited.iter().map(|path| path.join("assets")).filter(|beside| beside.is_dir()).collect(),
+        };
+        Ok(Self { folders, kept: Mutex::default() })
     }
 
     /// The assets of one transcript, or why there are none.
@@ -65,15 +70,16 @@ impl Assets {
 
     /// Looks up the files that a transcript names by digest only.
     ///
-    /// The folder holds each under its BLAKE3 digest in hexadecimal. One that cannot be read, or whose content is
+    /// A folder holds each under its BLAKE3 digest in hexadecimal. One that cannot be read, or whose content is
     /// another, is damaged, which must not pass for one that is not there.
     fn find(&self, file: &TranscriptFile) -> Result<Vec<Vec<u8>>, Fault> {
-        let Some(folder) = &self.folder else { return Ok(vec![]) };
         let tokenizer = file.tokenizer.is_none().then_some((file.manifest.tokenizer, MAX_TOKENIZER_BYTES));
         let template = file.manifest.chat_template.filter(|_| file.chat_template.is_none());
         let template = template.map(|digest| (digest, MAX_TEMPLATE_BYTES));
         let mut found = vec![];
-        for (digest, most) in [tokenizer, template].into_iter().flatten() {
+        let wanted = [tokenizer, template].into_iter().flatten();
+        for ((digest, most), folder) in wanted.flat_map(|asset| self.folders.iter().map(move |folder| (asset, folder)))
+        {
             let path = folder.join(hex::encode(digest));
             let bytes = match assay_files::read(&path, most as u64) {
                 Ok(bytes) => bytes,

@@ -16,6 +16,7 @@ use std::time::Instant;
 use assay_chain::Devnet;
 use clap::Args;
 
+use crate::files::make_folder;
 use crate::history::{HISTORY_NAME, write_history};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal;
@@ -98,9 +99,7 @@ struct Folder {
 impl Folder {
     fn new(keep: Option<&std::path::Path>) -> Result<Self, Fault> {
         if let Some(path) = keep {
-            std::fs::create_dir_all(path).map_err(|error| {
-                Fault::usage(format!("{}: cannot be made: {error}: name a folder that can be written", path.display()))
-            })?;
+            make_folder(path)?;
             return Ok(Self { path: path.to_owned(), temporary: None });
         }
         let temporary = tempfile::Builder::new().prefix("assay-demo-").tempdir().map_err(|error| {

@@ -8,6 +8,7 @@ use assay_audit::assets::ModelAssets;
 use assay_audit::commit::Surroundings;
 use assay_audit::model::{CommitError, CommittedModel, commit_in_memory};
 use assay_audit::verdict::OwnFault;
+use assay_commitments::manifest::Manifest;
 use assay_commitments::params::CodeParams;
 use assay_commitments::rows::Profile;
 use assay_commitments::weights::LayerPolynomial;
@@ -15,7 +16,8 @@ use assay_llm_runtime::{Checkpoint, CheckpointError, Description, Engine, Engine
 use assay_miner::HonestBackend;
 use thiserror::Error;
 
-use crate::files::{MANIFEST_NAME, read_manifest, tree_path};
+use crate::files::{MANIFEST_NAME, committed_manifest, tree_path};
+use crate::outcome::Fault;
 use crate::tree_file::{KnownTrees, Records};
 
 /// Why a model folder cannot be made ready.
@@ -30,6 +32,9 @@ pub enum LocalError {
     /// The weights cannot be run.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The manifest that `model commit` left in the folder cannot be read.
+    #[error(transparent)]
+    Manifest(Fault),
     /// Tokenizer or chat template cannot be used.
     #[error("the model's tokenizer or chat template cannot be used: {0}")]
     Assets(OwnFault),
@@ -57,9 +62,10 @@ impl LocalModel {
     /// # Errors
     /// [`LocalError`].
     pub fn load(folder: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, LocalError> {
-        let profile = profile(folder)?;
+        let manifest = committed_manifest(folder).map_err(LocalError::Manifest)?;
+        let profile = profile(&Description::read(folder)?, manifest.as_ref());
         let opened = ModelFolder::open(folder, profile)?;
-        let known = known_trees(&folder.join(MANIFEST_NAME));
+        let known = manifest.and_then(|manifest| known_trees(&folder.join(MANIFEST_NAME), &manifest));
         let surroundings = Surroundings {
             profile,
             tokenizer: &opened.tokenizer,
@@ -111,21 +117,25 @@ impl LocalModel {
     }
 }
 
-/// The profile of the manifest that `model commit` left in a folder, or else the folder's natural one.
+/// The profile that a folder is served in.
 ///
 /// # Errors
-/// As [`Description::read`].
-pub(crate) fn profile(folder: &Path) -> Result<Profile, CheckpointError> {
+/// A folder that is no model, or whose manifest is damaged.
+pub(crate) fn profile_of(folder: &Path) -> Result<Profile, LocalError> {
     let description = Description::read(folder)?;
-    let manifest = read_manifest(&folder.join(MANIFEST_NAME)).ok();
-    // A manifest of other weights than those that are there now does not decide.
-    let committed = manifest.and_then(|manifest| description.profile(Some(manifest.profile)).ok());
-    Ok(committed.unwrap_or(description.natural_profile()))
+    let manifest = committed_manifest(folder).map_err(LocalError::Manifest)?;
+    Ok(profile(&description, manifest.as_ref()))
 }
 
-/// The trees beside a manifest file. Without a usable pair there are none and everything is committed
-/// again, which costs nothing but time.
-fn known_trees(manifest_path: &Path) -> Option<KnownTrees> {
+/// The profile of the manifest that `model commit` left in a folder, or else the folder's natural one.
+fn profile(description: &Description, manifest: Option<&Manifest>) -> Profile {
+    // A manifest of other weights than those that are there now does not decide.
+    let committed = manifest.and_then(|manifest| description.profile(Some(manifest.profile)).ok());
+    committed.unwrap_or(description.natural_profile())
+}
+
+/// The trees beside a manifest file. Without usable ones everything is committed again, which costs nothing but time.
+fn known_trees(manifest_path: &Path, manifest: &Manifest) -> Option<KnownTrees> {
     let trees_path = tree_path(manifest_path);
     if !trees_path.exists() {
         return None;
@@ -133,8 +143,7 @@ fn known_trees(manifest_path: &Path) -> Option<KnownTrees> {
     let unused = |why: &dyn Display| tracing::warn!("{}: not used, {why}: commit again", trees_path.display());
     let records = Records::open(&trees_path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let records = records.inspect_err(|error| unused(error)).ok()?;
-    let manifest = read_manifest(manifest_path).ok()?;
-    let known = KnownTrees::of_manifest(records, &manifest);
+    let known = KnownTrees::of_manifest(records, manifest);
     if known.is_none() {
         unused(&"it belongs to another manifest");
     }

@@ -95,6 +95,7 @@ impl From<CheckpointError> for Fault {
         let outcome = match &error {
             // The folder is another one than meant, or holds a model that is not supported.
             CheckpointError::NoFolder { .. }
+            | CheckpointError::NotAFolder { .. }
             | CheckpointError::NoFile { .. }
             | CheckpointError::Io { .. }
             | CheckpointError::Config { .. }
@@ -146,6 +147,7 @@ impl From<LocalError> for Fault {
             LocalError::Checkpoint(error) => error.into(),
             LocalError::Run(error) => error.into(),
             LocalError::Commit(error) => error.into(),
+            LocalError::Manifest(fault) => fault,
             LocalError::Assets(_) => Self::damaged(error.to_string()),
         }
     }
@@ -264,7 +266,7 @@ impl From<WalletError> for Fault {
 impl From<StorageError> for Fault {
     fn from(error: StorageError) -> Self {
         let outcome = match &error {
-            StorageError::Damaged { .. } => Outcome::Damaged,
+            StorageError::Damaged { .. } | StorageError::DamagedStandings(_) => Outcome::Damaged,
             StorageError::InUse(_) | StorageError::Foreign { .. } | StorageError::Taken(_) => Outcome::Usage,
             StorageError::Io { .. } | StorageError::Random(_) | StorageError::Poisoned(_) | StorageError::Worker(_) => {
                 Outcome::Inconclusive

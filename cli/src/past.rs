@@ -65,6 +65,10 @@ impl PastArgs {
             (Ok(network), None) => {
                 Err(Fault::usage(format!("--network {network} is a chain of many subnets: name one with --netuid N")))
             }
+            (Err(_), None) if !Path::new(named).exists() => Err(Fault::usage(format!(
+                "--network {named}: neither a network nor a file: name devnet, local, test, finney or a node's ws:// \
+                 address, with --netuid, or a file that `assay demo --keep` wrote"
+            ))),
             (Err(_), None) => Ok(Some(Past { runs: vec![read_history(&PathBuf::from(named))?] })),
             (Err(error), Some(_)) if !Path::new(named).exists() => Err(Fault::usage(error.to_string())),
             (Err(_), Some(_)) => Err(Fault::usage(format!("{named}: --netuid is for a chain, and this is a file"))),

@@ -298,6 +298,97 @@ fn trees_are_used_again_for_the_weights_that_they_fit() {
 }
 
 #[test]
+fn a_damaged_manifest_is_told_and_never_taken_for_another() {
+    let workshop = Workshop::new();
+    let (model, manifest) = (workshop.model(), workshop.text("model/manifest.assay"));
+    prints(&["model", "commit", &model, "--profile", "f32-1"]);
+    let whole = fs::read(&manifest).unwrap();
+    let (out, network) = (workshop.text("out"), ["--network", "ws://127.0.0.1:1", "--netuid", "3"]);
+    let cut = |length: usize| whole[..length].to_vec();
+    // In the digest of the tokenizer or beyond: any bits there are those of some manifest.
+    let flipped = |place: usize| {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1;
+        bytes
+    };
+    let half = whole.len() / 2;
+    for damaged in [cut(100), cut(whole.len() - 32), flipped(half), flipped(whole.len() - 40), flipped(whole.len() - 1)]
+    {
+        fs::write(&manifest, damaged).unwrap();
+        for command in [
+            &["audit", "self", &model, "--prompt", "x", "--out", &out][..],
+            &["generate", &model, "--prompt", "x"],
+            &["model", "inspect", &model],
+            &["model", "inspect", &manifest],
+            &["model", "verify", &model, &manifest],
+            &[&["model", "publish", &manifest][..], &network].concat(),
+        ] {
+            fails(command, 4, &["model/manifest.assay: damaged", "commit the model again"]);
+        }
+    }
+    assert!(!workshop.path("out").exists());
+    prints(&["model", "commit", &model, "--profile", "f32-1"]);
+    assert_eq!(fs::read(&manifest).unwrap(), whole);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_out_that_is_no_file_is_left_as_it_is_and_a_link_is_written_through() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    let workshop = Workshop::new();
+    let model = workshop.model();
+    let pipe = workshop.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    symlink("/dev/null", workshop.path("null")).unwrap();
+    symlink("circle", workshop.path("circle")).unwrap();
+    fs::write(workshop.path("text"), "text").unwrap();
+    for (out, part) in [
+        (workshop.text("pipe"), "pipe: this is no regular file: name a file"),
+        (workshop.text("null"), "null: this is no regular file: name a file"),
+        ("/dev/null".to_owned(), "/dev/null: this is no regular file: name a file"),
+        (workshop.text("circle"), "circle: cannot be written"),
+        (workshop.text("text/x"), "text: this is a file, not a folder"),
+    ] {
+        fails(&["audit", "self", &model, "--prompt", "x", "--out", &out], 2, &[part]);
+        fails(&["model", "commit", &model, "--out", &out], 2, &[part]);
+    }
+    assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert!(fs::symlink_metadata(workshop.path("null")).unwrap().is_symlink());
+
+    // Through a link to a link, relative to where they lie, to a file that is there and to one that is not.
+    let deep = workshop.path("deep");
+    fs::create_dir(&deep).unwrap();
+    fs::write(deep.join("old"), "old").unwrap();
+    symlink("near", workshop.path("far")).unwrap();
+    for name in ["old", "new"] {
+        let _before = fs::remove_file(workshop.path("near"));
+        symlink(Path::new("deep").join(name), workshop.path("near")).unwrap();
+        workshop.transcript("far", &[]);
+        assert!(["far", "near"].iter().all(|link| fs::symlink_metadata(workshop.path(link)).unwrap().is_symlink()));
+        assert!(prints(&["audit", "verify", deep.join(name).to_str().unwrap()]).starts_with("accepted"));
+    }
+    assert_eq!(fs::read_dir(deep).unwrap().count(), 2, "nothing else is left behind");
+}
+
+#[test]
+fn a_file_where_a_folder_is_wanted_is_called_one() {
+    let workshop = Workshop::new();
+    let (good, text) = (workshop.transcript("good", &[]), workshop.text("text"));
+    fs::write(&text, "text").unwrap();
+    for (command, code) in [
+        (&["audit", "epoch", &text][..], 4),
+        (&["audit", "verify", &good, "--assets", &text], 2),
+        (&["calibrate", &workshop.model(), "--out", &text], 2),
+        (&["bench", "audit", "--shape", "fixture", "--keep", &text], 2),
+    ] {
+        fails(command, code, &["text: this is a file, not a folder"]);
+    }
+    let run = assay(&["demo", "--keep", &text]);
+    assert!(run.code == 2 && run.stderr.contains("text: this is a file, not a folder"), "{run:?}");
+}
+
+#[test]
 fn generating_streams_what_the_document_says() {
     let workshop = Workshop::new();
     let model = workshop.model();
@@ -472,7 +563,8 @@ fn a_rejected_cell_can_be_followed_and_shown_to_others() {
     assert_eq!(prints_json(&["audit", "show", &exhibit, "--json"])["cell"], *cell);
 
     fails(&["audit", "dispute", &good, "--out", &workshop.text("none")], 2, &["accepted", "nothing to hold against"]);
-    fails(&["audit", "dispute", &exhibit, "--out", &workshop.text("none")], 4, &["no transcript file"]);
+    fails(&["audit", "dispute", &exhibit, "--out", &workshop.text("none")], 4, &["this is an exhibit already"]);
+    fails(&["audit", "show", &exhibit, "--cell", "99:99"], 2, &["--cell", "one cell or decode alone"]);
     let unproven = workshop.changed(&good, "unproven", |file| {
         if let Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } = &mut file.record.exchange {
             *answer = Answer::Omitted(Omission::Absent);
@@ -524,6 +616,26 @@ fn a_folder_stands_for_its_transcripts_in_order() {
     let empty = workshop.path("empty");
     fs::create_dir(&empty).unwrap();
     fails(&["audit", "verify", empty.to_str().unwrap()], 4, &["this folder holds no transcripts"]);
+    let run = assay(&["audit", "verify", empty.to_str().unwrap(), &good]);
+    assert_eq!((run.code, run.stderr.lines().count()), (4, 1), "{run:?}");
+    assert!(run.stderr.contains("holds no transcripts") && run.stdout.starts_with("accepted"), "{run:?}");
+}
+
+#[test]
+fn a_manifest_beside_transcripts_is_none_of_them() {
+    let workshop = Workshop::new();
+    let (model, manifest) = (workshop.model(), workshop.text("model/manifest.assay"));
+    prints(&["model", "commit", &model]);
+    fails(&["audit", "verify", &model], 4, &["this folder holds no transcripts"]);
+    fails(&["audit", "epoch", &model], 3, &["holds no epoch log and no transcript"]);
+    for command in [&["verify"][..], &["show"], &["dispute", "--out", "none"]] {
+        fails(&[&["audit"], command, &[&manifest]].concat(), 4, &["this is a manifest: use `assay model inspect`"]);
+    }
+    workshop.transcript("model/it.assay", &[]);
+    assert_eq!(prints(&["audit", "verify", &model]).lines().count(), 1);
+    // Whatever else has that name is told of.
+    fs::write(&manifest, b"ASSAY\0TR").unwrap();
+    assert_eq!(assay(&["audit", "verify", &model]).code, 4);
 }
 
 /// Three thousand sessions of three kinds, judged by threads that finish in any order.
@@ -583,10 +695,10 @@ fn a_session_with_oneself_is_on_no_chain() {
     }
     fs::write(&chain, "{}").unwrap();
     fails(&["audit", "verify", &good, "--network", &chain], 4, &["no history of a chain"]);
-    fails(&["audit", "verify", &good, "--network", &workshop.text("nowhere")], 4, &["no such file"]);
-    fails(&["audit", "epoch", &workshop.text("nowhere")], 4, &["no such folder"]);
-    let run = assay(&["audit", "epoch", &workshop.text("model")]);
-    assert_eq!(run.code, 3, "nothing to go by: {run:?}");
+    let nowhere = workshop.text("nowhere");
+    fails(&["audit", "verify", &good, "--network", &nowhere], 2, &["nowhere: neither a network nor a file"]);
+    fails(&["audit", "epoch", &nowhere], 4, &["no such folder"]);
+    fails(&["audit", "epoch", &workshop.model()], 3, &["model holds no epoch log and no transcript"]);
 }
 
 #[test]
@@ -673,6 +785,14 @@ fn assets_are_found_by_their_digest() {
     }
     let store = workshop.text("store");
     assert!(prints(&["audit", "verify", &bare, "--assets", &store]).starts_with("accepted"));
+    // Where a validator puts them, nobody has to name them.
+    let kept = workshop.path("kept");
+    fs::create_dir_all(kept.join("assets")).unwrap();
+    fs::copy(&bare, kept.join("bare.assay")).unwrap();
+    for path in &paths {
+        fs::copy(path, kept.join("assets").join(path.file_name().unwrap())).unwrap();
+    }
+    assert!(prints(&["audit", "verify", kept.to_str().unwrap()]).starts_with("accepted"));
     fs::remove_file(&paths[1]).unwrap();
     assert_eq!(assay(&["audit", "verify", &bare, "--assets", &store]).code, 3);
     fs::write(&paths[0], b"something else").unwrap();
@@ -725,6 +845,11 @@ fn an_epoch_is_checked_with_the_assets_that_lie_beside_its_transcripts() {
     check(0, [0, 0, 1, 0]);
     let table = prints(&["audit", "epoch", folder.to_str().unwrap()]);
     assert!(table.contains("unaudited"), "{table}");
+    let log = folder.join("epoch-0/epoch.log");
+    for command in [&["verify"][..], &["show"], &["dispute", "--out", "none"]] {
+        let expected = "epoch.log: this is an epoch log: use `assay audit epoch FOLDER`";
+        fails(&[&["audit"], command, &[log.to_str().unwrap()]].concat(), 4, &[expected]);
+    }
     // One that is there and is none is damaged, not missing.
     fs::remove_file(&paths[0]).unwrap();
     fs::create_dir(&paths[0]).unwrap();
@@ -935,6 +1060,7 @@ fn folders_that_are_no_models_are_refused_by_every_command() {
         fails(&["model", "verify", folder, &manifest], code, parts);
     };
     refused(&workshop.text("nowhere"), 2, &["nowhere", "no such folder"]);
+    refused(&manifest, 2, &["m.assay: this is a file, not a folder"]);
     refused(workshop.root.path().to_str().unwrap(), 2, &["config.json", "no such file"]);
 
     let copy = workshop.copy();
@@ -967,6 +1093,13 @@ fn folders_that_are_no_models_are_refused_by_every_command() {
     let copy = workshop.copy();
     fs::write(copy.join("tokenizer.json"), b"{}").unwrap();
     refused(folder, 4, &["tokenizer.json"]);
+
+    let copy = workshop.copy();
+    replace(&copy.join("tokenizer_config.json"), "{%", "{{");
+    refused(folder, 4, &["tokenizer_config.json: chat_template: ", "syntax error"]);
+    fs::write(copy.join("chat_template.jinja"), "{% for message in messages %}").unwrap();
+    refused(folder, 4, &["chat_template.jinja: chat_template: "]);
+    fs::remove_file(copy.join("chat_template.jinja")).unwrap();
 
     let copy = workshop.copy();
     set_element(&copy, "model.layers.1.mlp.up_proj.weight", 11, |_| 0x7fc0);
@@ -1216,8 +1349,12 @@ fn benches_of_the_runtime_print_what_they_measured() {
     measured("capture", &["overhead_percent", "prefill_overhead_percent", "bytes_per_token"]);
     let serve = measured("serve", &["seconds", "rate"]);
     assert_eq!(serve["batches"].as_array().map(Vec::len), Some(5));
-    let audit = measured("audit", &["prove_seconds", "verify_ms", "proof_bytes"]);
+    let root = tempfile::tempdir().unwrap();
+    let kept = root.path().join("new/kept");
+    let audit = prints_json(&["bench", "audit", "--shape", "fixture", "--json", "--keep", kept.to_str().unwrap()]);
+    assert!(audit["prove_seconds"].as_f64() > Some(0.0) && audit["verify_ms"].as_f64() > Some(0.0), "{audit}");
     assert!(audit["proof_bytes"].as_u64() > Some(1000));
+    assert_eq!(fs::read_dir(kept).unwrap().count(), 5, "the folder is made");
     fails(&["bench", "serve", "--shape", "llama-8b-head"], 2, &["needs the shape of a model"]);
 }
 
@@ -1229,6 +1366,8 @@ fn a_file_that_is_no_key_is_damaged_where_it_is_looked_into_and_wrong_where_it_s
     #[cfg(unix)]
     fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     fails(&["wallet", "show", &key], 4, &[&key, "no key file"]);
+    fs::write(&key, "{\"secretSeed\":\"zz\"}").unwrap();
+    fails(&["wallet", "show", &key], 4, &[&key, "`secretSeed` is no 32 bytes in hexadecimal"]);
     prints(&["model", "commit", &workshop.model()]);
     let manifest = workshop.text("model/manifest.assay");
     let publish = ["model", "publish", &manifest, "--network", "ws://127.0.0.1:1", "--netuid", "3", "--key-file"];

@@ -621,6 +621,50 @@ fn records_of_another_chain_subnet_or_hotkey_are_refused_at_the_start() {
 }
 
 #[test]
+fn a_second_validator_or_devnet_on_the_same_files_is_refused_at_its_start() {
+    let world = World::new(100, "tempo = 9\nweights = \"plain\"\nweights_rate_limit = 0");
+    let config = world.validator_config("validator", &world.chain());
+    let mut validator = Role::new(world.root.path(), "validator", &["validator", "--config", &config]);
+    validator.start();
+    validator.tells(0, "the epoch's key is revealed");
+    let in_use = "records-validator: in use by another validator: stop it, or give each its own `records`";
+    fails(&["validator", "--config", &config], 2, &[in_use]);
+    // Nothing is locked that a killed one would leave behind.
+    validator.kill();
+    let (code, _, stderr) = assay(&["validator", "--config", &config, "--epochs", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+
+    let devnet = world.path("devnet.toml");
+    let state = || fs::read(world.path("devnet.json")).unwrap();
+    fails(&["devnet", "--config", &devnet, "--listen", "127.0.0.1:0"], 2, &["devnet.json: in use by another devnet"]);
+    std::os::unix::fs::symlink("devnet.json", world.path("link.json")).unwrap();
+    let linked = ["devnet", "--config", &devnet, "--listen", "127.0.0.1:0", "--state", &world.path("link.json")];
+    fails(&linked, 2, &["devnet.json: in use by another devnet"]);
+    assert!(!state().is_empty());
+    // A port that is taken leaves no file that would be gone on from.
+    let other = world.path("other.json");
+    fails(&["devnet", "--config", &devnet, "--state", &other], 2, &["cannot listen on", "choose another address"]);
+    assert!(!Path::new(&other).exists());
+}
+
+#[test]
+fn a_miner_knows_that_its_port_is_taken_before_it_loads_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = WalletPaths::new(&folder.path().join("wallets"), "miner").unwrap().hotkey("default").unwrap();
+    create_hotkey(&key).unwrap();
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let (address, nobody) = (taken.local_addr().unwrap(), free_port());
+    let config = format!(
+        "listen = \"{address}\"\nmodel = \"nowhere\"\n[chain]\nnetwork = \"ws://127.0.0.1:{nobody}\"\nnetuid = 3\n\
+         [wallet]\nfolder = \"wallets\"\nname = \"miner\"\n"
+    );
+    let path = folder.path().join("miner.toml");
+    fs::write(&path, config).unwrap();
+    let expected = format!("cannot listen on {address}");
+    fails(&["miner", "--config", path.to_str().unwrap()], 2, &[&expected, "choose another address"]);
+}
+
+#[test]
 fn an_endpoint_where_nobody_is_and_another_chain_are_one_clear_line() {
     let nobody = format!("ws://127.0.0.1:{}", free_port());
     fails(&["chain", "status", "--network", &nobody, "--netuid", "3"], 3, &["no answer from", &nobody]);

@@ -67,6 +67,9 @@ impl Description {
     /// # Errors
     /// A missing folder or file, all problems of `config.json`, or a quantisation that it does not speak of.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        if folder.is_file() {
+            return Err(CheckpointError::NotAFolder { path: folder.to_owned() });
+        }
         if !folder.is_dir() {
             return Err(CheckpointError::NoFolder { folder: folder.to_owned() });
         }

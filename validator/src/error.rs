@@ -28,6 +28,12 @@ pub enum StorageError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The file of standings is not what this validator wrote.
+    #[error(
+        "{} is damaged (it holds no standings); restore a copy of it: without it all standings begin anew. Move it away to go on like that",
+        .0.display()
+    )]
+    DamagedStandings(PathBuf),
     /// A file is another validator's, or was written on another network.
     #[error(
         "{} is of {what} {found}, and this validator's is {own}; give it a folder of its own, or the configuration that these records were made with",
@@ -47,7 +53,7 @@ pub enum StorageError {
     #[error("{} is another session's; give this validator a folder of transcripts of its own", .0.display())]
     Taken(PathBuf),
     /// Another process writes it.
-    #[error("{} is in use by another process; stop the other validator or give this one a directory of its own", .0.display())]
+    #[error("{}: in use by another validator: stop it, or give each its own `records`", .0.display())]
     InUse(PathBuf),
     /// The system has no randomness.
     #[error("the system gives no random bytes: {0}")]

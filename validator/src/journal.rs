@@ -4,7 +4,7 @@
 //! it returns, so a crash can tear the last record only: what comes after the last whole one, if it
 //! is no longer than a record, was never acted upon and is cut off. Damage anywhere else is reported.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,10 @@ impl Journal {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path).map_err(StorageError::io("open", path))?;
         // Two writers would draw the same counters twice.
-        file.try_lock().map_err(|_| StorageError::InUse(path.to_owned()))?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StorageError::InUse(path.to_owned()),
+            TryLockError::Error(error) => StorageError::io("lock", path)(error),
+        })?;
         let mut bytes = Zeroizing::new(Vec::new());
         file.read_to_end(&mut bytes).map_err(StorageError::io("read", path))?;
         let (records, whole) = parse(&bytes);

@@ -187,8 +187,8 @@ fn read(path: &Path, owner: &Owner) -> Result<Option<Records>, StorageError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StorageError::io("read", path)(error)),
     };
-    let records: Records = serde_json::from_slice(&bytes)
-        .map_err(|_| StorageError::Damaged { path: path.to_owned(), what: "it holds no standings" })?;
+    let records: Records =
+        serde_json::from_slice(&bytes).map_err(|_| StorageError::DamagedStandings(path.to_owned()))?;
     records.owner.check(owner, path)?;
     Ok(Some(records))
 }

@@ -27,7 +27,7 @@ pub enum NodeError {
     #[error("a devnet listens on loopback addresses only, and {0} is none; give 127.0.0.1 or [::1]")]
     NotLoopback(SocketAddr),
     /// The address is taken, or not ours.
-    #[error("cannot listen on {address}: {why}")]
+    #[error("cannot listen on {address}: {why}; choose another address or stop what holds it")]
     Listen {
         /// Where.
         address: SocketAddr,

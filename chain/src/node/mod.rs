@@ -73,7 +73,7 @@ pub struct NodeOptions {
     pub finality_lag: u64,
     /// What `system_chain` answers.
     pub chain: String,
-    /// Where the devnet is saved with each block, before anybody sees it: killed at any moment, a node that
+    /// Where the devnet is saved at the start and with each block, before anybody sees it: killed at any moment, a node that
     /// loads it goes on without having taken anything back.
     pub state: Option<PathBuf>,
 }
@@ -107,24 +107,32 @@ impl Node {
     /// from web pages, or ask for a host of another name, are refused. From here on the node makes the blocks: what is done to the devnet beside it is seen from the next block on.
     ///
     /// # Errors
-    /// [`NodeError::NotLoopback`], [`NodeError::Listen`]; [`NodeError::Item`] if the runtime has no place for what the
-    /// devnet holds.
+    /// [`NodeError::NotLoopback`], [`NodeError::Listen`]; [`NodeError::State`] if the devnet cannot be saved;
+    /// [`NodeError::Item`] if the runtime has no place for what it holds.
     pub async fn start(devnet: Devnet, listen: SocketAddr, options: NodeOptions) -> Result<RunningNode, NodeError> {
         if !listen.ip().is_loopback() {
             return Err(NodeError::NotLoopback(listen));
         }
+        let is_kept = options.state.is_some();
         let ledger = Ledger::new(devnet, &Arc::new(options.runtime), options.finality_lag, options.state)?;
         let context = Arc::new(Context::new(ledger, options.chain));
         let module = rpc::module(Arc::clone(&context))
             .map_err(|error| NodeError::Listen { address: listen, why: error.to_string() })?;
         let methods = Methods::from(module);
-        let (address, server) = serve(listen, methods.clone()).await?;
+        // A node that nobody can reach has saved nothing, and whoever reaches it sees nothing that is not saved.
+        let save = || if is_kept { context.ledger().save() } else { Ok(()) };
+        let (address, server) = serve(listen, methods.clone(), save).await?;
         let clock = options.block_time.map(|time| tokio::spawn(make_blocks(Arc::clone(&context), time)));
         Ok(RunningNode { address, context, methods, server: Mutex::new(Some(server)), clock })
     }
 }
 
-async fn serve(listen: SocketAddr, methods: Methods) -> Result<(SocketAddr, ServerHandle), NodeError> {
+/// Listens, does what has to be done before anybody is answered, and serves.
+async fn serve(
+    listen: SocketAddr,
+    methods: Methods,
+    before: impl FnOnce() -> Result<(), NodeError>,
+) -> Result<(SocketAddr, ServerHandle), NodeError> {
     let failed = |error: std::io::Error| NodeError::Listen { address: listen, why: error.to_string() };
     let config = ServerConfig::builder()
         .max_request_body_size(REQUEST_BYTES_MAX)
@@ -136,6 +144,7 @@ async fn serve(listen: SocketAddr, methods: Methods) -> Result<(SocketAddr, Serv
     let door = ServiceBuilder::new().layer(DoorLayer);
     let server = Server::builder().set_config(config).set_http_middleware(door).build(listen).await.map_err(failed)?;
     let address = server.local_addr().map_err(failed)?;
+    before()?;
     Ok((address, server.start(methods)))
 }
 
@@ -237,7 +246,7 @@ impl RunningNode {
     /// [`NodeError::Listen`] if the address was taken by somebody else.
     pub async fn reconnect(&self) -> Result<(), NodeError> {
         self.disconnect().await;
-        let (_, server) = serve(self.address, self.methods.clone()).await?;
+        let (_, server) = serve(self.address, self.methods.clone(), || Ok(())).await?;
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
         Ok(())
     }

@@ -77,10 +77,12 @@ impl Document {
             path: path.to_owned(),
             why: format!("line {} column {} is no JSON of a key", error.line(), error.column()),
         })?;
-        match document.crypto_type {
-            None | Some(SR25519) => Ok(document),
-            Some(_) => Err(malformed(path, "it holds a key of another kind than sr25519")),
+        if document.crypto_type.is_some_and(|kind| kind != SR25519) {
+            return Err(malformed(path, "it holds a key of another kind than sr25519"));
         }
+        // A secret that is none is told of by whoever looks into the file, not only when it is to sign.
+        document.pair(path)?;
+        Ok(document)
     }
 
     /// The public half, as the file states it.
@@ -96,19 +98,28 @@ impl Document {
         self.secret_phrase.is_some() || self.secret_seed.is_some() || self.private_key.is_some()
     }
 
-    fn key(&self, path: &Path) -> Result<SigningKey, WalletError> {
-        let pair = if let Some(phrase) = &self.secret_phrase {
-            let phrase = Mnemonic::from_str(phrase).map_err(|_| malformed(path, "`secretPhrase` is no mnemonic"))?;
-            sr25519::Keypair::from_phrase(&phrase, None).map_err(|_| malformed(path, "`secretPhrase` has no key"))?
+    /// The key of a phrase or a seed; none if the file holds neither.
+    fn pair(&self, path: &Path) -> Result<Option<sr25519::Keypair>, WalletError> {
+        let malformed = |why| malformed(path, why);
+        if let Some(phrase) = &self.secret_phrase {
+            let phrase = Mnemonic::from_str(phrase).map_err(|_| malformed("`secretPhrase` is no mnemonic"))?;
+            let pair = sr25519::Keypair::from_phrase(&phrase, None);
+            pair.map(Some).map_err(|_| malformed("`secretPhrase` has no key"))
         } else if let Some(seed) = &self.secret_seed {
             let mut bytes = Zeroizing::new([0; 32]);
             hex::decode_to_slice(seed.strip_prefix("0x").unwrap_or(seed), bytes.as_mut())
-                .map_err(|_| malformed(path, "`secretSeed` is not 32 bytes in hexadecimal"))?;
-            sr25519::Keypair::from_secret_key(*bytes).map_err(|_| malformed(path, "`secretSeed` has no key"))?
-        } else if self.private_key.is_some() {
-            return Err(WalletError::Expanded(path.to_owned()));
+                .map_err(|_| malformed("`secretSeed` is no 32 bytes in hexadecimal"))?;
+            sr25519::Keypair::from_secret_key(*bytes).map(Some).map_err(|_| malformed("`secretSeed` has no key"))
         } else {
-            return Err(WalletError::PublicOnly(path.to_owned()));
+            Ok(None)
+        }
+    }
+
+    fn key(&self, path: &Path) -> Result<SigningKey, WalletError> {
+        let pair = match self.pair(path)? {
+            Some(pair) => pair,
+            None if self.private_key.is_some() => return Err(WalletError::Expanded(path.to_owned())),
+            None => return Err(WalletError::PublicOnly(path.to_owned())),
         };
         let key = SigningKey(pair);
         match self.public() {

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::calibration::{self, Calibration, Plan, Subject};
+use crate::files::make_folder;
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{Paint, Progress, complain, print, print_json};
 
@@ -73,7 +74,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     };
     let subject = Subject::load(&args.folder, args.profile)?.on(&device)?;
     if let Some(out) = &args.out {
-        fs::create_dir_all(out).map_err(|error| unwritable(out, &error))?;
+        make_folder(out)?;
     }
     let cells = args.cells as usize;
     let plan = Plan { prompts: args.prompts, ..Plan::full(&subject, args.tokens, cells) };

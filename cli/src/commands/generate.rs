@@ -36,7 +36,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> CommandResult {
     let prompt = args.prompt.prompt()?;
     let sampling = args.sampling.sampling()?;
-    let profile = local::profile(&args.folder)?;
+    let profile = local::profile_of(&args.folder)?;
     let folder = ModelFolder::open(&args.folder, profile)?;
     let tokenizer = Tokenizer::from_bytes(&folder.tokenizer)?;
     let template = folder.chat_template.as_ref();

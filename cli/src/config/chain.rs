@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use assay_chain::NetUid;
-use assay_chain::wallet::{KeyFile, Password, SigningKey, WalletPaths};
+use assay_chain::wallet::{KeyFile, Password, SigningKey, WalletError, WalletPaths};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -72,7 +72,9 @@ impl WalletSettings {
             Some(folder) => base.path(folder),
             None => WalletPaths::default_folder()?,
         };
-        Ok(WalletPaths::new(&folder, &self.name)?.hotkey(&self.hotkey)?)
+        let refuse = |key| move |error: WalletError| base.refuse(key, &error.to_string());
+        let paths = WalletPaths::new(&folder, &self.name).map_err(refuse("wallet.name"))?;
+        paths.hotkey(&self.hotkey).map_err(refuse("wallet.hotkey"))
     }
 
     /// Reads the hotkey. Of an encrypted one it takes seconds.

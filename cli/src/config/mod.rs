@@ -33,8 +33,29 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T, Fa
     toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.lines().count().max(1) + usize::from(before.ends_with('\n'));
-        Fault::usage(format!("{name}:{line}: {}", error.message()))
+        let key = key_before(before).map(|key| format!("{key}: ")).unwrap_or_default();
+        Fault::usage(format!("{name}:{line}: {key}{}", in_words(error.message())))
     })
+}
+
+/// The key of a value that stands behind this text.
+fn key_before(text: &str) -> Option<&str> {
+    let text = text.trim_end_matches([' ', '\t']).strip_suffix('=')?.trim_end_matches([' ', '\t']);
+    let is_of_key = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+    let key = text.rsplit(|character| !is_of_key(character)).next()?;
+    Some(key).filter(|key| !key.is_empty())
+}
+
+/// What a parser says in words of its own, in those of whoever writes a configuration.
+fn in_words(message: &str) -> String {
+    const WORDS: [(&str, &str); 5] = [
+        ("invalid socket address syntax", "give an IP address and a port, such as \"127.0.0.1:8091\""),
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected u64", "expected a whole number from 0 on"),
+        ("expected usize", "expected a whole number from 0 on"),
+    ];
+    WORDS.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
 }
 
 /// What relative paths of a configuration count from.
@@ -59,6 +80,8 @@ impl Base {
 
 #[cfg(test)]
 mod tests {
+    use assay_miner::Limits;
+
     use super::*;
 
     const MINER: &str = include_str!("../../../examples/miner.toml");
@@ -79,6 +102,24 @@ mod tests {
         parse::<DevnetConfig>(DEVNET, "devnet.toml").unwrap().check(&base).unwrap();
     }
 
+    /// What the examples say of keys that they leave out.
+    #[test]
+    fn the_examples_hold_with_all_that_is_commented_out_in_them() {
+        let base = Base { folder: PathBuf::from("/somewhere"), file: PathBuf::from("/somewhere/it.toml") };
+        let whole = |text: &str| {
+            let is_key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+            let uncommented =
+                |line: &str| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line).to_owned();
+            text.lines().map(uncommented).collect::<Vec<_>>().join("\n")
+        };
+        let miner = parse::<MinerFile>(&whole(MINER), "miner.toml").unwrap().check(&base).unwrap();
+        assert_eq!(miner.limits, Limits { spilled_bytes: 8 << 30, ..Limits::default() });
+        let validator = parse::<ValidatorFile>(&whole(VALIDATOR), "validator.toml").unwrap().check(&base).unwrap();
+        assert_eq!(validator.probation, assay_probation::Policy::default());
+        let devnet = parse::<DevnetConfig>(&whole(DEVNET), "devnet.toml").unwrap().check(&base).unwrap();
+        assert_eq!(devnet, DevnetConfig::default().check(&base).unwrap());
+    }
+
     #[test]
     fn an_unknown_key_is_named_with_its_line() {
         let line = MINER.lines().position(|line| line.starts_with("listen")).unwrap() + 1;
@@ -97,7 +138,45 @@ mod tests {
         assert!(message.starts_with("it.toml:2: "), "{message}");
         let message = refused::<DevnetConfig>("netuid = 1\n\nnetuid 2\n");
         assert!(message.starts_with("it.toml:3: "), "{message}");
-        let message = refused::<MinerFile>("listen = \"127.0.0.1\"\n");
-        assert!(message.starts_with("it.toml:1: "), "{message}");
+        for (text, expected) in [
+            (
+                "listen = \"localhost:8091\"",
+                "it.toml:1: listen: give an IP address and a port, such as \"127.0.0.1:8091\"",
+            ),
+            (
+                "block_ms = 1\nnetuid=-1",
+                "it.toml:2: netuid: invalid value: integer `-1`, expected a whole number from 0 to 65535",
+            ),
+            (
+                "[parameters]\nmax_space = 4294967296",
+                "it.toml:2: max_space: invalid value: integer `4294967296`, expected a whole number from 0 to 4294967295",
+            ),
+            ("block_ms = -1", "it.toml:1: block_ms: invalid value: integer `-1`, expected a whole number from 0 on"),
+            (
+                "validators = [{ hotkey = \"v\", stake_tao = \"much\" }]",
+                "it.toml:1: stake_tao: invalid type: string \"much\", expected f64",
+            ),
+        ] {
+            assert_eq!(refused::<DevnetConfig>(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_range_and_a_name_that_leads_elsewhere_are_named_with_file_and_key() {
+        let base = Base { folder: PathBuf::new(), file: PathBuf::from("it.toml") };
+        let refusal = |from: &str, to: &str| {
+            assert!(VALIDATOR.contains(from), "{from}");
+            let text = VALIDATOR.replacen(from, to, 1);
+            let file = parse::<ValidatorFile>(&text, "it.toml").unwrap();
+            file.check(&base).map(drop).and_then(|()| file.wallet.path(&base).map(drop)).unwrap_err().message
+        };
+        let message = refusal("columns = 1 ", "columns = 65 ");
+        assert_eq!(message, "it.toml: audits.columns: give 0 to 64; more is `everything`");
+        let message = refusal("cells = 4", "cells = 0");
+        assert!(message.starts_with("it.toml: audits.cells: give 1 to "), "{message}");
+        let message = refusal("name = \"validator\"", "name = \"../x\"");
+        assert!(message.starts_with("it.toml: wallet.name: `../x` is no name"), "{message}");
+        let message = refusal("hotkey = \"default\"", "hotkey = \"a/b\"");
+        assert!(message.starts_with("it.toml: wallet.hotkey: `a/b` is no name"), "{message}");
     }
 }

@@ -189,13 +189,13 @@ impl Audits {
             return Ok(Policy::Everything);
         }
         let Self { cells, decodes, columns, columns_one_in, least_budget_ms, .. } = *self;
-        for (name, given, most) in [
-            ("audits.cells", cells, MAX_DRAWS),
-            ("audits.decodes", decodes, MAX_DRAWS),
-            ("audits.columns", columns, MAX_COLUMNS),
+        for (name, given, least, most) in [
+            ("audits.cells", cells, 1, MAX_DRAWS),
+            ("audits.decodes", decodes, 1, MAX_DRAWS),
+            ("audits.columns", columns, 0, MAX_COLUMNS),
         ] {
-            if given > most || (given == 0 && name != "audits.columns") {
-                return Err(base.refuse(name, &format!("give 1 to {most}; more is `everything`")));
+            if !(least..=most).contains(&given) {
+                return Err(base.refuse(name, &format!("give {least} to {most}; more is `everything`")));
             }
         }
         let Some(one_in) = NonZeroU32::new(columns_one_in) else {

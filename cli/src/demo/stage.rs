@@ -236,7 +236,7 @@ async fn load(narrator: &Narrator) -> Result<(Checkpoint, LocalModel), Fault> {
         for (name, bytes) in MODEL {
             std::fs::write(folder.path().join(name), bytes).map_err(unusable)?;
         }
-        let checkpoint = Checkpoint::load(folder.path(), local::profile(folder.path())?)?;
+        let checkpoint = Checkpoint::load(folder.path(), local::profile_of(folder.path())?)?;
         let local = LocalModel::of(&checkpoint, &mut |done, all| progress(done, all))?;
         Ok::<_, Fault>((checkpoint, local))
     });

@@ -1,5 +1,6 @@
 //! `assay devnet`.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tracing::info;
 
 use super::stop;
 use crate::config::{self, Base, DevnetConfig};
+use crate::files::{destination, hold};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{Listing, Paint, print};
 
@@ -47,7 +49,8 @@ impl Args {
         config.wallets = base.path(&config.wallets);
         config.listen = self.listen.unwrap_or(config.listen);
         config.block_ms = self.block_ms.unwrap_or(config.block_ms);
-        config.state = self.state.clone().or(config.state);
+        // Where a link leads, so that the file has one name.
+        config.state = self.state.clone().or(config.state).as_deref().map(destination).transpose()?;
         config.netuid = self.netuid.unwrap_or(config.netuid);
         Ok((config, base))
     }
@@ -57,16 +60,14 @@ pub(super) async fn run(args: &Args) -> CommandResult {
     let stop = stop::on_signals()?;
     let (config, base) = args.config()?;
     let parameters = config.check(&base)?;
+    let _held = config.state.as_deref().map(hold_state).transpose()?;
     let devnet = match &config.state {
         Some(path) if path.exists() => load(path, &config)?,
-        _ => found(&config, parameters)?,
+        _ => found(&config, &base, parameters)?,
     };
     let mut options = NodeOptions::new()?;
     options.block_time = Some(config.block_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
     options.state.clone_from(&config.state);
-    if let Some(path) = &config.state {
-        devnet.save(path)?;
-    }
     let mut node = Node::start(devnet.clone(), config.listen, options).await?;
     print(&describe(&devnet, &config, &node.url()))?;
     let is_whole = tokio::select! {
@@ -80,6 +81,14 @@ pub(super) async fn run(args: &Args) -> CommandResult {
         info!(path = %path.display(), "saved");
     }
     if is_whole { Ok(Outcome::Done) } else { Err(Fault::own("the devnet makes no more blocks: see the log")) }
+}
+
+/// Holds the file of a devnet. It is replaced with each block, so that what is locked lies beside it.
+fn hold_state(path: &Path) -> Result<File, Fault> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    let in_use = format!("{}: in use by another devnet: stop it, or name another file", path.display());
+    hold(&path.with_file_name(name), &in_use)
 }
 
 fn load(path: &Path, config: &DevnetConfig) -> Result<Devnet, Fault> {
@@ -96,9 +105,15 @@ fn load(path: &Path, config: &DevnetConfig) -> Result<Devnet, Fault> {
 }
 
 /// A new chain.
-fn found(config: &DevnetConfig, parameters: Parameters) -> Result<Devnet, Fault> {
-    let wallets = |name: &str| hotkey(&config.wallets, name);
-    let validators = config.validators.iter().map(|founder| Ok((wallets(&founder.hotkey)?, founder.stake())));
+fn found(config: &DevnetConfig, base: &Base, parameters: Parameters) -> Result<Devnet, Fault> {
+    let named = |key: &str, name: &str| {
+        hotkey(&config.wallets, name).map_err(|error| match error {
+            WalletError::Name(_) => base.refuse(key, &error.to_string()),
+            error => error.into(),
+        })
+    };
+    let founders = config.validators.iter();
+    let validators = founders.map(|founder| Ok((named("validators", &founder.hotkey)?, founder.stake())));
     let mut genesis = [0; 32];
     getrandom::fill(&mut genesis).map_err(|error| Fault::own(format!("the system gives no random bytes: {error}")))?;
     if let Some(name) = &config.name {
@@ -106,12 +121,12 @@ fn found(config: &DevnetConfig, parameters: Parameters) -> Result<Devnet, Fault>
     }
     let devnet = Devnet::new(&Genesis {
         network: Network { genesis: GenesisHash::new(genesis), netuid: NetUid::new(config.netuid) },
-        owner: wallets(&config.owner)?,
+        owner: named("owner", &config.owner)?,
         validators: validators.collect::<Result<_, Fault>>()?,
         parameters,
     })?;
     for miner in &config.miners {
-        let miner = wallets(miner)?;
+        let miner = named("miners", miner)?;
         match devnet.register(miner) {
             Ok(_) | Err(ChainError::AlreadyRegistered(_)) => {}
             Err(refusal) => return Err(refusal.into()),
@@ -121,7 +136,7 @@ fn found(config: &DevnetConfig, parameters: Parameters) -> Result<Devnet, Fault>
 }
 
 /// A hotkey by its address, or by the name of its wallet, which is made if it is not there.
-fn hotkey(wallets: &Path, name: &str) -> Result<Hotkey, Fault> {
+fn hotkey(wallets: &Path, name: &str) -> Result<Hotkey, WalletError> {
     if let Some(account) = account(name) {
         return Ok(Hotkey::new(account));
     }
@@ -137,7 +152,7 @@ fn hotkey(wallets: &Path, name: &str) -> Result<Hotkey, Fault> {
             info!(path = %path.display(), "made a hotkey");
             Ok(key.hotkey())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -187,7 +202,9 @@ impl From<FileError> for Fault {
 impl From<NodeError> for Fault {
     fn from(error: NodeError) -> Self {
         match error {
-            NodeError::NotLoopback(_) | NodeError::Listen { .. } => Self::usage(error.to_string()),
+            NodeError::NotLoopback(_) | NodeError::Listen { .. } | NodeError::State(_) => {
+                Self::usage(error.to_string())
+            }
             _ => Self::own(error.to_string()),
         }
     }

@@ -1,5 +1,6 @@
 //! `assay miner`.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use assay_audit::keys::Keypair;
 use assay_audit::request::Network;
 use assay_chain::{Chain, ChainError, Metagraph, Neuron, Subtensor};
 use assay_commitments::{Hotkey, ManifestId};
-use assay_miner::{KnownSubnet, Miner, MinerConfig, Published, RunningMiner, SubnetView};
+use assay_miner::{KnownSubnet, Miner, MinerConfig, MinerError, Published, RunningMiner, SubnetView};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -28,6 +30,7 @@ pub(super) async fn run(path: &Path) -> CommandResult {
     let settings = file.check(&base)?;
     let key = file.wallet.unlock(&base)?;
     let hotkey = key.hotkey();
+    check_free(settings.listen).await?;
     // The chain first: it is asked in a moment, and the model takes long.
     let chain = connect(&settings.place, &key, None).await?;
     let begin =
@@ -58,6 +61,11 @@ pub(super) async fn run(path: &Path) -> CommandResult {
     Ok(Outcome::Done)
 }
 
+/// Checks that an address can be listened on, before the model is loaded that is served there.
+async fn check_free(address: SocketAddr) -> Result<(), MinerError> {
+    TcpListener::bind(address).await.map(drop).map_err(|source| MinerError::Listen { address, source })
+}
+
 async fn load(folder: &Path) -> Result<LocalModel, Fault> {
     info!(folder = %folder.display(), "loading the model");
     let (begin, folder) = (Instant::now(), folder.to_owned());
@@ -83,7 +91,7 @@ async fn shut_down(running: RunningMiner) {
 /// What stands on chain about this miner.
 struct Announced {
     hotkey: Hotkey,
-    endpoint: std::net::SocketAddr,
+    endpoint: SocketAddr,
     manifest: ManifestId,
 }
 

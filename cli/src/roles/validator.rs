@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use assay_audit::keys::Keypair;
 use assay_chain::{Chain, ChainError};
-use assay_validator::{Ending, Settings, Validator, ValidatorError, ValidatorEvent};
+use assay_validator::{Ending, Settings, StorageError, Validator, ValidatorError, ValidatorEvent};
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::patience::{PAUSE, connect, persist};
 use super::stop;
 use crate::config::{self, ValidatorFile};
+use crate::files::{hold, make_folder};
 use crate::outcome::{CommandResult, Fault, Outcome};
 
 /// Where commits of weights wait for their reveal, among the records.
 const COMMITS: &str = "commits.json";
+/// Held for as long as a validator works on the records.
+const LOCK: &str = "lock";
 
 pub(super) async fn run(path: &Path, epochs: Option<u64>) -> CommandResult {
     let stop = stop::on_signals()?;
@@ -23,9 +26,10 @@ pub(super) async fn run(path: &Path, epochs: Option<u64>) -> CommandResult {
     let settings = file.check(&base)?;
     let questions = settings.questions()?;
     let key = file.wallet.unlock(&base)?;
-    std::fs::create_dir_all(&settings.records).map_err(|error| {
-        Fault::usage(format!("{}: this folder cannot be made: {error}", settings.records.display()))
-    })?;
+    make_folder(&settings.records)?;
+    // Between epochs nothing else is locked, and a second validator would take the next one's journal.
+    let in_use = StorageError::InUse(settings.records.clone()).to_string();
+    let _held = hold(&settings.records.join(LOCK), &in_use)?;
     let chain = connect(&settings.place, &key, Some(settings.records.join(COMMITS))).await?;
     let hotkey = key.hotkey();
     let Some(metagraph) = persist(&chain, "reading the metagraph", &stop, || chain.metagraph()).await? else {

@@ -3,6 +3,8 @@
 //! What a family does that its `config.json` does not say, and what an absent key means, is as in the configuration
 //! classes of Hugging Face's transformers.
 
+use std::ops::RangeInclusive;
+
 use assay_commitments::TokenId;
 use assay_commitments::manifest::{Architecture, Biases};
 use serde_json::Value;
@@ -118,8 +120,9 @@ pub(super) fn read(config: &Value, generation: Option<&Value>) -> Result<Configu
         keys.only(key, |_| false, "null");
     }
 
-    let hidden = keys.count("hidden_size");
-    let heads = keys.count("num_attention_heads");
+    // The ranges are those of `Architecture::check`, which knows the keys by other names.
+    let hidden = keys.within("hidden_size", 1..=1 << 16, "a whole number from 1 to 65536");
+    let heads = keys.within("num_attention_heads", 1..=1024, "a whole number from 1 to 1024");
     let kv_heads = match family.kv_heads {
         Some(absent) if !keys.has("num_key_value_heads") => Some(absent),
         _ => keys.count_or("num_key_value_heads", heads),
@@ -133,9 +136,10 @@ pub(super) fn read(config: &Value, generation: Option<&Value>) -> Result<Configu
             "the first is a multiple of the second",
         );
     }
-    let vocab_size = keys.count("vocab_size");
-    let layers = keys.count("num_hidden_layers").unwrap_or(0);
-    let max_positions = keys.count("max_position_embeddings").unwrap_or(0);
+    let vocab_size = keys.within("vocab_size", 1..=1 << 20, "a whole number from 1 to 1048576");
+    let layers = keys.within("num_hidden_layers", 1..=1024, "a whole number from 1 to 1024").unwrap_or(0);
+    let positions = keys.within("max_position_embeddings", 1..=1 << 20, "a whole number from 1 to 1048576");
+    let max_positions = positions.unwrap_or(0);
     let (theta, scaling) = keys.rope();
     let architecture = Architecture {
         vocab_size: vocab_size.unwrap_or(0),
@@ -144,7 +148,7 @@ pub(super) fn read(config: &Value, generation: Option<&Value>) -> Result<Configu
         heads: heads.unwrap_or(0),
         kv_heads: kv_heads.unwrap_or(0),
         head_dim: head_dim.unwrap_or(0),
-        ffn: keys.count("intermediate_size").unwrap_or(0),
+        ffn: keys.within("intermediate_size", 1..=1 << 18, "a whole number from 1 to 262144").unwrap_or(0),
         max_positions,
         norm_eps: keys.norm_eps(),
         inverse_frequencies: inverse_frequencies(theta, head_dim.unwrap_or(0), scaling),
@@ -236,6 +240,16 @@ impl<'a> Keys<'a> {
             self.unsupported(key, found, "a whole number below 2^32");
         }
         count
+    }
+
+    /// A count that must be there and in a range.
+    fn within(&mut self, key: &str, range: RangeInclusive<u32>, supported: &'static str) -> Option<u32> {
+        let count = self.count(key)?;
+        let is_within = range.contains(&count);
+        if !is_within {
+            self.unsupported(key, &count, supported);
+        }
+        is_within.then_some(count)
     }
 
     fn count(&mut self, key: &str) -> Option<u32> {
@@ -593,7 +607,9 @@ mod tests {
             ("head_dim", json!(0), "head_dim is out of range"),
             ("vocab_size", json!("many"), "vocab_size is \"many\""),
             ("vocab_size", Value::Null, "vocab_size is missing"),
-            ("num_hidden_layers", json!(0), "layers is out of range"),
+            ("hidden_size", json!(0), "hidden_size is 0, supported is a whole number from 1 to 65536"),
+            ("hidden_size", json!(65_537), "hidden_size is 65537, supported is a whole number from 1 to 65536"),
+            ("num_hidden_layers", json!(0), "num_hidden_layers is 0, supported is a whole number from 1 to 1024"),
             ("eos_token_id", json!(64), "eos_token_id is 64"),
             ("tie_word_embeddings", json!("yes"), "tie_word_embeddings is \"yes\""),
         ] {

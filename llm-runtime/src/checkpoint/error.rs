@@ -18,6 +18,12 @@ pub enum CheckpointError {
         /// What was asked for.
         folder: PathBuf,
     },
+    /// There is a file of that name.
+    #[error("{}: this is a file, not a folder: point to a model folder in the Hugging Face layout", path.display())]
+    NotAFolder {
+        /// What was asked for.
+        path: PathBuf,
+    },
     /// A file of the folder is not there.
     #[error("{}: no such file: a model folder has config.json, tokenizer.json and safetensors weights", path.display())]
     NoFile {
@@ -64,11 +70,13 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The chat template is neither text nor a list with a default.
-    #[error("{}: \"chat_template\" is neither a text nor a list with a \"default\" template", path.display())]
+    /// The chat template is none that can be used.
+    #[error("{}: chat_template: {reason}: take the file that came with the weights", path.display())]
     Template {
         /// The file.
         path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The index of the weight files is damaged.
     #[error("{}: {reason}: download it again", path.display())]

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use assay_audit::prompt::{ChatTemplate, PromptError};
 use serde_json::Value;
 
 use super::error::CheckpointError;
@@ -14,20 +15,29 @@ pub(super) const FILE: &str = "chat_template.jinja";
 /// Template variables that `tokenizer_config.json` defines and models' templates use.
 const SPECIAL_TOKENS: [&str; 2] = ["bos_token", "eos_token"];
 
-/// The template in `chat_template.jinja`, else the one in `tokenizer_config.json`, if there is any.
+/// The template in `chat_template.jinja`, else the one in `tokenizer_config.json`, if there is any. One that does not
+/// parse would be committed to and never served.
 pub(super) fn read(folder: &Path) -> Result<Option<String>, CheckpointError> {
     let config_path = folder.join(CONFIG);
     let config = optional_json(&config_path)?.unwrap_or(Value::Null);
     let file_path = folder.join(FILE);
-    let source = match optional(&file_path)? {
-        Some(bytes) => Some(String::from_utf8(bytes).map_err(|_| CheckpointError::Template { path: file_path })?),
-        None => from_config(&config).map_err(|()| CheckpointError::Template { path: config_path })?,
+    let (path, source) = match optional(&file_path)? {
+        Some(bytes) => (file_path, String::from_utf8(bytes).map(Some).map_err(|error| error.to_string())),
+        None => (config_path, from_config(&config).map_err(str::to_owned)),
     };
-    Ok(source.map(|source| with_special_tokens(&config, &source)))
+    let checked = source.and_then(|source| {
+        let source = source.map(|source| with_special_tokens(&config, &source));
+        match source.as_ref().map(|source| ChatTemplate::from_bytes(source.as_bytes())) {
+            Some(Err(PromptError::Template(reason))) => Err(reason),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(_)) | None => Ok(source),
+        }
+    });
+    checked.map_err(|reason| CheckpointError::Template { path, reason })
 }
 
 /// The template as a text, or the one named `default` of a list.
-fn from_config(config: &Value) -> Result<Option<String>, ()> {
+fn from_config(config: &Value) -> Result<Option<String>, &'static str> {
     let text = match config.get("chat_template") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(named)) => named
@@ -36,7 +46,9 @@ fn from_config(config: &Value) -> Result<Option<String>, ()> {
             .and_then(|named| named.get("template")),
         Some(other) => Some(other),
     };
-    text.and_then(Value::as_str).map(|text| Some(text.to_owned())).ok_or(())
+    text.and_then(Value::as_str)
+        .map(|text| Some(text.to_owned()))
+        .ok_or("neither a text nor a list with a \"default\" template")
 }
 
 /// Sets the special tokens that a template uses on a line before it. The newline ends a block and so
@@ -55,7 +67,7 @@ fn with_special_tokens(config: &Value, source: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use assay_audit::prompt::{ChatTemplate, Message};
+    use assay_audit::prompt::Message;
     use serde_json::json;
 
     use super::*;
@@ -66,8 +78,9 @@ mod tests {
         assert_eq!(from_config(&json!({"chat_template": "x"})), Ok(Some("x".to_owned())));
         assert_eq!(from_config(&json!({"chat_template": list})), Ok(Some("d".to_owned())));
         assert_eq!(from_config(&json!({})), Ok(None));
-        assert_eq!(from_config(&json!({"chat_template": 3})), Err(()));
-        assert_eq!(from_config(&json!({"chat_template": []})), Err(()));
+        for neither in [json!(3), json!([])] {
+            assert!(from_config(&json!({"chat_template": neither})).unwrap_err().contains("neither a text"));
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> CommandResult {
     check_writable(&args.out)?;
     let file = read_transcript(&args.file)?;
-    let judgement = match Assets::new(args.assets.as_deref())?.of(&file)? {
+    let judgement = match Assets::new(args.assets.as_deref(), &[])?.of(&file)? {
         Ok(assets) => file.judge_with(Ok(&assets)),
         Err(fault) => file.judge_with(Err(&fault)),
     };

@@ -12,7 +12,7 @@ use assay_validator::LOG_NAME;
 use serde_json::{Value, json};
 
 use crate::assets::Assets;
-use crate::files::{files_below, read_log, read_transcript, transcripts};
+use crate::files::{files_below, lacking, read_log, read_transcript, transcripts};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::past::{Claims, Past, PastArgs};
 use crate::terminal::{Paint, Progress, complain, print, print_json, table};
@@ -48,15 +48,20 @@ struct Checked {
 type Logs = BTreeMap<(Hotkey, Epoch), EpochLog>;
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    if !args.folder.is_dir() {
-        return Err(Fault::damaged(format!("{}: no such folder: name one of transcripts", args.folder.display())));
+    if let Some(why) = lacking(&args.folder) {
+        return Err(Fault::damaged(format!("{}: {why}: name one of transcripts", args.folder.display())));
     }
-    let beside = args.folder.join("assets");
-    let assets = Assets::new(args.assets.as_deref().or_else(|| beside.is_dir().then_some(&beside)))?;
+    let assets = Assets::new(args.assets.as_deref(), std::slice::from_ref(&args.folder))?;
     let logs = read_logs(&args.folder)?;
+    let files = transcripts(&args.folder)?;
+    if logs.is_empty() && files.is_empty() {
+        let folder = args.folder.display();
+        return Err(Fault::own(format!(
+            "{folder} holds no epoch log and no transcript: name a validator's folder of them"
+        )));
+    }
     let past = args.past.look_up(|| claims(&logs))?;
     let mut accounts: BTreeMap<_, _> = logs.iter().map(|(of, log)| (*of, Account::new(log))).collect();
-    let files = transcripts(&args.folder)?;
     let progress = Progress::new("reading");
     let (mut damaged, mut without_log) = (false, 0_u64);
     for (number, path) in files.iter().enumerate() {

@@ -73,9 +73,12 @@ struct Shown {
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    let assets = Assets::new(args.assets.as_deref())?;
+    let assets = Assets::new(args.assets.as_deref(), &[])?;
     let file = match read_evidence(&args.file)? {
         Evidence::Transcript(file) => *file,
+        Evidence::Exhibit(_) if args.cell.is_some() => {
+            return Err(Fault::usage("--cell: an exhibit shows one cell or decode alone: leave --cell out"));
+        }
         Evidence::Exhibit(exhibit) => return show_exhibit(args, &exhibit),
     };
     let assets = assets.of(&file)?;

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Folder of tokenizers and chat templates that transcripts name by digest: each under its BLAKE3
-    /// digest in hexadecimal
+    /// digest in hexadecimal. Without it, `assets` within the folders that are named, where a validator puts them
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
     #[command(flatten)]
@@ -61,12 +61,15 @@ struct Told {
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    let assets = Assets::new(args.assets.as_deref())?;
-    let files = listed(&args.files)?;
+    let assets = Assets::new(args.assets.as_deref(), &args.files)?;
+    let mut summary = Summary::default();
+    let files = listed(&args.files, |fault| {
+        summary.worst = summary.worst.max(fault.outcome);
+        complain("error", &fault);
+    });
     let past = args.past.look_up(|| claims(&files))?;
     let begin = Instant::now();
     let (paint, progress) = (Paint::stdout(), Progress::new("replaying"));
-    let mut summary = Summary::default();
     let mut separator = "[";
     in_order(
         &files,
@@ -101,24 +104,24 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     Ok(summary.worst)
 }
 
-/// The files that were named, and those in folders that were.
-fn listed(named: &[PathBuf]) -> Result<Vec<PathBuf>, Fault> {
+/// The files that were named, and those in folders that were. A folder without any is told of, and hides no other.
+fn listed(named: &[PathBuf], mut tell: impl FnMut(Fault)) -> Vec<PathBuf> {
     let mut files = vec![];
     for path in named {
-        if path.is_dir() {
-            let found = transcripts(path)?;
-            if found.is_empty() {
-                return Err(Fault::damaged(format!(
-                    "{}: this folder holds no transcripts: name one that does, or a file",
-                    path.display()
-                )));
-            }
-            files.extend(found);
-        } else {
+        if !path.is_dir() {
             files.push(path.clone());
+            continue;
+        }
+        match transcripts(path) {
+            Ok(found) if found.is_empty() => tell(Fault::damaged(format!(
+                "{}: this folder holds no transcripts: name one that does, or a file",
+                path.display()
+            ))),
+            Ok(found) => files.extend(found),
+            Err(fault) => tell(fault),
         }
     }
-    Ok(files)
+    files
 }
 
 /// What the files claim of the chain. One that cannot be read claims nothing, and is told of when it is

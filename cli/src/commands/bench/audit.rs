@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use super::Figures;
 use super::shape::Shape;
 use crate::commands::audit::proof_bytes;
-use crate::files::{read_transcript, write_atomically};
+use crate::files::{make_folder, read_transcript, write_atomically};
 use crate::local::{LocalError, LocalModel};
 use crate::outcome::Fault;
 use crate::self_audit::SelfAudit;
@@ -69,6 +69,9 @@ pub(super) fn measure(
     keep: Option<&Path>,
     figures: &mut Figures,
 ) -> Result<(), Fault> {
+    if let Some(folder) = keep {
+        make_folder(folder)?;
+    }
     let mut model = None;
     let sampled = Sampling { temperature: 1.0, ..Sampling::GREEDY };
     let mut audits = vec![];

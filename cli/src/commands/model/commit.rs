@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use assay_commitments::codec;
 use assay_commitments::manifest::Manifest;
 use assay_commitments::rows::Profile;
 use assay_llm_runtime::{Description, ModelFolder};
@@ -12,7 +11,9 @@ use serde_json::json;
 use super::memory::Plan;
 use super::streaming::{count, fingerprint, stream};
 use super::{memory, parameters};
-use crate::files::{MANIFEST_NAME, check_writable, partial_path, tree_path, write_atomically};
+use crate::files::{
+    MANIFEST_NAME, check_writable, destination, manifest_file, partial_path, tree_path, write_atomically,
+};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{Listing, Paint, bytes, print, print_json, seconds, thousands};
 use crate::tree_file::Partial;
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         )));
     }
     check_writable(&manifest_path)?;
+    let trees_end = destination(&trees_path)?;
 
     let folder = ModelFolder::open(&args.folder, profile)?;
     let mut partial = Partial::open(&partial_path(&manifest_path), &fingerprint(&folder, profile), count(&folder)?)?;
@@ -66,10 +68,10 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     let manifest = stream(&folder, profile, plan, Some(&mut partial))?.manifest;
     folder.check_unchanged()?;
-    let content = codec::encode(&manifest);
+    let content = manifest_file(&manifest);
     // The manifest first: stopped in between, the next run finds all polynomials done.
     write_atomically(&manifest_path, &content)?;
-    let trees_length = partial.finish(&trees_path)?;
+    let trees_length = partial.finish(&trees_end)?;
     let elapsed = begin.elapsed().as_secs_f64();
     let manifest = &manifest;
 

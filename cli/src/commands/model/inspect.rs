@@ -9,7 +9,7 @@ use assay_llm_runtime::Description;
 use serde_json::{Value, json};
 
 use super::parameters;
-use crate::files::{MANIFEST_NAME, read_manifest};
+use crate::files::{MANIFEST_NAME, committed_manifest, read_manifest};
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::terminal::{Listing, Paint, bytes, print, print_json, table, thousands};
 
@@ -50,8 +50,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
 fn of_folder(args: &Args) -> Result<Inspected, Fault> {
     let description = Description::read(&args.path)?;
     let architecture = description.architecture().clone();
-    let committed = args.path.join(MANIFEST_NAME);
-    let manifest = if committed.exists() { Some(read_manifest(&committed)?) } else { None };
+    let manifest = committed_manifest(&args.path)?;
     // A manifest of other numbers says nothing about the folder as it is now.
     let fits = |manifest: &Manifest| description.profile(Some(manifest.profile)).is_ok();
     let manifest = manifest.filter(|manifest| manifest.architecture == architecture && fits(manifest));
