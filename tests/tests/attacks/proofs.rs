@@ -118,12 +118,16 @@ attacks! {
     attack_18_wrong_path: Always [ColumnPath] => moving(Part::ColumnPaths, 4);
     /// a nonce that does not show the work which drawing positions costs
     attack_18_wrong_nonce: Always [Grinding] => forging(|anatomy, proof| {
-        proof[anatomy.of(Part::ColumnCount).start - 1] ^= 1;
+        let end = anatomy.of(Part::ColumnCount).start;
+        let at = end - 8..end;
+        let honest = u64::from_le_bytes(proof[at.clone()].try_into().unwrap());
+        // An honest prover sends the smallest that does.
+        proof[at].copy_from_slice(&honest.checked_sub(1).unwrap_or(1).to_le_bytes());
     });
     /// a round of the opening's sumcheck
-    attack_18_wrong_round: Always [Grinding, Sumcheck] => moving(Part::Rounds, 0);
+    attack_18_wrong_round: Always [Grinding, OpeningShape, ColumnPath] => moving(Part::Rounds, 0);
     /// the root of a folded vector
-    attack_18_wrong_fold: Always [Grinding, ColumnPath, Sumcheck] => moving(Part::Folds, 0);
+    attack_18_wrong_fold: Always [Grinding, OpeningShape, ColumnPath] => moving(Part::Folds, 0);
     /// the answer of a folded vector out of the domain
-    attack_18_wrong_sample: Always [Grinding, Sumcheck] => moving(Part::Folds, 32);
+    attack_18_wrong_sample: Always [Grinding, OpeningShape, ColumnPath] => moving(Part::Folds, 32);
 }
