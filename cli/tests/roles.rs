@@ -589,6 +589,14 @@ async fn weights_that_are_timelocked_come_once_and_are_revealed_through_kills() 
     hidden_weights_come_once_and_are_revealed("timelocked", 0x0a55_a720_2613).await;
 }
 
+/// Records as a validator writes them, with their checksum.
+fn sealed(mut records: Value) -> String {
+    records.as_object_mut().unwrap().remove("checksum");
+    let text = records.to_string();
+    let rest = &text[1..];
+    format!("{{\n  \"checksum\": \"{}\",{rest}", blake3::hash(rest.as_bytes()).to_hex())
+}
+
 #[test]
 fn records_of_another_chain_subnet_or_hotkey_are_refused_at_the_start() {
     let world = World::new(100, "tempo = 9\nweights = \"plain\"\nweights_rate_limit = 0");
@@ -607,13 +615,16 @@ fn records_of_another_chain_subnet_or_hotkey_are_refused_at_the_start() {
     ] {
         let mut changed = records.clone();
         changed["owner"][key] = value.clone();
-        fs::write(&path, changed.to_string()).unwrap();
+        let changed = sealed(changed);
+        fs::write(&path, &changed).unwrap();
         fails(&["validator", "--config", &config], 2, &["standing.json is of ", what, "a folder of its own"]);
         fails(&status, 2, &["standing.json is of ", what]);
-        assert_eq!(fs::read_to_string(&path).unwrap(), changed.to_string(), "it is left as it is");
+        assert_eq!(fs::read_to_string(&path).unwrap(), changed, "it is left as it is");
     }
+    fs::write(&path, sealed(records.clone()).replace("\"netuid\":3", "\"netuid\":2")).unwrap();
+    fails(&["validator", "--config", &config], 4, &["standing.json is damaged", "restore a copy"]);
     // The folder of another hotkey, as its configuration would name it.
-    fs::write(&path, records.to_string()).unwrap();
+    fs::write(&path, sealed(records)).unwrap();
     let config = world.validator_config("miner-1", &world.chain());
     let text = fs::read_to_string(&config).unwrap().replace("records-miner-1", "records-validator");
     fs::write(&config, text).unwrap();

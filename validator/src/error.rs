@@ -30,7 +30,7 @@ pub enum StorageError {
     },
     /// The file of standings is not what this validator wrote.
     #[error(
-        "{} is damaged (it holds no standings); restore a copy of it: without it all standings begin anew. Move it away to go on like that",
+        "{} is damaged (it does not hold what was written); restore a copy of it: without it all standings begin anew; move it away to go on like that",
         .0.display()
     )]
     DamagedStandings(PathBuf),

@@ -176,9 +176,16 @@ impl StateFile {
     /// Writes the records; when this returns, they are on disk. Blocks on the disk. Only the owner may read them:
     /// where weights are hidden until their reveal, they stand here before it.
     pub(crate) fn save(&self, records: &Records) -> Result<(), StorageError> {
-        let bytes = serde_json::to_vec_pretty(records).expect("records have a JSON form");
-        atomic::write(&self.path, &bytes, Readers::Owner)
+        let text = serde_json::to_vec_pretty(records).expect("records have a JSON form");
+        // Behind the bracket with which it begins.
+        let rest = &text[1..];
+        atomic::write(&self.path, &[head(rest).as_bytes(), rest].concat(), Readers::Owner)
     }
+}
+
+/// What a file of records begins with: a digit that turned into another would give another standing to somebody.
+fn head(rest: &[u8]) -> String {
+    format!("{{\n  \"checksum\": \"{}\",", blake3::hash(rest).to_hex())
 }
 
 fn read(path: &Path, owner: &Owner) -> Result<Option<Records>, StorageError> {
@@ -187,8 +194,10 @@ fn read(path: &Path, owner: &Owner) -> Result<Option<Records>, StorageError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StorageError::io("read", path)(error)),
     };
-    let records: Records =
-        serde_json::from_slice(&bytes).map_err(|_| StorageError::DamagedStandings(path.to_owned()))?;
+    let damaged = || StorageError::DamagedStandings(path.to_owned());
+    let whole = bytes.split_at_checked(head(&[]).len()).filter(|(start, rest)| *start == head(rest).as_bytes());
+    let (_, rest) = whole.ok_or_else(damaged)?;
+    let records: Records = serde_json::from_slice(&[b"{", rest].concat()).map_err(|_| damaged())?;
     records.owner.check(owner, path)?;
     Ok(Some(records))
 }
@@ -257,6 +266,24 @@ mod tests {
         std::fs::write(directory.path().join("standing.json"), b"{}").unwrap();
         let error = load(directory.path(), 0).unwrap_err().to_string();
         assert!(error.contains("standing.json is damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_bit_that_turned_anywhere_in_the_records_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, records) = load(directory.path(), 3).unwrap();
+        file.save(&records).unwrap();
+        let path = directory.path().join(NAME);
+        let whole = std::fs::read(&path).unwrap();
+        assert!(serde_json::from_slice::<serde_json::Value>(&whole).unwrap()["checksum"].is_string());
+        for place in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 1;
+            std::fs::write(&path, damaged).unwrap();
+            assert!(matches!(load(directory.path(), 3), Err(StorageError::DamagedStandings(_))), "at {place}");
+        }
+        std::fs::write(&path, whole).unwrap();
+        assert_eq!(load(directory.path(), 3).unwrap().1, records);
     }
 
     #[test]
