@@ -55,12 +55,12 @@ attacks! {
     };
     /// a message of no kind
     attack_20_message_of_no_kind: Always [ProtocolViolation] => in_its_place(|| MinerMessage { message: None });
-    /// groups within groups, the one thing in the envelope that nests, a hundred thousand deep
+    /// groups within groups, the one thing in the envelope that nests, thirty thousand deep
     attack_20_deep_nesting: Always [StreamBroken] => Cheat::speaking(at_the_answer(|_, mut due| {
         due.pop();
         let mut acts = as_scripted(due);
         // The first byte of a group of an unknown field.
-        acts.push(Act::Bytes(vec![0x7b; 100_000]));
+        acts.push(Act::Bytes(vec![0x7b; 30_000]));
         acts
     }));
     /// tokens without a token
