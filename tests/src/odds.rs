@@ -114,16 +114,19 @@ impl Execution<'_> {
         let noise = gumbel_noise(seed, Position::new(position), logits.len());
         let index = |number: u32| usize::try_from(number).expect("32 bits fit a usize");
         let served = index(self.output[index(position - self.lengths.first_decode())].get());
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
-        if top_k > 0 {
-            order.truncate(index(top_k));
-        }
+        let bounds = |j: usize| (logits[j] - slack(logits[j]), logits[j] + slack(logits[j]));
+        // How many others lie above a token, if they are as high and it is as low as tolerance lets them be, or the
+        // other way round.
+        let others = |token: usize| (0..logits.len()).filter(move |j| *j != token);
+        let most_above = |token: usize| others(token).filter(|j| bounds(*j).1 >= bounds(token).0).count();
+        let least_above = |token: usize| others(token).filter(|j| bounds(*j).0 > bounds(token).1).count();
+        let room = if top_k > 0 { index(top_k) } else { logits.len() };
         let score = |j: usize, sign: f64| {
             let logit = logits[j] + sign * slack(logits[j]);
             if temperature == 0.0 { logit } else { logit / f64::from(temperature) + noise[j] }
         };
-        !order.contains(&served) || order.into_iter().any(|j| j != served && score(j, -1.0) > score(served, 1.0))
+        let beats = |j: &usize| score(*j, -1.0) > score(served, 1.0);
+        least_above(served) >= room || others(served).filter(beats).any(|j| most_above(j) < room)
     }
 }
 

@@ -193,11 +193,17 @@ async fn honest_cancelled_streams() {
     let local = fixture();
     let arena = Arena::new(&local);
     let (running, peer) = arena.miner(1, Slow(local.backend())).await;
-    let question = Question::new(Prompt::Text(VERSE.to_owned()), 60);
+    let question = Question::new(Prompt::Text(VERSE.to_owned()), 300);
+    let mut cancelled = 0;
     for patience in [1, 60, 200, 400] {
-        let cancelled = tokio::time::timeout(Duration::from_millis(patience), arena.ask(peer, &question)).await;
-        assert!(cancelled.is_err(), "an answer of 60 tokens takes over a second");
+        match tokio::time::timeout(Duration::from_millis(patience), arena.ask(peer, &question)).await {
+            // An answer of 300 tokens takes seconds, but a stop token may come at once.
+            Ok(Outcome::Judged(judged)) => judged.deliver().await,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => cancelled += 1,
+        }
     }
+    assert!(cancelled > 1);
     let shorter = Question::new(Prompt::Text(VERSE.to_owned()), 4);
     let Outcome::Judged(judged) = arena.ask(peer, &shorter).await else { panic!("judged") };
     assert_eq!(judged.judgement.verdict, Verdict::Accepted);
