@@ -47,14 +47,16 @@ impl std::fmt::Debug for Execution<'_> {
     }
 }
 
+/// How likely each relation of a cell is found broken when the cell is drawn, by position, layer and group.
+type Chances = BTreeMap<(u32, u32, u32), Vec<(Option<Relation>, f64)>>;
+
 /// What is broken in an answer.
 #[derive(Clone, Debug)]
 pub struct Odds {
     layers: u32,
     groups: u32,
     lengths: Lengths,
-    /// How likely each relation of a cell is found broken when the cell is drawn, by position, layer and group.
-    cells: BTreeMap<(u32, u32, u32), Vec<(Option<Relation>, f64)>>,
+    cells: Chances,
     /// Whether each pick is another than the sampler's, beyond tolerance.
     picks: Vec<bool>,
 }
@@ -88,8 +90,8 @@ impl Execution<'_> {
         }
     }
 
-    fn chances(&self, cells: &[(u32, u32)]) -> BTreeMap<(u32, u32, u32), Vec<(Option<Relation>, f64)>> {
-        let mut chances: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    fn chances(&self, cells: &[(u32, u32)]) -> Chances {
+        let mut chances = Chances::new();
         for group in 0..self.architecture.kv_heads {
             let cell = |(layer, position): &(u32, u32)| Cell {
                 layer: LayerIndex::new(*layer),

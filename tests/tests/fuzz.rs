@@ -47,7 +47,7 @@ fn valid(target: &str) -> Vec<u8> {
         "exhibit" => exhibits(file)[0].encode(),
         "epoch_log" => codec::encode(&log_of(file)),
         "proof" => seed().proof.bytes.clone(),
-        "tokenizer" => file.tokenizer.clone().unwrap(),
+        "tokenizer" => file.tokenizer.clone().expect("the seed carries its tokenizer"),
         "template" => TEMPLATE.as_bytes().to_vec(),
         // An opening of zeros without columns, and changes of a byte, of a part, and of both.
         "opening" => vec![0; 2_000],

@@ -44,7 +44,7 @@ fn small(prompt: &str, seed: u64, policy: Policy) -> Subject {
 fn of_model(model: &Arc<LocalModel>, prompt: &str, seed: u64, policy: Policy) -> Subject {
     let mut audit = session(prompt, 4, seed);
     audit.policy = policy;
-    Subject::new(audit.run(&model, &model.backend()).unwrap(), miner_keys(audit.entropy))
+    Subject::new(audit.run(model, &model.backend()).unwrap(), miner_keys(audit.entropy))
 }
 
 fn tamperer<'a>(message: &'a Message, donor: &'a Message) -> Tamperer<'a> {
@@ -356,7 +356,7 @@ fn ten_million_changes_are_not_accepted() {
             99 => 3,
             _ => 0,
         };
-        let which = if number / 100 % 20 == 19 { 3 } else { usize::try_from(number / 100 % 20 % 3).unwrap() };
+        let which = if number / 100 % 20 == 19 { 3 } else { number / 100 % 20 % 3 };
         let (subject, message) = (&subjects[which], kinds(&subjects[which])[kind]);
         // Odd numbers are drawn from the structure.
         let mutation = tamperers[which][kind].sample(2 * u64::try_from(number).unwrap() + 1);
