@@ -173,17 +173,10 @@ impl Challenge {
     /// The most cells, counted as for [`MAX_CELLS`], that a policy asks for in a session of these
     /// lengths; repeats are not known before they are drawn. Arithmetic alone: nothing is expanded.
     pub fn cell_count_bound(policy: &Policy, architecture: &Architecture, lengths: Lengths) -> u64 {
-        let layers = u64::from(architecture.layers);
-        match *policy {
-            Policy::Sampled { cells, columns, .. } => {
-                let columns = columns.map_or(0, |columns| u64::from(columns.count.get()));
-                columns.saturating_mul(layers).saturating_add(u64::from(cells))
-            }
-            Policy::Everything => {
-                let cells = layers.saturating_mul(u64::from(lengths.positions()));
-                cells.saturating_mul(u64::from(architecture.kv_heads))
-            }
-        }
+        policy.drawn_cells(architecture.layers).unwrap_or_else(|| {
+            let cells = u64::from(architecture.layers).saturating_mul(u64::from(lengths.positions()));
+            cells.saturating_mul(u64::from(architecture.kv_heads))
+        })
     }
 
     /// Fewer bytes than any proof for this policy can have: of a complete proof, the committed rows of
@@ -205,8 +198,8 @@ impl Challenge {
 
     /// Draws by strata: of every four cells two over the prompt, one over the generated part (over
     /// the prompt when there is none), one at the last position; columns, if this is an audit that has
-    /// them, alternately over the prompt and over all positions; the last decode and others uniform. Draws are independent; repeats are
-    /// dropped.
+    /// them, alternately over the prompt and over all positions; the last decode and others uniform.
+    /// Draws are independent; repeats are dropped.
     pub fn derive(seed: &[u8; 32], policy: &Policy, architecture: &Architecture, lengths: Lengths) -> Self {
         let Policy::Sampled { cells, decodes, columns, .. } = *policy else {
             return Self::everything(architecture, lengths);

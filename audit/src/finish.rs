@@ -38,14 +38,18 @@ pub struct FinishRule<'a> {
     pub prompt_tokens: usize,
 }
 
+/// Most output tokens of an answer: as many as were asked for, or as the context has room for.
+pub(crate) fn most_tokens(max_tokens: u32, architecture: &Architecture, prompt_tokens: usize) -> usize {
+    index(max_tokens).min(index(architecture.max_positions).saturating_sub(prompt_tokens))
+}
+
 /// Most bytes of text in which stop strings are looked for while a whole answer is checked: a minute's work.
 const MAX_SEARCHED_BYTES: u64 = 1 << 34;
 
 impl FinishRule<'_> {
     /// Most output tokens of an answer that ends by this rule.
-    pub fn most_tokens(&self) -> usize {
-        let room = index(self.architecture.max_positions).saturating_sub(self.prompt_tokens);
-        index(self.max_tokens).min(room)
+    pub(crate) fn most_tokens(&self) -> usize {
+        most_tokens(self.max_tokens, self.architecture, self.prompt_tokens)
     }
 
     /// Tokens of the window in which stop strings are looked for; none without any.

@@ -13,7 +13,7 @@ use assay_sumcheck::transcript::Event;
 
 use crate::assets::{EmbeddingDigests, ModelAssets};
 use crate::challenge::{Challenge, Lengths, MAX_CELLS, Nonce, is_audited, nonce_commitment};
-use crate::finish::FinishRule;
+use crate::finish::{FinishRule, most_tokens};
 use crate::num::{count, index, long};
 use crate::parts::Contents;
 use crate::prompt::prompt_tokens;
@@ -195,23 +195,20 @@ fn follow(
 /// The lengths of a session whose audit is of a size that can be judged. The bound is on the longest
 /// session that the request allows, so that a miner's choice of length has no part in it.
 pub(crate) fn check_size(request: &Request, manifest: &Manifest, commitment: &TraceCommitment) -> Result<Lengths, End> {
-    let architecture = &manifest.architecture;
-    let too_large = End::Own(OwnFault::AuditTooLarge);
-    let room = index(architecture.max_positions).saturating_sub(commitment.prompt.len());
-    let longest = index(request.max_tokens).min(room).max(commitment.output.len());
-    let lengths = |output| Lengths::new(commitment.prompt.len(), output);
-    match (lengths(longest), lengths(commitment.output.len())) {
-        (Some(longest), Some(lengths))
-            if Challenge::cell_count_bound(&request.policy, architecture, longest) <= MAX_CELLS =>
-        {
-            Ok(lengths)
-        }
-        _ => Err(too_large),
-    }
+    let (prompt, output) = (commitment.prompt.len(), commitment.output.len());
+    let longest = most_tokens(request.max_tokens, &manifest.architecture, prompt).max(output);
+    let lengths = Lengths::new(prompt, output).filter(|_| is_listed(request, manifest, prompt, longest));
+    lengths.ok_or(End::Own(OwnFault::AuditTooLarge))
 }
 
-/// Whether the longest answer that a request allows can be checked and audited in bounded time. It is for whoever asks
-/// to know before; no miner's choice has a part in it.
+/// Whether an audit of a session of these lengths can be listed.
+fn is_listed(request: &Request, manifest: &Manifest, prompt: usize, output: usize) -> bool {
+    let cells = |lengths| Challenge::cell_count_bound(&request.policy, &manifest.architecture, lengths);
+    Lengths::new(prompt, output).is_some_and(|lengths| cells(lengths) <= MAX_CELLS)
+}
+
+/// The most tokens of an answer to a request, if the longest can be checked and audited in bounded time. It is for
+/// whoever asks to know before; no miner's choice has a part in it.
 ///
 /// # Errors
 /// [`OwnFault::AuditTooLarge`].
@@ -220,12 +217,11 @@ pub fn check_extent(
     manifest: &Manifest,
     assets: &ModelAssets,
     prompt_tokens: usize,
-) -> Result<(), OwnFault> {
+) -> Result<usize, OwnFault> {
     let rule = finish_rule(request, manifest, assets, prompt_tokens);
-    let is_listed =
-        |longest| Challenge::cell_count_bound(&request.policy, &manifest.architecture, longest) <= MAX_CELLS;
-    let fits = rule.is_bounded() && Lengths::new(prompt_tokens, rule.most_tokens()).is_some_and(is_listed);
-    if fits { Ok(()) } else { Err(OwnFault::AuditTooLarge) }
+    let most = rule.most_tokens();
+    let fits = rule.is_bounded() && is_listed(request, manifest, prompt_tokens, most);
+    if fits { Ok(most) } else { Err(OwnFault::AuditTooLarge) }
 }
 
 fn finish_rule<'a>(

@@ -71,6 +71,13 @@ impl Policy {
         hash.finalize().into()
     }
 
+    /// The most cells that are drawn from a model of so many layers; `None` where nothing is drawn.
+    pub fn drawn_cells(&self, layers: u32) -> Option<u64> {
+        let Self::Sampled { cells, columns, .. } = *self else { return None };
+        let columns = columns.map_or(0, |columns| u64::from(columns.count.get()));
+        Some(columns.saturating_mul(u64::from(layers)).saturating_add(u64::from(cells)))
+    }
+
     /// The most distinct layers that an audit can touch, lm_head counted: what bounds the work that
     /// may be asked of a miner.
     pub fn max_distinct_layers(&self, layers: u32) -> u32 {

@@ -591,8 +591,8 @@ mod tests {
         assert_eq!(sum, claims.value(&powers));
     }
 
-    /// The mean square bounds all outputs together: one alone may be off by the root of the width times the threshold, in
-    /// tolerances, and by no more.
+    /// The mean square bounds all outputs together: one alone may be off by the root of the width times the
+    /// threshold, in tolerances, and by no more.
     #[test]
     fn one_output_may_be_off_by_the_root_of_the_width_and_no_more() {
         let products = products(300);

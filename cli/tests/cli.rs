@@ -894,8 +894,8 @@ fn files_that_are_no_transcripts_are_refused() {
     }
 }
 
-/// What a name may lead to where a file should be: a pipe that nobody writes to, a device without an end, and files that
-/// claim a length of a terabyte.
+/// What a name may lead to where a file should be: a pipe that nobody writes to, a device without an end, and files
+/// that claim a length of a terabyte.
 #[cfg(unix)]
 const TRAPS: [(&str, &str); 4] = [
     ("pipe", "this is a pipe, not a file"),

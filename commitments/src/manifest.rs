@@ -17,7 +17,8 @@ use crate::weights::WeightCommitment;
 
 /// The version of the manifest's encoding.
 pub const MANIFEST_VERSION: u16 = 1;
-/// Most bytes of a manifest, a bound to be set before one is read: one of 1024 layers and a million tokens stays below it.
+/// Most bytes of a manifest, a bound to be set before one is read: one of 1024 layers and a million tokens stays
+/// below it.
 pub const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
 /// The seven matrices of a decoder layer, in the order in which a layer polynomial holds them.

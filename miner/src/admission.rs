@@ -56,14 +56,12 @@ fn deadlines_within(deadlines: &Deadlines, limits: &Limits) -> bool {
 
 /// The most cells and decodes that an audit under the policy can ask for.
 fn most_asked(policy: &Policy, architecture: &Architecture, max_tokens: u32) -> (u64, u64) {
-    let layers = u64::from(architecture.layers);
-    match *policy {
-        Policy::Sampled { cells, decodes, columns, .. } => {
-            let columns = columns.map_or(0, |columns| u64::from(columns.count.get()));
-            (u64::from(cells).saturating_add(columns.saturating_mul(layers)), u64::from(decodes))
-        }
-        Policy::Everything => (layers.saturating_mul(u64::from(architecture.max_positions)), u64::from(max_tokens)),
-    }
+    let all = u64::from(architecture.layers).saturating_mul(u64::from(architecture.max_positions));
+    let decodes = match *policy {
+        Policy::Sampled { decodes, .. } => decodes,
+        Policy::Everything => max_tokens,
+    };
+    (policy.drawn_cells(architecture.layers).unwrap_or(all), u64::from(decodes))
 }
 
 /// The least proof time that a policy asks a miner to grant.

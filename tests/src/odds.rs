@@ -193,7 +193,7 @@ impl Odds {
     }
 
     /// How likely this very draw finds something.
-    pub fn caught_by(&self, challenge: &Challenge) -> f64 {
+    fn caught_by(&self, challenge: &Challenge) -> f64 {
         let cell = |cell: &Cell| -> f64 {
             let of = |group: &KvGroup| missed(&self.cells[&(cell.position.get(), cell.layer.get(), group.get())]);
             cell.groups.iter().map(of).product()

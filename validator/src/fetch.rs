@@ -11,11 +11,9 @@ use assay_commitments::codec;
 use assay_commitments::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use assay_proto::ENVELOPE_BYTES;
 use assay_proto::chunks::{Assembly, ChunkError};
-use assay_proto::v1::miner_client::MinerClient;
 use assay_proto::v1::{AssetKind, AssetRequest, InfoRequest};
 use thiserror::Error;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
 use crate::model::{ModelError, VerifierModel};
 use crate::stall;
@@ -62,78 +60,84 @@ pub enum FetchError {
 pub async fn fetch_model(address: SocketAddr, id: ManifestId, patience: Patience) -> Result<VerifierModel, FetchError> {
     let silent = |why: &str| FetchError::Silent(address, why.to_owned());
     let line = Line::new(address, MAX_MANIFEST_BYTES + ENVELOPE_BYTES).ok_or_else(|| silent("bad address"))?;
-    let (fetched, stalled) = stall::watch(timeout(patience.whole, fetch(&line, address, id, patience.piece))).await;
+    let source = Source { line: &line, address, patience: patience.piece };
+    let (fetched, stalled) = stall::watch(timeout(patience.whole, source.model(id))).await;
     match fetched.unwrap_or_else(|_| Err(silent("it took too long"))) {
         Err(FetchError::Silent(..)) if stalled => Err(FetchError::Own(address, OwnFault::Stalled)),
         fetched => fetched,
     }
 }
 
-async fn fetch(
-    line: &Line,
+/// A miner that is asked for a model.
+struct Source<'a> {
+    line: &'a Line,
     address: SocketAddr,
-    id: ManifestId,
+    /// For one reply or one piece.
     patience: Duration,
-) -> Result<VerifierModel, FetchError> {
-    let reply = timeout(patience, line.client().info(InfoRequest {}))
-        .await
-        .map_err(|_| FetchError::Silent(address, "no reply".to_owned()))?
-        .map_err(|status| FetchError::Silent(address, status.message().to_owned()))?;
-    let manifest: Manifest = codec::decode(&reply.into_inner().manifest)
-        .ok()
-        .filter(|manifest: &Manifest| manifest.id() == id)
-        .ok_or(FetchError::Manifest(address, id))?;
-    let vocabulary = usize::try_from(manifest.architecture.vocab_size).unwrap_or(usize::MAX);
-
-    let asset = |kind, what, bound| asset(line.client(), (address, patience), kind, what, bound);
-    let tokenizer = asset(AssetKind::Tokenizer, "tokenizer", MAX_TOKENIZER_BYTES).await?;
-    let chat_template = match manifest.chat_template {
-        Some(_) => Some(asset(AssetKind::ChatTemplate, "chat template", MAX_TEMPLATE_BYTES).await?),
-        None => None,
-    };
-    let table = asset(AssetKind::EmbeddingDigests, "embedding digests", vocabulary.saturating_mul(32)).await?;
-
-    let checked = tokio::task::spawn_blocking(move || {
-        let (digests, rest) = table.as_chunks::<32>();
-        if digests.len() != vocabulary || !rest.is_empty() {
-            return Err(ModelError::Embeddings);
-        }
-        VerifierModel::new(manifest, tokenizer, chat_template, EmbeddingTable::new(digests.to_vec()))
-    });
-    match checked.await {
-        Ok(Ok(model)) => Ok(model),
-        // The files are the manifest's to the byte; that we cannot read them is not the miner's doing.
-        Ok(Err(ModelError::Assets(fault @ OwnFault::PromptUnusable))) => Err(FetchError::Own(address, fault)),
-        Ok(Err(error)) => Err(FetchError::Model(address, error)),
-        Err(_) => Err(FetchError::Own(address, OwnFault::Interrupted)),
-    }
 }
 
-/// An asset, up to a bound.
-async fn asset(
-    mut client: MinerClient<Channel>,
-    (address, patience): (SocketAddr, Duration),
-    kind: AssetKind,
-    what: &'static str,
-    bound: usize,
-) -> Result<Vec<u8>, FetchError> {
-    let silent = |why: &str| FetchError::Silent(address, format!("{what}: {why}"));
-    let mut pieces = timeout(patience, client.asset(AssetRequest { kind: kind.into() }))
-        .await
-        .map_err(|_| silent("no reply"))?
-        .map_err(|status| silent(status.message()))?
-        .into_inner();
-    let mut assembly = Assembly::new(bound);
-    loop {
-        // Others have their turn between two pieces, deadlines too, however fast they come.
-        tokio::task::yield_now().await;
-        let piece = timeout(patience, pieces.message()).await.map_err(|_| silent("it stopped sending"))?;
-        match piece.map_err(|status| silent(status.message()))? {
-            Some(piece) => assembly.push(&piece.data).map_err(|error| match error {
-                ChunkError::TooLong => FetchError::TooLong(address, what),
-                ChunkError::Piece | ChunkError::Signature => silent(&error.to_string()),
-            })?,
-            None => return Ok(assembly.finish()),
+impl Source<'_> {
+    fn silent(&self, why: impl Into<String>) -> FetchError {
+        FetchError::Silent(self.address, why.into())
+    }
+
+    async fn model(&self, id: ManifestId) -> Result<VerifierModel, FetchError> {
+        let address = self.address;
+        let reply = timeout(self.patience, self.line.client().info(InfoRequest {}))
+            .await
+            .map_err(|_| self.silent("no reply"))?
+            .map_err(|status| self.silent(status.message()))?;
+        let manifest: Manifest = codec::decode(&reply.into_inner().manifest)
+            .ok()
+            .filter(|manifest: &Manifest| manifest.id() == id)
+            .ok_or(FetchError::Manifest(address, id))?;
+        let vocabulary = usize::try_from(manifest.architecture.vocab_size).unwrap_or(usize::MAX);
+
+        let tokenizer = self.asset(AssetKind::Tokenizer, "tokenizer", MAX_TOKENIZER_BYTES).await?;
+        let chat_template = match manifest.chat_template {
+            Some(_) => Some(self.asset(AssetKind::ChatTemplate, "chat template", MAX_TEMPLATE_BYTES).await?),
+            None => None,
+        };
+        let bound = vocabulary.saturating_mul(32);
+        let table = self.asset(AssetKind::EmbeddingDigests, "embedding digests", bound).await?;
+
+        let checked = tokio::task::spawn_blocking(move || {
+            let (digests, rest) = table.as_chunks::<32>();
+            if digests.len() != vocabulary || !rest.is_empty() {
+                return Err(ModelError::Embeddings);
+            }
+            VerifierModel::new(manifest, tokenizer, chat_template, EmbeddingTable::new(digests.to_vec()))
+        });
+        match checked.await {
+            Ok(Ok(model)) => Ok(model),
+            // The files are the manifest's to the byte; that we cannot read them is not the miner's doing.
+            Ok(Err(ModelError::Assets(fault @ OwnFault::PromptUnusable))) => Err(FetchError::Own(address, fault)),
+            Ok(Err(error)) => Err(FetchError::Model(address, error)),
+            Err(_) => Err(FetchError::Own(address, OwnFault::Interrupted)),
+        }
+    }
+
+    /// An asset, up to a bound.
+    async fn asset(&self, kind: AssetKind, what: &'static str, bound: usize) -> Result<Vec<u8>, FetchError> {
+        let silent = |why: &str| self.silent(format!("{what}: {why}"));
+        let mut client = self.line.client();
+        let mut pieces = timeout(self.patience, client.asset(AssetRequest { kind: kind.into() }))
+            .await
+            .map_err(|_| silent("no reply"))?
+            .map_err(|status| silent(status.message()))?
+            .into_inner();
+        let mut assembly = Assembly::new(bound);
+        loop {
+            // Others have their turn between two pieces, deadlines too, however fast they come.
+            tokio::task::yield_now().await;
+            let piece = timeout(self.patience, pieces.message()).await.map_err(|_| silent("it stopped sending"))?;
+            match piece.map_err(|status| silent(status.message()))? {
+                Some(piece) => assembly.push(&piece.data).map_err(|error| match error {
+                    ChunkError::TooLong => FetchError::TooLong(self.address, what),
+                    ChunkError::Piece | ChunkError::Signature => silent(&error.to_string()),
+                })?,
+                None => return Ok(assembly.finish()),
+            }
         }
     }
 }

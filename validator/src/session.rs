@@ -119,6 +119,8 @@ struct Running<'a> {
     request: Request,
     signature: Signature,
     prompt: Vec<TokenId>,
+    /// No answer has more.
+    most_tokens: usize,
     sent: Instant,
 }
 
@@ -172,9 +174,10 @@ impl Auditor {
             return own(counter, OwnFault::PromptUnusable);
         };
         let Some(prompt) = tokenise(model, &request).await else { return own(counter, OwnFault::PromptUnusable) };
-        if let Err(fault) = check_extent(&request, model.manifest(), model.assets(), prompt.len()) {
-            return own(counter, fault);
-        }
+        let most_tokens = match check_extent(&request, model.manifest(), model.assets(), prompt.len()) {
+            Ok(most_tokens) => most_tokens,
+            Err(fault) => return own(counter, fault),
+        };
         let message_bytes = max_commitment_bytes(model.manifest()).max(CHUNK_BYTES) + ENVELOPE_BYTES;
         let Some(line) = Line::new(peer.endpoint, message_bytes) else {
             return Ended { counter, outcome: Outcome::Unavailable(Silence::Unreachable) };
@@ -192,6 +195,7 @@ impl Auditor {
             request,
             signature,
             prompt,
+            most_tokens,
             sent: Instant::now(),
         };
         Ended { counter, outcome: running.go().await }
@@ -261,10 +265,7 @@ async fn tokenise(model: &Arc<VerifierModel>, request: &Request) -> Option<Vec<T
 impl Running<'_> {
     async fn go(self) -> Outcome {
         let signed = Signed { body: codec::encode(&self.request), signature: self.signature.0.to_vec() };
-        let context = usize::try_from(self.model.manifest().architecture.max_positions).unwrap_or(usize::MAX);
-        let most_tokens = usize::try_from(self.request.max_tokens).unwrap_or(usize::MAX);
-        let most_tokens = most_tokens.min(context.saturating_sub(self.prompt.len()));
-        let asked = conversation::ask(self.line, &self.request, most_tokens, ToMiner::Request(signed));
+        let asked = conversation::ask(self.line, &self.request, self.most_tokens, ToMiner::Request(signed));
         let (opening, stalled) = stall::watch(asked).await;
         match opening {
             Opening::Silent(_) if stalled => Outcome::OwnFault(OwnFault::Stalled),

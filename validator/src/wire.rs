@@ -65,18 +65,9 @@ impl Wire {
         Self { outbound, inbound }
     }
 
-    /// The next message of any kind.
-    ///
-    /// Between two of them others have their turn, deadlines too: a stream that always has a message ready would
-    /// otherwise keep its thread for as long as the miner likes.
-    async fn message(&mut self) -> Option<Result<MinerMessage, Status>> {
-        tokio::task::yield_now().await;
-        self.inbound.next().await
-    }
-
     /// The miner's next message.
     pub(crate) async fn next(&mut self) -> Result<Event, Fault> {
-        match self.message().await {
+        match heard(&mut self.inbound).await {
             None => Err(Fault::Broken),
             Some(Err(status)) => Err(fault_of(&status)),
             Some(Ok(message)) => match message.message.ok_or(Fault::Violation)? {
@@ -100,11 +91,10 @@ impl Wire {
     /// Ends our side and lets the miner end its own: a stream that is dropped is reset, and what was
     /// sent last may not arrive.
     pub(crate) async fn end(mut self) {
-        // The sender that is left says nothing, so that the miner hears the end.
-        self.outbound = mpsc::channel(1).0;
+        drop(self.outbound);
         let rest = async {
             for _ in 0..LEFTOVERS {
-                if !matches!(self.message().await, Some(Ok(_))) {
+                if !matches!(heard(&mut self.inbound).await, Some(Ok(_))) {
                     return;
                 }
             }
@@ -112,6 +102,15 @@ impl Wire {
         // A miner that does not end is left.
         let _ = timeout(ENDING, rest).await;
     }
+}
+
+/// The next message of any kind.
+///
+/// Between two of them others have their turn, deadlines too: a stream that always has a message ready would otherwise
+/// keep its thread for as long as the miner likes.
+async fn heard(inbound: &mut Inbound) -> Option<Result<MinerMessage, Status>> {
+    tokio::task::yield_now().await;
+    inbound.next().await
 }
 
 fn signed_bytes(signed: Signed) -> Result<SignedBytes, Fault> {

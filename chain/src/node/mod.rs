@@ -73,8 +73,8 @@ pub struct NodeOptions {
     pub finality_lag: u64,
     /// What `system_chain` answers.
     pub chain: String,
-    /// Where the devnet is saved at the start and with each block, before anybody sees it: killed at any moment, a node that
-    /// loads it goes on without having taken anything back.
+    /// Where the devnet is saved at the start and with each block, before anybody sees it: killed at any moment,
+    /// a node that loads it goes on without having taken anything back.
     pub state: Option<PathBuf>,
 }
 

@@ -3,7 +3,7 @@
 //! What a family does that its `config.json` does not say, and what an absent key means, is as in the configuration
 //! classes of Hugging Face's transformers.
 
-use std::ops::RangeInclusive;
+use std::borrow::Cow;
 
 use assay_commitments::TokenId;
 use assay_commitments::manifest::{Architecture, Biases};
@@ -121,8 +121,8 @@ pub(super) fn read(config: &Value, generation: Option<&Value>) -> Result<Configu
     }
 
     // The ranges are those of `Architecture::check`, which knows the keys by other names.
-    let hidden = keys.within("hidden_size", 1..=1 << 16, "a whole number from 1 to 65536");
-    let heads = keys.within("num_attention_heads", 1..=1024, "a whole number from 1 to 1024");
+    let hidden = keys.within("hidden_size", 1 << 16);
+    let heads = keys.within("num_attention_heads", 1024);
     let kv_heads = match family.kv_heads {
         Some(absent) if !keys.has("num_key_value_heads") => Some(absent),
         _ => keys.count_or("num_key_value_heads", heads),
@@ -136,10 +136,9 @@ pub(super) fn read(config: &Value, generation: Option<&Value>) -> Result<Configu
             "the first is a multiple of the second",
         );
     }
-    let vocab_size = keys.within("vocab_size", 1..=1 << 20, "a whole number from 1 to 1048576");
-    let layers = keys.within("num_hidden_layers", 1..=1024, "a whole number from 1 to 1024").unwrap_or(0);
-    let positions = keys.within("max_position_embeddings", 1..=1 << 20, "a whole number from 1 to 1048576");
-    let max_positions = positions.unwrap_or(0);
+    let vocab_size = keys.within("vocab_size", 1 << 20);
+    let layers = keys.within("num_hidden_layers", 1024).unwrap_or(0);
+    let max_positions = keys.within("max_position_embeddings", 1 << 20).unwrap_or(0);
     let (theta, scaling) = keys.rope();
     let architecture = Architecture {
         vocab_size: vocab_size.unwrap_or(0),
@@ -148,7 +147,7 @@ pub(super) fn read(config: &Value, generation: Option<&Value>) -> Result<Configu
         heads: heads.unwrap_or(0),
         kv_heads: kv_heads.unwrap_or(0),
         head_dim: head_dim.unwrap_or(0),
-        ffn: keys.within("intermediate_size", 1..=1 << 18, "a whole number from 1 to 262144").unwrap_or(0),
+        ffn: keys.within("intermediate_size", 1 << 18).unwrap_or(0),
         max_positions,
         norm_eps: keys.norm_eps(),
         inverse_frequencies: inverse_frequencies(theta, head_dim.unwrap_or(0), scaling),
@@ -205,8 +204,9 @@ impl<'a> Keys<'a> {
         if self.prefix.is_empty() { key.to_owned() } else { format!("{}.{key}", self.prefix) }
     }
 
-    fn unsupported(&mut self, key: &str, found: &impl ToString, supported: &'static str) {
-        self.problems.push(ConfigProblem::Unsupported { key: self.name(key), found: found.to_string(), supported });
+    fn unsupported(&mut self, key: &str, found: &impl ToString, supported: impl Into<Cow<'static, str>>) {
+        let (key, found, supported) = (self.name(key), found.to_string(), supported.into());
+        self.problems.push(ConfigProblem::Unsupported { key, found, supported });
     }
 
     fn missing(&mut self, key: &str) {
@@ -242,12 +242,12 @@ impl<'a> Keys<'a> {
         count
     }
 
-    /// A count that must be there and in a range.
-    fn within(&mut self, key: &str, range: RangeInclusive<u32>, supported: &'static str) -> Option<u32> {
+    /// A count that must be there, at least 1 and at most so many.
+    fn within(&mut self, key: &str, most: u32) -> Option<u32> {
         let count = self.count(key)?;
-        let is_within = range.contains(&count);
+        let is_within = (1..=most).contains(&count);
         if !is_within {
-            self.unsupported(key, &count, supported);
+            self.unsupported(key, &count, format!("a whole number from 1 to {most}"));
         }
         is_within.then_some(count)
     }
@@ -443,7 +443,7 @@ impl<'a> Keys<'a> {
                     self.problems.push(ConfigProblem::Unsupported {
                         key: self.prefix.to_owned(),
                         found,
-                        supported: "an object with a rope_type: \"default\", \"linear\" or \"llama3\"",
+                        supported: "an object with a rope_type: \"default\", \"linear\" or \"llama3\"".into(),
                     });
                 }
                 Scaling::Plain

@@ -1,5 +1,6 @@
 //! Why a model folder is refused: what, where, what to do; one line each.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -231,7 +232,7 @@ pub enum ConfigProblem {
         /// Its value, as JSON.
         found: String,
         /// What is supported.
-        supported: &'static str,
+        supported: Cow<'static, str>,
     },
     /// Two values do not go together.
     Contradiction {

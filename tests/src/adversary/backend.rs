@@ -285,3 +285,47 @@ impl Backend for Adversary {
         (self.proof)(&Proving { model: &self.honest.committed, request, commitment, trace, nonce })
     }
 }
+
+/// An honest miner but for how it serves.
+pub struct Serving<F> {
+    honest: HonestBackend,
+    serve: F,
+}
+
+/// Takes the tokens of an answer, as they are picked.
+type OnToken<'a> = &'a mut dyn FnMut(TokenId) -> ControlFlow<()>;
+
+impl<F> Serving<F>
+where
+    F: Fn(&HonestBackend, &Request, OnToken<'_>) -> Result<Served, ServeError> + Send + Sync + 'static,
+{
+    /// Serves as `serve` does, which may let the honest miner do it.
+    pub const fn new(honest: HonestBackend, serve: F) -> Self {
+        Self { honest, serve }
+    }
+}
+
+impl<F> std::fmt::Debug for Serving<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").finish_non_exhaustive()
+    }
+}
+
+impl<F> Backend for Serving<F>
+where
+    F: Fn(&HonestBackend, &Request, OnToken<'_>) -> Result<Served, ServeError> + Send + Sync + 'static,
+{
+    fn serve(&self, request: &Request, on_token: OnToken<'_>) -> Result<Served, ServeError> {
+        (self.serve)(&self.honest, request, on_token)
+    }
+
+    fn prove(
+        &self,
+        request: &Request,
+        commitment: &TraceCommitment,
+        trace: &dyn TraceRows,
+        nonce: Option<&Nonce>,
+    ) -> Result<Vec<u8>, ProveError> {
+        self.honest.prove(request, commitment, trace, nonce)
+    }
+}

@@ -2,17 +2,15 @@
 
 use std::ops::ControlFlow;
 
-use assay_audit::challenge::Nonce;
 use assay_audit::prompt::{Message, Prompt};
-use assay_audit::request::Request;
 use assay_audit::sampling::Sampling;
 use assay_audit::verdict::{Reason, Stage, Verdict, Where};
-use assay_commitments::trace::{FinishReason, TraceCommitment, TraceRows};
+use assay_commitments::trace::FinishReason;
 use assay_commitments::{Position, TokenId};
-use assay_miner::{Backend, HonestBackend, ProveError, ServeError, Served};
+use assay_miner::{Backend, ServeError};
 use assay_proto::v1::Tokens;
 use assay_proto::v1::miner_message::Message as FromMiner;
-use assay_tests::adversary::{Answer, Seat, as_scripted, message};
+use assay_tests::adversary::{Answer, Seat, Serving, as_scripted, message};
 use assay_tests::arena::{Arena, keys};
 use assay_tests::{fixture, session};
 
@@ -140,33 +138,6 @@ attacks! {
     };
 }
 
-/// An answer with all its rows, made before it is asked for: honest, but for the seed.
-struct Stored {
-    served: Served,
-    honest: HonestBackend,
-}
-
-impl Backend for Stored {
-    fn serve(&self, _: &Request, on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>) -> Result<Served, ServeError> {
-        for token in &self.served.output {
-            if on_token(*token).is_break() {
-                return Err(ServeError::Cancelled);
-            }
-        }
-        Ok(self.served.clone())
-    }
-
-    fn prove(
-        &self,
-        request: &Request,
-        commitment: &TraceCommitment,
-        trace: &dyn TraceRows,
-        nonce: Option<&Nonce>,
-    ) -> Result<Vec<u8>, ProveError> {
-        self.honest.prove(request, commitment, trace, nonce)
-    }
-}
-
 /// A stored answer whose seed is not the request's.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_17_stored_answer() {
@@ -175,7 +146,13 @@ async fn attack_17_stored_answer() {
     let served = honest.serve(&request, &mut |_| ControlFlow::Continue(())).unwrap();
     let Cheat { mut question, script, .. } = Cheat::of(claimed());
     (question.ask.max_tokens, question.policy) = (64, THOROUGH);
-    let seat = Seat::start(Stored { served, honest }, keys(1), script).await;
+    // With all its rows it was made before it is asked for: honest, but for the seed.
+    let stored =
+        Serving::new(honest, move |_, _, on_token| match served.output.iter().try_for_each(|token| on_token(*token)) {
+            ControlFlow::Continue(()) => Ok(served.clone()),
+            ControlFlow::Break(()) => Err(ServeError::Cancelled),
+        });
+    let seat = Seat::start(stored, keys(1), script).await;
     let found = verdict(Arena::new(&local).ask(seat.peer(), &question).await);
     let Verdict::Rejected(failure) = found else { panic!("{found:?}") };
     assert_eq!((failure.reason, failure.place.stage), (Reason::WrongToken, Stage::Decode), "{failure:?}");

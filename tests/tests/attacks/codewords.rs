@@ -1,7 +1,6 @@
 //! Row 18: a manifest that stands over a word which is no codeword, and a miner that shows it as it was committed.
 
 use std::collections::HashMap;
-use std::iter::successors;
 use std::sync::Arc;
 
 use assay_audit::commit::Surroundings;
@@ -12,60 +11,43 @@ use assay_commitments::merkle::MerkleTree;
 use assay_commitments::params::{CodeParams, LevelCode};
 use assay_commitments::weights::{LayerPolynomial, WeightTree};
 use assay_llm_runtime::Checkpoint;
-use assay_sumcheck::field::{E, F, P, e_mul_f, f_from_bytes, f_from_u64};
+use assay_sumcheck::field::{E, F, P, e_mul_f, f_from_bytes, f_from_i64, f_from_u64, f_to_bytes};
 use assay_tests::adversary::{Adversary, Anatomy, Part};
 use assay_tests::{smallest, smallest_checkpoint};
 
 use crate::table::Cheat;
 
-/// Integers modulo `P`.
-fn times(a: u64, b: u64) -> u64 {
-    u64::try_from(u128::from(a) * u128::from(b) % u128::from(P)).unwrap()
-}
-
-fn plus(a: u64, b: u64) -> u64 {
-    u64::try_from((u128::from(a) + u128::from(b)) % u128::from(P)).unwrap()
-}
-
-fn power(base: u64, mut exponent: u64) -> u64 {
-    let squares = successors(Some(base), |square| Some(times(*square, *square)));
-    let mut result = 1;
-    for square in squares {
-        if exponent & 1 == 1 {
-            result = times(result, square);
-        }
-        exponent >>= 1;
-        if exponent == 0 {
-            return result;
-        }
-    }
-    result
+/// By squares, from the highest bit on.
+fn power(base: F, exponent: u64) -> F {
+    (0..u64::BITS).rev().fold(f_from_u64(1), |result, bit| {
+        let square = result * result;
+        if exponent >> bit & 1 == 1 { square * base } else { square }
+    })
 }
 
 /// The coefficients as elements.
-fn elements(polynomial: &LayerPolynomial) -> Vec<u64> {
-    let element = |integer: &i32| u64::try_from(i128::from(*integer).rem_euclid(i128::from(P))).unwrap();
-    polynomial.coefficients().iter().map(element).collect()
+fn elements(polynomial: &LayerPolynomial) -> Vec<F> {
+    polynomial.coefficients().iter().map(|integer| f_from_i64((*integer).into())).collect()
 }
 
 /// The codeword's columns, as `docs/opening.md` has them.
-fn columns(polynomial: &LayerPolynomial, code: &LevelCode) -> Vec<Vec<u64>> {
+fn columns(polynomial: &LayerPolynomial, code: &LevelCode) -> Vec<Vec<F>> {
     let (elements, length) = (elements(polynomial), code.codeword_length());
-    let root = power(7, (P - 1) / u64::try_from(length).unwrap());
+    let root = power(f_from_u64(7), (P - 1) / u64::try_from(length).unwrap());
     let column = |position: usize| {
         let reversed = position.reverse_bits() >> (usize::BITS - length.ilog2());
         let x = power(root, u64::try_from(reversed).unwrap());
         let symbol = |row: usize| {
             let of_row = elements.iter().skip(row).step_by(code.rows());
-            of_row.rev().fold(0, |value, coefficient| plus(times(value, x), *coefficient))
+            of_row.rev().fold(F::default(), |value, coefficient| value * x + *coefficient)
         };
         (0..code.rows()).map(symbol).collect()
     };
     (0..length).map(column).collect()
 }
 
-fn bytes(column: &[u64]) -> Vec<u8> {
-    column.iter().flat_map(|symbol| symbol.to_le_bytes()).collect()
+fn bytes(column: &[F]) -> Vec<u8> {
+    column.iter().flat_map(|symbol| f_to_bytes(*symbol)).collect()
 }
 
 fn key(domain: &str) -> [u8; 32] {
@@ -75,8 +57,8 @@ fn key(domain: &str) -> [u8; 32] {
 }
 
 /// The tree over a word.
-fn tree_over(word: &[Vec<u64>]) -> MerkleTree {
-    let leaf = |(position, column): (u64, &Vec<u64>)| {
+fn tree_over(word: &[Vec<F>]) -> MerkleTree {
+    let leaf = |(position, column): (u64, &Vec<F>)| {
         let mut input = [position.to_le_bytes().to_vec(), bytes(column)].concat();
         input.resize(input.len().next_multiple_of(64), 0);
         *blake3::keyed_hash(&key("assay/codeword-column/v1"), &input).as_bytes()
@@ -100,8 +82,8 @@ fn sample_point(root: &[u8; 32], params: &CodeParams) -> E {
 
 /// A word that is a codeword but for one row, which is off by one at every other position.
 struct Word {
-    codeword: Vec<Vec<u64>>,
-    columns: Vec<Vec<u64>>,
+    codeword: Vec<Vec<F>>,
+    columns: Vec<Vec<F>>,
     tree: MerkleTree,
 }
 
@@ -109,7 +91,7 @@ impl Word {
     fn new(polynomial: &LayerPolynomial, code: &LevelCode) -> Self {
         let codeword = columns(polynomial, code);
         let mut columns = codeword.clone();
-        columns.iter_mut().skip(1).step_by(2).for_each(|column| column[0] = plus(column[0], 1));
+        columns.iter_mut().skip(1).step_by(2).for_each(|column| column[0] += f_from_u64(1));
         let tree = tree_over(&columns);
         Self { codeword, columns, tree }
     }
@@ -117,10 +99,10 @@ impl Word {
     /// A commitment to the polynomial by this word.
     fn commit(&self, polynomial: &LayerPolynomial, params: &CodeParams) -> WeightTree {
         let rows = params.base().rows();
-        let one = E::new(F::from(1_u8), F::default(), F::default());
+        let one = E::new(f_from_u64(1), F::default(), F::default());
         let point = sample_point(&self.tree.bound_root(), params);
         let step = (0..rows).fold(one, |power, _| power * point);
-        let elements: Vec<F> = elements(polynomial).into_iter().map(f_from_u64).collect();
+        let elements = elements(polynomial);
         let row = |row: usize| {
             let of_row = elements.iter().skip(row).step_by(rows);
             of_row.rev().fold(E::default(), |value, coefficient| value * step + e_mul_f(one, *coefficient))

@@ -1,22 +1,20 @@
 //! Honest miners at the edges where others have been failed: each is accepted, by the same validator.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use assay_audit::challenge::Nonce;
 use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
-use assay_audit::request::Request;
 use assay_audit::session::Exchange;
 use assay_audit::verdict::Verdict;
 use assay_cli::local::LocalModel;
-use assay_commitments::trace::{FinishReason, TraceCommitment, TraceRows};
+use assay_commitments::trace::{FinishReason, TraceCommitment};
 use assay_commitments::{TokenId, codec};
 use assay_llm_runtime::synthetic::{self, Numbers};
 use assay_llm_runtime::{Checkpoint, Session};
-use assay_miner::{Backend, HonestBackend, ProveError, ServeError, Served};
+use assay_miner::Backend;
+use assay_tests::adversary::Serving;
 use assay_tests::arena::{Arena, Question};
 use assay_tests::{fixture, in_parallel, session};
 use assay_validator::Outcome;
@@ -161,38 +159,18 @@ async fn honest_a_batch_that_changes_under_a_request() {
     assert!(lengths.0 > 0, "{lengths:?}");
 }
 
-/// An honest miner that takes its time over every token.
-struct Slow(HonestBackend);
-
-impl Backend for Slow {
-    fn serve(
-        &self,
-        request: &Request,
-        on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
-    ) -> Result<Served, ServeError> {
-        self.0.serve(request, &mut |token| {
-            std::thread::sleep(Duration::from_millis(20));
-            on_token(token)
-        })
-    }
-
-    fn prove(
-        &self,
-        request: &Request,
-        commitment: &TraceCommitment,
-        trace: &dyn TraceRows,
-        nonce: Option<&Nonce>,
-    ) -> Result<Vec<u8>, ProveError> {
-        self.0.prove(request, commitment, trace, nonce)
-    }
-}
-
 /// A stream that the validator cancels has no verdict, holds nothing of the miner's, and costs it nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn honest_cancelled_streams() {
     let local = fixture();
     let arena = Arena::new(&local);
-    let (running, peer) = arena.miner(1, Slow(local.backend())).await;
+    let slow = Serving::new(local.backend(), |honest, request, on_token| {
+        honest.serve(request, &mut |token| {
+            std::thread::sleep(Duration::from_millis(20));
+            on_token(token)
+        })
+    });
+    let (running, peer) = arena.miner(1, slow).await;
     let question = Question::new(Prompt::Text(VERSE.to_owned()), 300);
     let mut cancelled = 0;
     for patience in [1, 60, 200, 400] {

@@ -66,8 +66,9 @@ fn measure(forger: &Forger) -> Found {
     Found { curve, does: does.clone(), saves: *saves, share: *share, reasons, expected, measured }
 }
 
-/// Audits find a forger where their own draw says, by a stated reason, and as often as what it breaks says: by strata for cells left out, with certainty for
-/// a cut under a column and for weights or caches of eight bits. The page tells which cheats are cheap.
+/// Audits find a forger where their own draw says, by a stated reason, and as often as what it breaks says: by strata
+/// for cells left out, with certainty for a cut under a column and for weights or caches of eight bits. The page tells
+/// which cheats are cheap.
 #[test]
 fn forgers_are_found_as_often_as_the_relations_they_break_say() {
     let families =

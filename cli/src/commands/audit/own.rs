@@ -6,6 +6,7 @@ use assay_audit::policy::{Columns, MAX_COLUMNS, MAX_DRAWS, Policy};
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Answer, Exchange, Reply};
 use assay_audit::transcript_file::{Measurements, TranscriptFile};
+use assay_commitments::trace::MAX_TOKENS;
 
 use super::{painted, reason};
 use crate::commands::request::{PromptArgs, SamplingArgs, entropy};
@@ -14,6 +15,10 @@ use crate::local::LocalModel;
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::self_audit::SelfAudit;
 use crate::terminal::{Listing, Paint, Progress, bytes, print, quoted, seconds};
+
+/// As many tokens as a request may ask for.
+#[expect(clippy::cast_possible_wrap, reason = "2^20")]
+const MOST_TOKENS: i64 = MAX_TOKENS as i64;
 
 /// What to ask and to check.
 #[derive(Debug, clap::Args)]
@@ -33,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_COLUMNS)))]
     columns: Option<u32>,
     /// Most tokens of the answer
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=MOST_TOKENS))]
     max_tokens: u32,
     #[command(flatten)]
     sampling: SamplingArgs,
