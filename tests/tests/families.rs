@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_audit::challenge::{Challenge, Lengths};
 use assay_audit::measure::{Reference, margins};
+use assay_audit::model::ModelTensors;
 use assay_audit::policy::Policy;
-use assay_audit::verdict::{Reason, Verdict};
+use assay_audit::verdict::{Margin, Reason, Relation, Verdict};
 use assay_cli::local::LocalModel;
 use assay_commitments::manifest::{Biases, Matrix, Small};
 use assay_commitments::rows::{Profile, decode_row, round_bf16};
-use assay_commitments::trace::{TraceRows, TreeId};
+use assay_commitments::trace::{Trace, TraceRows, TreeId};
 use assay_commitments::{KvGroup, LayerIndex, TokenId};
+use assay_llm_runtime::quantize::{self, Format};
 use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
 use assay_llm_runtime::{Checkpoint, Engine, EngineLimits, Model, Session};
 use assay_miner::HonestBackend;
@@ -240,17 +242,24 @@ fn no_honest_cell_of_a_hundred_thousand_comes_near_a_threshold() {
     assert!(cells >= 100_000 && rejections < 1e-3);
 }
 
-/// The margins of all cells of a run over `count` tokens.
-fn worst_margin(checkpoint: &Checkpoint, count: u32) -> f64 {
-    let Checkpoint { architecture, tensors, profile, .. } = checkpoint;
-    let reference = Reference::new(architecture, tensors, *profile).expect("a synthetic model has a reference");
-    let model = Model::new(architecture, tensors, *profile).expect("a synthetic model runs");
-    let mut session = Session::new(Arc::new(model), true);
-    session.prefill(&(0..count).map(|place| TokenId::new(2 + place * 37 % 90)).collect::<Vec<_>>()).expect("it fits");
-    let trace = session.into_trace().expect("nothing overflows").expect("it was captured");
+/// The margins of all cells of a run over `count` tokens, served with `tensors` where `claimed` is claimed.
+fn margins_of(claimed: &Checkpoint, tensors: &ModelTensors, count: u32) -> Vec<Margin> {
+    let Checkpoint { architecture, profile, .. } = claimed;
+    let reference =
+        Reference::new(architecture, &claimed.tensors, *profile).expect("a synthetic model has a reference");
+    let trace = trace(&Model::new(architecture, tensors, *profile).expect("a synthetic model runs"), count);
     let lengths = Lengths::new(count as usize, 1).expect("it has tokens");
-    let margins = margins(&reference, &trace, &Challenge::everything(architecture, lengths)).expect("it is whole");
-    margins.iter().map(|margin| margin.ratio).fold(0.0, f64::max)
+    margins(&reference, &trace, &Challenge::everything(architecture, lengths)).expect("it is whole")
+}
+
+fn trace(model: &Model, count: u32) -> Trace {
+    let mut session = Session::new(Arc::new(model.clone()), true);
+    session.prefill(&(0..count).map(|place| TokenId::new(2 + place * 37 % 90)).collect::<Vec<_>>()).expect("it fits");
+    session.into_trace().expect("nothing overflows").expect("it was captured")
+}
+
+fn worst_margin(checkpoint: &Checkpoint, count: u32) -> f64 {
+    margins_of(checkpoint, &checkpoint.tensors, count).iter().map(|margin| margin.ratio).fold(0.0, f64::max)
 }
 
 #[test]
@@ -287,4 +296,97 @@ fn large_key_biases_are_no_ground_for_rejection() {
         let worst = worst_margin(&Checkpoint { profile, ..checkpoint.clone() }, 240);
         assert!(worst < 1.0, "{}: {worst}", profile.name());
     }
+}
+
+/// The share of a relation's margins that are within bounds.
+fn within(margins: &[Margin], relation: Relation) -> f64 {
+    let (mut within, mut all) = (0.0, 0.0);
+    for margin in margins.iter().filter(|margin| margin.place.relation == Some(relation)) {
+        within += f64::from(u8::from(margin.ratio <= 1.0));
+        all += 1.0;
+    }
+    within / all
+}
+
+/// Claims a model whose key biases have `factor` times the magnitude of the products that they are added to (in the
+/// first `channels` of every 16) and serves one with other key weights.
+fn keys_within(factor: f32, channels: usize, change: &dyn Fn(&mut Vec<f32>, usize)) -> f64 {
+    let numbers =
+        Numbers { hidden: 256, layers: 1, heads: 8, kv_heads: 8, head_dim: 16, biases: Biases::Qkv, ..Numbers::TINY };
+    let mut checkpoint = synthetic::checkpoint(&numbers, 3);
+    let bias = Small::KeyBias.index();
+    let signs = std::mem::take(&mut checkpoint.tensors.layers[0].small.0[bias]);
+    checkpoint.tensors.layers[0].small.0[bias] = vec![0.0; signs.len()];
+    // Without biases keys are products, turned.
+    let plain = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1).expect("it runs");
+    let rows = trace(&plain, 30).rows(TreeId::Kv(LayerIndex::new(0), KvGroup::new(0)), 0..30).expect("it is whole");
+    let values = decode_row(Profile::Bf16V1, &rows).expect("committed rows are canonical");
+    let (mut squares, mut count) = (0.0, 0_u16);
+    for key in values.chunks(32).flat_map(|row| &row[..16]) {
+        squares += key * key;
+        count += 1;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a bias is single")]
+    let size = (squares / f64::from(count)).sqrt() as f32;
+    for (place, sign) in signs.iter().enumerate().filter(|(place, _)| place % 16 < channels) {
+        checkpoint.tensors.layers[0].small.0[bias][place] = round_bf16((factor * size).copysign(*sign));
+    }
+    let mut served = checkpoint.tensors.clone();
+    change(&mut served.layers[0].matrices[Matrix::K.index()], 256);
+    within(&margins_of(&checkpoint, &served, 30), Relation::C3)
+}
+
+/// A limit, stated on the page on security: a row's tolerance follows the row, and so its bias.
+#[test]
+fn a_bias_far_above_its_product_shelters_int8_keys() {
+    let int8 = |weights: &mut Vec<f32>, inputs| quantize::matrix(weights, inputs, Format::Int8Channel);
+    let zero = |weights: &mut Vec<f32>, _| weights.fill(0.0);
+    // Where the bias is no larger than the product, or beside channels whose bias is, hardly a head passes.
+    assert!(keys_within(1.0, 16, &int8) < 0.05 && keys_within(16.0, 2, &int8) < 0.05);
+    assert!(keys_within(16.0, 16, &int8) > 0.9);
+    assert!(keys_within(100.0, 16, &zero) == 0.0 && keys_within(10_000.0, 16, &zero) == 1.0);
+}
+
+/// A limit, stated on the page on security.
+#[test]
+fn weights_of_eleven_fraction_bits_always_show_under_f32_1_of_sixteen_never() {
+    for numbers in [families()[0].1, Numbers { hidden: 320, ffn: 864, ..families()[0].1 }] {
+        let mut checkpoint = Checkpoint { profile: Profile::F32V1, ..synthetic::checkpoint(&numbers, 21) };
+        for weight in checkpoint.tensors.layers.iter_mut().flat_map(|layer| &mut layer.matrices).flatten() {
+            *weight *= 1.003;
+        }
+        // The least and the largest of the cells' worst margins, with weights of so many fraction bits.
+        let cells = |bits: u32| {
+            let mut served = checkpoint.tensors.clone();
+            let unit = 1_u32 << (23 - bits);
+            for weight in served.layers.iter_mut().flat_map(|layer| &mut layer.matrices).flatten() {
+                *weight = f32::from_bits((weight.to_bits() + unit / 2) & !(unit - 1));
+            }
+            let mut cells = BTreeMap::<_, f64>::new();
+            for margin in margins_of(&checkpoint, &served, 30) {
+                let worst = cells.entry((margin.place.layer, margin.place.position)).or_default();
+                *worst = worst.max(margin.ratio);
+            }
+            cells.into_values().fold((f64::INFINITY, 0.0_f64), |(least, most), of| (least.min(of), most.max(of)))
+        };
+        let (eleven, twelve, sixteen) = (cells(11), cells(12), cells(16));
+        assert!(
+            eleven.0 > 1.0 && twelve.0 < 1.0 && twelve.1 > 1.0 && sixteen.1 < 1.0,
+            "{eleven:?} {twelve:?} {sixteen:?}"
+        );
+    }
+}
+
+/// A limit, stated on the page on security: of lm_head, picks are proven.
+#[test]
+fn lm_head_of_int8_is_accepted_where_the_picks_agree() {
+    let (_, numbers) = families()[0];
+    let checkpoint = synthetic::checkpoint(&Numbers { vocab_size: 512, ..numbers }, 21);
+    let local = local(&checkpoint);
+    let mut served = checkpoint.tensors.clone();
+    let head = served.head.as_mut().expect("it is not tied");
+    quantize::matrix(head, 64, Format::Int8Channel);
+    assert_ne!(Some(&*head), checkpoint.tensors.head.as_ref());
+    let served = Model::new(&checkpoint.architecture, &served, checkpoint.profile).expect("it runs");
+    assert_eq!(judged(&local, &served), Verdict::Accepted);
 }
