@@ -43,7 +43,7 @@ pub(crate) fn most_tokens(max_tokens: u32, architecture: &Architecture, prompt_t
     index(max_tokens).min(index(architecture.max_positions).saturating_sub(prompt_tokens))
 }
 
-/// Most bytes of text in which stop strings are looked for while a whole answer is checked: a minute's work.
+/// Most bytes that are looked at while a whole answer is searched for stop strings: a minute's work.
 const MAX_SEARCHED_BYTES: u64 = 1 << 34;
 
 impl FinishRule<'_> {
@@ -61,8 +61,10 @@ impl FinishRule<'_> {
     /// Whether the longest answer can be checked in bounded time. It follows from the request and the model alone, so
     /// that whoever answers has no part in it.
     pub(crate) fn is_bounded(&self) -> bool {
-        let searched = self.window().map_or(0, |window| self.tokenizer.most_decoded(window));
-        searched.saturating_mul(long(self.most_tokens())) <= MAX_SEARCHED_BYTES
+        let Some(window) = self.window() else { return true };
+        let (bytes, passes) = self.tokenizer.most_decoded(window);
+        let looks = passes.saturating_add(long(self.stop.len()));
+        bytes.saturating_mul(looks).saturating_mul(long(self.most_tokens())) <= MAX_SEARCHED_BYTES
     }
 
     /// Whether an answer ends with its last token, and why; to be asked after every token. A stop

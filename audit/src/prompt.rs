@@ -4,7 +4,9 @@
 //! They are programs: what they may do is bounded here, before they run, and a panic in the libraries
 //! that run them is an error like any other.
 
+mod compile;
 mod metered;
+mod patterns;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -33,12 +35,16 @@ const MAX_TOKEN_BYTES: usize = 1024;
 const MAX_AFFIX_BYTES: usize = 64;
 /// Most bytes of strings, and most values, in what a tokenizer does before and after its model.
 const MAX_SECTION: usize = 1 << 16;
-/// Most regular expressions there; one takes 10 MiB at most when compiled.
-const MAX_REGEXES: usize = 32;
+/// Most regular expressions there.
+const MAX_PATTERNS: usize = 8;
+/// Most components there.
+const MAX_COMPONENTS: usize = 32;
 /// How many times as long as its input what a tokenizer makes of a text may be at most.
 const MAX_GROWTH: u64 = 256;
 /// Most bytes of a text to be tokenised, times what the tokenizer may make of a byte.
 const MAX_NORMALISED_BYTES: u64 = 1 << 25;
+/// Most bytes of that, times how often each is looked at.
+const MAX_ENCODE_WORK: u64 = 1 << 29;
 /// Most bytes of the text of tokens.
 const MAX_DECODED_BYTES: u64 = 1 << 28;
 /// Most bytes of a rendered chat.
@@ -119,13 +125,17 @@ pub enum PromptError {
 /// A model's tokenizer.
 ///
 /// The ids of a text are a function of the file and the text alone: what would cut or fill them up is
-/// switched off, what would draw them is refused. Time is linear in the text except for the file's own
-/// regular expressions, whose matches take a million steps each at most.
+/// switched off, what would draw them is refused. Time is linear in the text: regular expressions are such as
+/// `patterns` knows.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// How many bytes may come of one before the model sees it.
     encode_growth: u64,
+    /// How often one of them may be looked at.
+    encode_passes: u64,
+    /// How often one of a token's bytes may be.
+    decode_passes: u64,
     /// How many bytes may come of one of a token's.
     decode_growth: u64,
     /// Bytes of the longest token.
@@ -145,22 +155,39 @@ struct Sections {
     decoder: Value,
 }
 
-/// The size of a section: values and bytes of text, and regular expressions.
-fn measure(section: &Value) -> (usize, usize) {
-    let sum = |parts: &mut dyn Iterator<Item = (usize, usize)>| {
-        parts.fold((1, 0), |(size, regexes): (usize, usize), (more, found)| {
-            (size.saturating_add(more), regexes.saturating_add(found))
-        })
-    };
+/// The size of a section: values and bytes of text.
+fn size(section: &Value) -> usize {
+    let sum = |sizes: &mut dyn Iterator<Item = usize>| sizes.fold(1, usize::saturating_add);
     match section {
-        Value::String(text) => (text.len().saturating_add(1), 0),
-        Value::Array(items) => sum(&mut items.iter().map(measure)),
-        Value::Object(fields) => sum(&mut fields.iter().map(|(key, value)| {
-            let (size, regexes) = measure(value);
-            (size.saturating_add(key.len()), regexes.saturating_add(usize::from(key == "pattern")))
-        })),
-        _ => (1, 0),
+        Value::String(text) => text.len().saturating_add(1),
+        Value::Array(items) => sum(&mut items.iter().map(size)),
+        Value::Object(fields) => sum(&mut fields.iter().map(|(key, value)| size(value).saturating_add(key.len()))),
+        _ => 1,
     }
+}
+
+/// How many ways to match the regular expressions of a section have together, and how many expressions there are.
+/// The error is one that is not known to take linear time.
+fn ways(section: &Value) -> Result<(usize, usize), &str> {
+    let add = |(ways, count): (usize, usize), (more, found)| (ways.saturating_add(more), count.saturating_add(found));
+    match section {
+        Value::Array(items) => items.iter().try_fold((0, 0), |sum, item| Ok(add(sum, ways(item)?))),
+        Value::Object(fields) => fields.iter().try_fold((0, 0), |sum, (key, value)| {
+            let own = match value {
+                Value::String(pattern) if key == "Regex" => (patterns::ways(pattern).ok_or(pattern.as_str())?, 1),
+                _ => ways(value)?,
+            };
+            Ok(add(sum, own))
+        }),
+        _ => Ok((0, 0)),
+    }
+}
+
+/// How many components there are in one.
+fn components(component: &Value) -> usize {
+    let parts = ["normalizers", "pretokenizers", "decoders", "processors"];
+    let parts = parts.iter().find_map(|key| component.get(key)).and_then(Value::as_array);
+    parts.into_iter().flatten().map(components).fold(1, usize::saturating_add)
 }
 
 /// How many bytes a component may make of one, or, of those that add tokens, tokens of one. Read from
@@ -218,11 +245,19 @@ impl Tokenizer {
             return Err(refused("it is too long"));
         }
         let sections: Sections = serde_json::from_slice(bytes).map_err(|error| refused(&error.to_string()))?;
+        let mut matched = (0_usize, 0_usize);
         for section in [&sections.normalizer, &sections.pre_tokenizer, &sections.post_processor, &sections.decoder] {
-            let (size, regexes) = measure(section);
-            if size > MAX_SECTION || regexes > MAX_REGEXES {
+            if size(section) > MAX_SECTION {
                 return Err(refused("what it does before or after its model is too long"));
             }
+            let unknown = |pattern: &str| {
+                refused(&format!("a regular expression of it is not known to take linear time: {pattern}"))
+            };
+            let (more, found) = ways(section).map_err(unknown)?;
+            matched = (matched.0.saturating_add(more), matched.1.saturating_add(found));
+        }
+        if matched.1 > MAX_PATTERNS {
+            return Err(refused("it has too many regular expressions"));
         }
         let load = || -> Result<_, tokenizers::Error> {
             let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
@@ -256,19 +291,39 @@ impl Tokenizer {
         if longest_token > MAX_TOKEN_BYTES {
             return Err(refused("a token is too long"));
         }
+        let mut ids: Vec<u32> = inner.get_vocab(false).into_values().collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            return Err(refused("two tokens have one id, whose text would be now the one and now the other"));
+        }
         let component = |built: serde_json::Result<Value>| match built {
-            Ok(built) => growth(&built),
+            Ok(built) if components(&built) > MAX_COMPONENTS => Err(refused("it has too many components")),
+            Ok(built) => Ok((growth(&built)?, long(components(&built)))),
             Err(error) => Err(refused(&error.to_string())),
         };
-        let normalizer = component(serde_json::to_value(inner.get_normalizer()))?;
-        let pre_tokenizer = component(serde_json::to_value(inner.get_pre_tokenizer()))?;
-        let post_processor = component(serde_json::to_value(inner.get_post_processor()))?;
-        let decode_growth = component(serde_json::to_value(inner.get_decoder()))?;
+        let (normalizer, normalizers) = component(serde_json::to_value(inner.get_normalizer()))?;
+        let (pre_tokenizer, pre_tokenizers) = component(serde_json::to_value(inner.get_pre_tokenizer()))?;
+        let (post_processor, _) = component(serde_json::to_value(inner.get_post_processor()))?;
+        let (decode_growth, decode_passes) = component(serde_json::to_value(inner.get_decoder()))?;
         let encode_growth = normalizer.saturating_mul(pre_tokenizer);
         if encode_growth.max(post_processor).max(decode_growth) > MAX_GROWTH {
             return Err(refused("it may make too much of a short text"));
         }
-        Ok(Self { inner, encode_growth, decode_growth, longest_token: long(longest_token) })
+        // A unigram model looks for the longest token at every place.
+        let model = match inner.get_model() {
+            ModelWrapper::Unigram(_) => long(longest_token),
+            _ => 1,
+        };
+        let encode_passes =
+            [normalizers, pre_tokenizers, long(matched.0), model].into_iter().fold(0, u64::saturating_add);
+        Ok(Self {
+            inner,
+            encode_growth,
+            encode_passes,
+            decode_passes,
+            decode_growth,
+            longest_token: long(longest_token),
+        })
     }
 
     /// Number of token ids, added tokens included.
@@ -294,7 +349,8 @@ impl Tokenizer {
 
     fn ids(&self, text: &str, special: bool) -> Result<Vec<TokenId>, PromptError> {
         let refused = |text: &str| PromptError::Encode(one_line(text));
-        if long(text.len()).saturating_mul(self.encode_growth) > MAX_NORMALISED_BYTES {
+        let bytes = long(text.len()).saturating_mul(self.encode_growth);
+        if bytes > MAX_NORMALISED_BYTES || bytes.saturating_mul(self.encode_passes) > MAX_ENCODE_WORK {
             return Err(refused("it is too long for this tokenizer"));
         }
         let encoding = guarded(|| self.inner.encode(text, special))
@@ -317,10 +373,11 @@ impl Tokenizer {
         guarded(decode).ok().flatten().unwrap_or_default()
     }
 
-    /// The most bytes of text that [`Self::decode`] makes of so many tokens, whichever they are.
-    pub(crate) fn most_decoded(&self, tokens: usize) -> u64 {
+    /// The most bytes of text that [`Self::decode`] makes of so many tokens, whichever they are, and how often each is
+    /// looked at.
+    pub(crate) fn most_decoded(&self, tokens: usize) -> (u64, u64) {
         let bytes = long(tokens).saturating_mul(self.longest_token.saturating_add(1));
-        bytes.saturating_mul(self.decode_growth).min(MAX_DECODED_BYTES)
+        (bytes.saturating_mul(self.decode_growth).min(MAX_DECODED_BYTES), self.decode_passes)
     }
 }
 
@@ -508,6 +565,39 @@ pub(crate) mod tests {
         assert_eq!(filled.unwrap().encode("abcdefgh").unwrap(), whole);
     }
 
+    /// Which of them an id reads as would follow from how a table happens to be laid out.
+    #[test]
+    fn two_tokens_of_one_id_are_refused() {
+        let twice = |json: &mut Value| json["model"]["vocab"]["END"] = json!(7);
+        let error = changed(twice).unwrap_err();
+        assert!(error.to_string().contains("one id"), "{error}");
+        let words = changed(|json| {
+            json["model"] = json!({"type": "WordLevel", "vocab": {"a": 0, "b": 0}, "unk_token": "a"});
+            json["added_tokens"] = json!([]);
+        });
+        assert!(words.unwrap_err().to_string().contains("one id"));
+    }
+
+    /// A prompt of the most bytes is tokenised by expressions that models have; many ways to look at each of what comes
+    /// of it are refused before they are tried.
+    #[test]
+    fn how_often_a_text_is_looked_at_is_bounded() {
+        let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let with = |patterns: &[&str]| {
+            let mut parts: Vec<Value> = patterns.iter().map(|pattern| split(pattern)).collect();
+            parts.push(byte_level.clone());
+            changed(|json| json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": parts})).unwrap()
+        };
+        let long = " it's 1,000  \n\nHERE".repeat(MAX_PROMPT_BYTES / 20);
+        let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        assert_eq!(with(&[llama]).encode(&long).unwrap().len(), long.len());
+        let many = "a|".repeat(100) + "b";
+        let error = with(&[&many, &many]).encode(&long).unwrap_err();
+        assert!(error.to_string().contains("too long for this tokenizer"), "{error}");
+    }
+
     #[test]
     fn tokenizers_that_draw_are_refused() {
         for dropout in [0.0, 0.5] {
@@ -526,11 +616,16 @@ pub(crate) mod tests {
         assert!(changed(|json| json["normalizer"] = replace("a", &"a".repeat(1000))).is_err());
         assert!(changed(|json| json["model"]["vocab"]["a".repeat(1025)] = json!(300)).is_err());
         assert!(changed(|json| json["model"]["end_of_word_suffix"] = json!("x".repeat(65))).is_err());
-        let split = json!({"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Isolated", "invert": false});
-        assert!(
-            changed(|json| json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": vec![split; 33]}))
-                .is_err()
-        );
+        let sequence = |key: &str, part: &Value, count| json!({"type": "Sequence", key: vec![part.clone(); count]});
+        let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+        for (most, part) in [(8, split("a")), (31, json!({"type": "WhitespaceSplit"}))] {
+            let with = |count| changed(|json| json["pre_tokenizer"] = sequence("pretokenizers", &part, count));
+            assert!(with(most).is_ok() && with(most + 1).is_err());
+        }
+        let error = changed(|json| json["pre_tokenizer"] = split("(?=[^b]*b)|a")).unwrap_err();
+        assert!(error.to_string().contains("linear time: (?=[^b]*b)|a"), "{error}");
+        assert!(changed(|json| json["normalizer"] = sequence("normalizers", &json!({"type": "Nmt"}), 32)).is_err());
+        assert!(changed(|json| json["decoder"] = sequence("decoders", &json!({"type": "Fuse"}), 32)).is_err());
         let repeating = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {},
                                "single": vec![json!({"Sequence": {"id": "A", "type_id": 0}}); 300]});
         assert!(changed(|json| json["post_processor"] = repeating).is_err());
@@ -605,8 +700,8 @@ pub(crate) mod tests {
             "{% set ns.t = ns.t + ns.t %}{% set ns.s = ns.t | list %}",
             "{% set ns.t = (ns.t * 1000) | list %}",
             "{% set ns.s %}{{ ns.s }}{{ ns.s }}{% endset %}",
-            "{% set ns.s = 'x' * 1000000 %}{% set ns.t = [ns.t, ns.s[1:]] %}",
-            "{% set ns.s = 'x' * 1000000 %}{% set ns.t = [ns.t, ns.s | trim] %}",
+            "{% set ns.s = 'x' * (i + 1000000) %}{% set ns.t = [ns.t, ns.s[1:]] %}",
+            "{% set ns.s = 'x' * (i + 1000000) %}{% set ns.t = [ns.t, ns.s | trim] %}",
             "{% set ns.s = [ns.s, ns.s] %}{% if i == 60 %}{{ ns.s in 'x' }}{% endif %}",
             "{% set ns.s = [ns.s, ns.s] %}{% set ns.t = [ns.t, ns.t] %}{% if i == 60 %}{{ ns.s == ns.t }}{% endif %}",
             "{% set ns.s = [ns.s, ns.s] %}{% set ns.t = [ns.t, ns.t] %}{% if i == 60 %}{{ ns.s is lt(ns.t) }}{% endif %}",
@@ -647,12 +742,133 @@ pub(crate) mod tests {
         }
     }
 
+    /// What one instruction walks is charged for, however often it is walked and whatever for.
+    #[test]
+    fn what_is_looked_for_and_where_is_metered() {
+        let long = "{% set ns = namespace(s='x' * (messages | length + 1) * 100000, n=0) %}{% for i in range(20000) %}";
+        let shared = "{% set ns = namespace(s=[]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}\
+            {% for i in range(1) %}";
+        let list = "{% set ns = namespace(s=range(90000) | list, n=0) %}{% for i in range(20000) %}";
+        for (begin, use_of) in [
+            (long, "{% set ns.n = ns.s[-1] %}"),
+            (long, "{% set ns.n = ns.s is sameas(ns.s ~ '') %}"),
+            (long, "{% for c in ns.s %}{% break %}{% endfor %}"),
+            (long, "{% set ns.n = ns.s | first %}"),
+            (list, "{% set ns.s = ns.s[1:] %}"),
+            (list, "{% set ns.s = [0] + ns.s %}"),
+            (list, "{% set ns.s = ns.s | reverse %}"),
+            (list, "{% set ns.n = (ns.s | reverse)[5] %}"),
+            (list, "{% set ns.n = range(90000)[80000] %}"),
+            (list, "{% set ns.n = namespace(dict(a=1)) %}{% set ns.n = ns.s.count(1) %}"),
+            (shared, "{% set ns.n = {'a': 1}[ns.s] %}"),
+            (shared, "{% set ns.n = {'a': 1}.get(ns.s) %}"),
+            (shared, "{% set ns.n = {'a': 1} | attr(ns.s) %}"),
+            (shared, "{% set ns.n = ns.s in {'a': 1} %}"),
+            (shared, "{% set ns.n = [{'a': 1}] | map(attribute=ns.s) | list %}"),
+        ] {
+            let source = format!("{begin}{use_of}{{% endfor %}}");
+            let rendered = ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[]);
+            let error = rendered.map_err(|error| error.to_string()).unwrap_err();
+            assert!(error.contains("too much in memory"), "{use_of}: {error}");
+        }
+        let copies = format!(
+            "{{% set d = {{ {} }} %}}{{% for i in range(20000) %}}{{% set x = dict(d) %}}{{% endfor %}}",
+            (0..2000).map(|key| format!("'{key}': 1")).collect::<Vec<_>>().join(", ")
+        );
+        assert!(ChatTemplate::from_bytes(copies.as_bytes()).unwrap().render(&[]).is_err());
+        // One that is taken apart is the last, for it has another length than the names.
+        let taken = "{% set a, b = range(90000) %}";
+        assert!(ChatTemplate::from_bytes(taken.as_bytes()).unwrap().render(&[]).is_err());
+    }
+
+    /// A template is read on a stack of its own, and what is deep in it is refused before it is compiled.
+    #[test]
+    fn a_template_that_is_nested_deeply_is_an_error() {
+        let deep = MAX_TEMPLATE_BYTES - 64;
+        for source in [
+            format!("{{{{ {}1 }}}}", "-".repeat(deep)),
+            format!("{{{{ {}1 }}}}", "not ".repeat(deep / 4)),
+            format!("{{{{ x{} }}}}", ".a".repeat(deep / 2)),
+            format!("{{{{ x{} }}}}", "[0]".repeat(deep / 3)),
+            format!("{{{{ x{} }}}}", "()".repeat(deep / 2)),
+            format!("{{{{ x{} }}}}", "|f".repeat(deep / 2)),
+            format!("{{{{ a{} }}}}", "+a".repeat(deep / 2)),
+            format!("{{{{ 'a'{} }}}}", "~'a'".repeat(deep / 4)),
+            format!("{{{{ {}1{} }}}}", "(".repeat(deep / 2), ")".repeat(deep / 2)),
+            format!("{{{{ {}1{} }}}}", "[".repeat(deep / 2), "]".repeat(deep / 2)),
+            format!("{{% if 1 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(deep / 12)),
+            "{% if 1 %}".repeat(deep / 10),
+        ] {
+            assert!(ChatTemplate::from_bytes(source.as_bytes()).is_err(), "{}", &source[..40]);
+        }
+        let chain = format!("{{{{ 'a'{} }}}}", " ~ 'a'".repeat(200));
+        assert_eq!(ChatTemplate::from_bytes(chain.as_bytes()).unwrap().render(&[]).unwrap(), "a".repeat(201));
+    }
+
+    /// What is exchanged leaves loops, branches, macros and their jumps as they were.
+    #[test]
+    fn exchanged_instructions_do_as_the_engine_does() {
+        let cases = [
+            ("{% for a, b in [[1, 2], [3, 4]] %}{{ a }}{{ b }};{% endfor %}", "12;34;"),
+            ("{% for a in range(9) if a % 2 %}{% if a == 5 %}{% continue %}{% endif %}{{ a }}{% endfor %}", "137"),
+            ("{% for a in 'xyz' %}{% if a == 'z' %}{% break %}{% endif %}{{ a }}{% else %}none{% endfor %}", "xy"),
+            ("{% for a in [] %}x{% else %}none{% endfor %}{{ 'b' if false else 'c' }}", "nonec"),
+            (
+                "{% macro f(a, b=2) %}{% for c in a %}{{ c }}{{ b }}{% endfor %}{% endmacro %}{{ f('xy') }}{{ f('z', b=3) }}",
+                "x2y2z3",
+            ),
+            (
+                "{% macro f() %}[{{ caller() }}]{% endmacro %}{% call f() %}{% for a in [1, 2] %}{{ a }}{% endfor %}{% endcall %}",
+                "[12]",
+            ),
+            (
+                "{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}{% set x %}{% filter upper %}q{% endfilter %}{% endset %}{{ x }}",
+                "3Q",
+            ),
+            (
+                "{{ {'role': 'user', 'content': messages | length}['content'] }}{{ 'abc'[-1] }}{{ [1, 2, 3][1:] }}",
+                "0c[2, 3]",
+            ),
+            (
+                "{{ '-' * 20 }}{{ 1 < 2 and 'a' in 'abc' or false }}{{ messages[7] is defined }}",
+                "--------------------TrueFalse",
+            ),
+            (
+                "{{ (messages + [3]) is sequence }}{{ none is sameas none }}{{ [3, 1] | sort | reverse | first }}",
+                "TrueTrue3",
+            ),
+        ];
+        for (source, expected) in cases {
+            assert_eq!(
+                ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[]).as_deref(),
+                Ok(expected),
+                "{source}"
+            );
+        }
+        let undefined = ChatTemplate::from_bytes(b"{{ nothing['a'] }}").unwrap().render(&[]);
+        assert!(undefined.unwrap_err().to_string().contains("undefined"));
+    }
+
     #[test]
     fn what_cannot_be_metered_is_refused_when_a_template_is_read() {
         for source in [
             "{% set r = range(100000) %}{% set z = namespace(*r, *r) %}",
+            "{% set r = {'a': 1} %}{% set z = namespace(**r) %}",
             "{% set x = {messages: 1} %}",
             "{% for m in messages %}{{ loop.changed(m) }}{% endfor %}",
+            "{% for m in messages recursive %}{{ loop([m]) }}{% endfor %}",
+            "{{ 'x' * 100000000 }}",
+            "{{ 'x' * 100 * 100 }}",
+            "{{ [1] * 9000000000000000000 == [1] * 9000000000000000000 }}",
+            "{% set a, b = [1] * 9000000000000000000 %}",
+            "{{ ([1] + [2]) | length }}",
+            "{{ 2.5 ** 0.5 }}",
+            "{{ a == b == 1 }}",
+            "{% include ['a', 'b'] %}",
+            "{% import 'a' as a %}",
+            "{% extends 'a' %}",
+            "{% block a %}{% endblock %}",
+            "{% autoescape true %}{% endautoescape %}",
         ] {
             let error = ChatTemplate::from_bytes(source.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("not supported"), "{error}");

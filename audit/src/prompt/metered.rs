@@ -1,9 +1,9 @@
 //! Chat templates with a meter: what a template makes in memory is counted while it runs.
 //!
 //! The template engine counts instructions, but one instruction may double a string, and twenty of them
-//! make a megabyte out of a letter. So a template is compiled here, and the instructions, filters and
-//! methods that make something of a size of their operands' are exchanged for ones that first add that
-//! size to a total. Beyond [`MAX_MADE`] bytes rendering ends.
+//! make a megabyte out of a letter; another may walk all that was made. So the instructions, filters and
+//! methods that make or walk something of a size of their operands' are exchanged (by `compile`) for ones
+//! that first add that size to a total. Beyond [`MAX_MADE`] bytes rendering ends.
 //!
 //! What holds, for any template of at most 64 KiB and any messages within their own bounds: strings and
 //! lists made while rendering take at most [`MAX_MADE`] bytes and what the last step adds, a small
@@ -11,21 +11,22 @@
 //! [`MAX_RAW`] bytes in all; every other value is of constant size, and there are no more of them than
 //! instructions. Values nested deeply are walked recursively, no deeper than instructions can nest them:
 //! the stack on which that happens is dimensioned for it. Comparing two values adds the size of both as
-//! text, since values that share parts may be walked once for each way to them. What cannot be metered is
-//! refused: splats, computed dictionaries, `loop.changed`, `tojson` with an indent.
+//! text, since values that share parts may be walked once for each way to them; so does looking something
+//! up, with what is looked for. What cannot be metered is refused: `tojson` with an indent, and what
+//! `compile` names.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use minijinja::machinery::{CodeGenerator, Instruction, Instructions, Vm, WhitespaceConfig, make_string_output, parse};
-use minijinja::syntax::SyntaxConfig;
+use minijinja::machinery::{Vm, make_string_output};
 use minijinja::value::{Object, Rest, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context, filters};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context, filters, functions, tests};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
+use super::compile::{NAMES, compile};
 use crate::num::long;
 
 /// Most instructions of a template, those aside that take no fuel.
@@ -36,8 +37,8 @@ const RECURSION: usize = 64;
 const MAX_MADE: u64 = 1 << 28;
 /// Most bytes of the template's own text that its instructions can print.
 const MAX_RAW: u64 = 1 << 30;
-/// The stack for rendering: half a kilobyte for each level that [`FUEL`] could nest. Pages that are not
-/// touched take no memory.
+/// The stack for reading a template, of which every byte may be a level, and for rendering: half a kilobyte for each
+/// level that [`FUEL`] could nest. Pages that are not touched take no memory.
 const STACK_BYTES: usize = 1 << 28;
 /// What a value in a list counts for.
 const ELEMENT_BYTES: u64 = 32;
@@ -45,9 +46,6 @@ const ELEMENT_BYTES: u64 = 32;
 const MAX_PARTS: usize = 1 << 20;
 /// Most values inside each other of a value that is walked.
 const MAX_DEPTH: usize = 1 << 16;
-/// The name under which the engine knows a template.
-const NAME: &str = "chat";
-
 /// Bytes made so far in a rendering.
 #[derive(Debug, Default)]
 struct Made(AtomicU64);
@@ -62,7 +60,7 @@ fn charge(state: &State<'_, '_>, bytes: u64) -> Result<(), Error> {
     if before.saturating_add(bytes) > MAX_MADE { Err(too_much()) } else { Ok(()) }
 }
 
-fn refused(what: &str) -> Error {
+pub(super) fn refused(what: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("{what} is not supported in a chat template"))
 }
 
@@ -116,7 +114,7 @@ fn text_size(value: &Value) -> u64 {
 }
 
 /// Bytes of a value itself, what it shares with others left out.
-fn own_size(value: &Value) -> u64 {
+pub(super) fn own_size(value: &Value) -> u64 {
     match value.as_str() {
         Some(text) => long(text.len()),
         None => value.len().map_or(ELEMENT_BYTES, |length| long(length).saturating_mul(ELEMENT_BYTES)),
@@ -141,20 +139,34 @@ fn plainly(expression: &str, operands: Value) -> Result<Value, Error> {
     Environment::empty().compile_expression(expression)?.eval(operands)
 }
 
-fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
-    charge(state, own_size(a).saturating_add(own_size(b)))?;
-    plainly("a + b", context! { a, b })
+/// A list in place of what gives its parts when asked, each time anew and each through all that it was made of.
+fn settled(value: Value) -> Result<Value, Error> {
+    if value.kind() != ValueKind::Iterable {
+        return Ok(value);
+    }
+    let parts: Vec<Value> = value.try_iter()?.take(MAX_PARTS.saturating_add(1)).collect();
+    if parts.len() > MAX_PARTS { Err(too_much()) } else { Ok(Value::from(parts)) }
 }
 
-fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    charge(state, own_size(a).saturating_add(own_size(b)))?;
+    settled(plainly("a + b", context! { a, b })?)
+}
+
+/// Bytes of a product: of a text or a list so many times.
+pub(super) fn product_size(a: &Value, b: &Value) -> u64 {
     // A number counts for what it says, for it may be the one that says how often.
     let factor = |value: &Value| match value.kind() {
         ValueKind::Number => value.as_usize().map_or(1, long),
         _ => own_size(value),
     };
     let numbers = a.kind() == ValueKind::Number && b.kind() == ValueKind::Number;
-    charge(state, if numbers { 0 } else { factor(a).saturating_mul(factor(b)) })?;
-    plainly("a * b", context! { a, b })
+    if numbers { 0 } else { factor(a).saturating_mul(factor(b)) }
+}
+
+fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    charge(state, product_size(a, b))?;
+    settled(plainly("a * b", context! { a, b })?)
 }
 
 fn concatenate(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
@@ -168,7 +180,33 @@ fn slice(state: &State<'_, '_>, a: &Value, start: &Value, stop: &Value, step: &V
     if a.len() == Some(0) {
         return Ok(a.clone());
     }
-    plainly("a[start:stop:step]", context! { a, start, stop, step })
+    settled(plainly("a[start:stop:step]", context! { a, start, stop, step })?)
+}
+
+/// An item of a list, a letter of a text or what a dictionary has under a key: what is looked for is walked.
+fn item(state: &State<'_, '_>, a: &Value, key: &Value) -> Result<Value, Error> {
+    charge(state, text_size(key).saturating_add(walked(a)))?;
+    a.get_item(key)
+}
+
+/// What it takes to find one place in a value: a list knows where, a text and what only iterates do not.
+fn walked(value: &Value) -> u64 {
+    match value.kind() {
+        ValueKind::String | ValueKind::Iterable => own_size(value),
+        _ => 0,
+    }
+}
+
+/// What is iterated over, after a charge for what counts its parts before the first of them.
+fn iterated(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
+    charge(state, walked(value))?;
+    Ok(value.clone())
+}
+
+/// What is taken apart, after a charge for all of its parts.
+fn unpacked(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
+    charge(state, own_size(value))?;
+    Ok(value.clone())
 }
 
 /// A comparison by the plain engine, after a charge for what it may walk.
@@ -179,13 +217,13 @@ fn compare(state: &State<'_, '_>, expression: &str, a: &Value, b: &Value) -> Res
 
 /// The comparisons: the name of the exchanged instruction, what it computes, and the tests that do the same.
 const COMPARISONS: [(&str, &str, &[&str]); 7] = [
-    ("metered_eq", "a == b", &["eq", "equalto", "=="]),
-    ("metered_ne", "a != b", &["ne", "!="]),
-    ("metered_lt", "a < b", &["lt", "lessthan", "<"]),
-    ("metered_le", "a <= b", &["le", "<="]),
-    ("metered_gt", "a > b", &["gt", "greaterthan", ">"]),
-    ("metered_ge", "a >= b", &["ge", ">="]),
-    ("metered_in", "a in b", &["in"]),
+    (NAMES.eq, "a == b", &["eq", "equalto", "=="]),
+    (NAMES.ne, "a != b", &["ne", "!="]),
+    (NAMES.lt, "a < b", &["lt", "lessthan", "<"]),
+    (NAMES.lte, "a <= b", &["le", "<="]),
+    (NAMES.gt, "a > b", &["gt", "greaterthan", ">"]),
+    (NAMES.gte, "a >= b", &["ge", ">="]),
+    (NAMES.contains, "a in b", &["in"]),
 ];
 
 /// What a call may make that the sizes of its arguments do not show: one of them for each element, or
@@ -228,7 +266,7 @@ fn to_json(value: &Value) -> Result<String, Error> {
     String::from_utf8(out).map_err(|error| failed(&error))
 }
 
-/// The filters of a template; those that read their argument as text, or compare its parts, are marked.
+/// The filters of a template; those that read their first argument as text, or compare its parts, are marked.
 fn filter_table() -> Vec<(&'static str, bool, Value)> {
     vec![
         ("lower", true, Value::from_function(filters::lower)),
@@ -276,13 +314,6 @@ fn filter_table() -> Vec<(&'static str, bool, Value)> {
 const LEFT_OUT: [&str; 12] =
     ["escape", "e", "pprint", "urlencode", "batch", "slice", "groupby", "chain", "zip", "indent", "format", "sum"];
 
-/// The names of the exchanged instructions. A template that calls them by name gets what the operator
-/// gives.
-const ADD: &str = "metered_add";
-const MULTIPLY: &str = "metered_multiply";
-const CONCATENATE: &str = "metered_concatenate";
-const SLICE: &str = "metered_slice";
-
 /// The engine as chat templates know it, with its meter.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -295,10 +326,11 @@ pub(super) fn environment() -> Environment<'static> {
             if name == "tojson" && args.len() > 1 {
                 return Err(refused("tojson with an indent"));
             }
-            let size = if reads_text { text_size } else { own_size };
-            let read = args.iter().map(size).fold(multiplied(name, &args), u64::saturating_add);
-            charge(state, read)?;
-            let made = filter.call(state, &args)?;
+            let first = args.first().map_or(0, if reads_text { text_size } else { own_size });
+            // The others say what is looked for.
+            let others = args.iter().skip(1).map(text_size).fold(multiplied(name, &args), u64::saturating_add);
+            charge(state, first.saturating_add(others))?;
+            let made = settled(filter.call(state, &args)?)?;
             charge(state, made_size(&made))?;
             Ok(made)
         });
@@ -306,10 +338,13 @@ pub(super) fn environment() -> Environment<'static> {
     let two = |operation: fn(&State<'_, '_>, &Value, &Value) -> Result<Value, Error>| {
         move |state: &State<'_, '_>, a: Value, b: Value| operation(state, &a, &b)
     };
-    environment.add_filter(ADD, two(add));
-    environment.add_filter(MULTIPLY, two(multiply));
-    environment.add_filter(CONCATENATE, two(concatenate));
-    environment.add_filter(SLICE, |state: &State<'_, '_>, a: Value, start: Value, stop: Value, step: Value| {
+    environment.add_filter(NAMES.add, two(add));
+    environment.add_filter(NAMES.multiply, two(multiply));
+    environment.add_filter(NAMES.concatenate, two(concatenate));
+    environment.add_filter(NAMES.item, two(item));
+    environment.add_filter(NAMES.iterated, |state: &State<'_, '_>, value: Value| iterated(state, &value));
+    environment.add_filter(NAMES.unpacked, |state: &State<'_, '_>, value: Value| unpacked(state, &value));
+    environment.add_filter(NAMES.slice, |state: &State<'_, '_>, a: Value, start: Value, stop: Value, step: Value| {
         slice(state, &a, &start, &stop, &step)
     });
     for (name, expression, tests) in COMPARISONS {
@@ -321,6 +356,19 @@ pub(super) fn environment() -> Environment<'static> {
             });
         }
     }
+    environment.add_test("sameas", |state: &State<'_, '_>, a: Value, b: Value| -> Result<bool, Error> {
+        charge(state, own_size(&a).saturating_add(own_size(&b)))?;
+        Ok(tests::is_sameas(&a, &b))
+    });
+    // These copy what they are given.
+    for (name, function) in
+        [("dict", Value::from_function(functions::dict)), ("namespace", Value::from_function(functions::namespace))]
+    {
+        environment.add_function(name, move |state: &State<'_, '_>, args: Rest<Value>| -> Result<Value, Error> {
+            charge(state, args.iter().map(own_size).fold(0, u64::saturating_add))?;
+            function.call(state, &args)
+        });
+    }
     environment.set_unknown_method_callback(|state, value, method, args| {
         if method == "format" {
             return Err(Error::new(ErrorKind::UnknownMethod, "format has widths of its own and is left out"));
@@ -331,7 +379,7 @@ pub(super) fn environment() -> Environment<'static> {
         let receiver = if walks { text_size(value) } else { own_size(value) };
         let read = args.iter().map(text_size).fold(receiver, u64::saturating_add);
         charge(state, read.saturating_add(multiplied(method, &all)))?;
-        let made = minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)?;
+        let made = settled(minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)?)?;
         charge(state, made_size(&made))?;
         // The library counts bytes, Python characters.
         Ok(match (method, value.as_str(), made.as_usize()) {
@@ -356,85 +404,33 @@ pub(super) fn environment() -> Environment<'static> {
     environment
 }
 
-/// A template, compiled, its instructions exchanged.
-struct Compiled<'source> {
-    main: Instructions<'source>,
-    blocks: BTreeMap<&'source str, Instructions<'source>>,
-    /// Bytes of its longest piece of text.
-    longest: u64,
-}
-
-fn compile(source: &str) -> Result<Compiled<'_>, Error> {
-    let whitespace = WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
-    let tree = parse(source, NAME, SyntaxConfig, whitespace)?;
-    let mut generator = CodeGenerator::new(NAME, source);
-    generator.compile_stmt(&tree);
-    let (mut main, mut blocks) = generator.finish();
-    let lists = std::iter::once(&mut main).chain(blocks.values_mut());
-    let mut longest = 0;
-    for instructions in lists {
-        longest = longest.max(exchange(instructions)?);
-    }
-    Ok(Compiled { main, blocks, longest })
-}
-
-/// Exchanges what makes something of the size of its operands for its metered form, each taking the
-/// same values from the stack and leaving one, and refuses what has none. Gives the length of the longest
-/// piece of text.
-fn exchange(instructions: &mut Instructions<'_>) -> Result<u64, Error> {
-    let mut longest = 0;
-    let length = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
-    for place in 0..length {
-        let Some(instruction) = instructions.get_mut(place) else { break };
-        let (name, operands) = match instruction {
-            Instruction::Add => (ADD, 2),
-            Instruction::Mul => (MULTIPLY, 2),
-            Instruction::StringConcat => (CONCATENATE, 2),
-            Instruction::Slice => (SLICE, 4),
-            Instruction::Eq => ("metered_eq", 2),
-            Instruction::Ne => ("metered_ne", 2),
-            Instruction::Lt => ("metered_lt", 2),
-            Instruction::Lte => ("metered_le", 2),
-            Instruction::Gt => ("metered_gt", 2),
-            Instruction::Gte => ("metered_ge", 2),
-            Instruction::In => ("metered_in", 2),
-            Instruction::UnpackLists(_) => return Err(refused("a splat of arguments")),
-            Instruction::BuildMap(_) => return Err(refused("a dictionary of computed values")),
-            Instruction::CallMethod("changed", _) => return Err(refused("loop.changed")),
-            Instruction::EmitRaw(text) => {
-                longest = longest.max(long(text.len()));
-                continue;
-            }
-            _ => continue,
-        };
-        // The last number keeps the engine from remembering the filter under another's number.
-        *instruction = Instruction::ApplyFilter(name, Some(operands), u8::MAX);
-    }
-    Ok(longest)
+/// Does something with a template on a stack of its own. A panic there ends the thread, and is an error.
+fn on_a_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    let broken = |_| Error::new(ErrorKind::InvalidOperation, "it broke off");
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        thread
+            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "there is no thread for a chat template"))?
+            .join()
+            .map_err(broken)?
+    })
 }
 
 /// Checks that a source is a template.
 pub(super) fn check(source: &str) -> Result<(), Error> {
-    compile(source).map(|_| ())
+    on_a_stack(|| compile(source).map(|_| ()))
 }
 
-/// Renders a template on a stack of its own. A panic there ends the thread, and is an error.
+/// Renders a template.
 pub(super) fn render(environment: &Environment<'static>, source: &str, root: Value) -> Result<String, Error> {
-    let broken = |_| Error::new(ErrorKind::InvalidOperation, "rendering broke off");
-    let work = move || {
+    on_a_stack(move || {
         let compiled = compile(source)?;
         let mut environment = environment.clone();
         environment.set_fuel(Some(FUEL.min(MAX_RAW.checked_div(compiled.longest).unwrap_or(FUEL))));
         let mut text = String::new();
         let mut out = make_string_output(&mut text);
-        Vm::new(&environment).eval(&compiled.main, root, &compiled.blocks, &mut out, AutoEscape::None).map(|_| ())?;
+        let blocks = BTreeMap::new();
+        Vm::new(&environment).eval(&compiled.instructions, root, &blocks, &mut out, AutoEscape::None).map(|_| ())?;
         Ok(text)
-    };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
-        thread
-            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "there is no thread for rendering"))?
-            .join()
-            .map_err(broken)?
     })
 }

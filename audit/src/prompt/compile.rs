@@ -1,0 +1,313 @@
+//! From the source of a chat template to instructions that are metered.
+//!
+//! The engine's own compiler does the work, between two looks of ours. Before it, at the tree: the compiler
+//! computes what consists of constants, so that what would be long in memory, or long to find, is refused here.
+//! After it, at the instructions: each is one that is known, and what makes or walks something of the size of its
+//! operands is exchanged for the filter of `metered` that charges for it first.
+
+use minijinja::Error;
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
+use minijinja::machinery::{CodeGenerator, Instruction, Instructions, WhitespaceConfig, parse};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
+
+use super::metered::{product_size, refused};
+use crate::num::long;
+
+/// Most expressions or statements within each other.
+const MAX_NESTING: usize = 512;
+/// Most bytes of a product of constants.
+const MAX_FOLDED: u64 = 1 << 12;
+/// The name under which the engine knows a template.
+const NAME: &str = "chat";
+
+/// The names of the filters that stand for instructions. A template that calls them by name gets what the
+/// operator gives.
+pub(super) struct Names {
+    pub(super) add: &'static str,
+    pub(super) multiply: &'static str,
+    pub(super) concatenate: &'static str,
+    pub(super) slice: &'static str,
+    pub(super) item: &'static str,
+    pub(super) iterated: &'static str,
+    pub(super) unpacked: &'static str,
+    pub(super) eq: &'static str,
+    pub(super) ne: &'static str,
+    pub(super) lt: &'static str,
+    pub(super) lte: &'static str,
+    pub(super) gt: &'static str,
+    pub(super) gte: &'static str,
+    pub(super) contains: &'static str,
+}
+
+pub(super) const NAMES: Names = Names {
+    add: "metered_add",
+    multiply: "metered_multiply",
+    concatenate: "metered_concatenate",
+    slice: "metered_slice",
+    item: "metered_item",
+    iterated: "metered_iterated",
+    unpacked: "metered_unpacked",
+    eq: "metered_eq",
+    ne: "metered_ne",
+    lt: "metered_lt",
+    lte: "metered_lte",
+    gt: "metered_gt",
+    gte: "metered_gte",
+    contains: "metered_contains",
+};
+
+/// A template, compiled, its instructions exchanged.
+pub(super) struct Compiled<'source> {
+    pub(super) instructions: Instructions<'source>,
+    /// Bytes of its longest piece of text.
+    pub(super) longest: u64,
+}
+
+/// Compiles a template. To be called on a stack that has room for a level for each byte of the source.
+pub(super) fn compile(source: &str) -> Result<Compiled<'_>, Error> {
+    let whitespace = WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
+    let tree = parse(source, NAME, SyntaxConfig, whitespace)?;
+    statement(&tree, 0)?;
+    let mut generator = CodeGenerator::new(NAME, source);
+    generator.compile_stmt(&tree);
+    let (instructions, _) = generator.finish();
+    exchange(instructions, source)
+}
+
+fn within(depth: usize) -> Result<usize, Error> {
+    if depth < MAX_NESTING { Ok(depth.saturating_add(1)) } else { Err(refused("what is nested so deeply")) }
+}
+
+fn statements(list: &[Stmt<'_>], depth: usize) -> Result<(), Error> {
+    list.iter().try_for_each(|inner| statement(inner, depth))
+}
+
+fn expressions<'tree, 'source: 'tree>(
+    list: impl IntoIterator<Item = &'tree Expr<'source>>,
+    depth: usize,
+) -> Result<(), Error> {
+    list.into_iter().try_for_each(|inner| expression(inner, depth))
+}
+
+fn arguments(list: &[CallArg<'_>], depth: usize) -> Result<(), Error> {
+    list.iter().try_for_each(|argument| match argument {
+        CallArg::Pos(value) | CallArg::Kwarg(_, value) => expression(value, depth),
+        CallArg::PosSplat(_) | CallArg::KwargSplat(_) => Err(refused("a splat of arguments")),
+    })
+}
+
+/// Checks a statement and all in it.
+fn statement(tree: &Stmt<'_>, depth: usize) -> Result<(), Error> {
+    let depth = within(depth)?;
+    match tree {
+        Stmt::Template(template) => statements(&template.children, depth),
+        Stmt::EmitExpr(emit) => expression(&emit.expr, depth),
+        Stmt::EmitRaw(_) | Stmt::Continue(_) | Stmt::Break(_) => Ok(()),
+        Stmt::ForLoop(each) if each.recursive => Err(refused("a recursive loop")),
+        Stmt::ForLoop(each) => {
+            expressions([&each.target, &each.iter].into_iter().chain(&each.filter_expr), depth)?;
+            statements(&each.body, depth)?;
+            statements(&each.else_body, depth)
+        }
+        Stmt::IfCond(branch) => {
+            expression(&branch.expr, depth)?;
+            statements(&branch.true_body, depth)?;
+            statements(&branch.false_body, depth)
+        }
+        Stmt::WithBlock(with) => {
+            expressions(with.assignments.iter().flat_map(|(target, value)| [target, value]), depth)?;
+            statements(&with.body, depth)
+        }
+        Stmt::Set(set) => expressions([&set.target, &set.expr], depth),
+        Stmt::SetBlock(set) => {
+            expressions([&set.target].into_iter().chain(&set.filter), depth)?;
+            statements(&set.body, depth)
+        }
+        Stmt::AutoEscape(_) => Err(refused("autoescape")),
+        Stmt::FilterBlock(block) => {
+            expression(&block.filter, depth)?;
+            statements(&block.body, depth)
+        }
+        Stmt::Macro(declared) => {
+            expressions(declared.args.iter().chain(&declared.defaults), depth)?;
+            statements(&declared.body, depth)
+        }
+        Stmt::CallBlock(block) => {
+            expression(&block.call.expr, depth)?;
+            arguments(&block.call.args, depth)?;
+            expressions(block.macro_decl.args.iter().chain(&block.macro_decl.defaults), depth)?;
+            statements(&block.macro_decl.body, depth)
+        }
+        Stmt::Do(done) => {
+            expression(&done.call.expr, depth)?;
+            arguments(&done.call.args, depth)
+        }
+        Stmt::Block(_) | Stmt::Import(_) | Stmt::FromImport(_) | Stmt::Extends(_) | Stmt::Include(_) => {
+            Err(refused("another template or a block for one"))
+        }
+    }
+}
+
+/// Checks an expression and all in it.
+fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
+    let depth = within(depth)?;
+    match tree {
+        Expr::Var(_) | Expr::Const(_) => Ok(()),
+        Expr::Slice(slice) => {
+            let ends = [&slice.start, &slice.stop, &slice.step];
+            expressions([&slice.expr].into_iter().chain(ends.into_iter().flatten()), depth)
+        }
+        Expr::UnaryOp(operator) => expression(&operator.expr, depth),
+        Expr::BinOp(operator) => {
+            expressions([&operator.left, &operator.right], depth)?;
+            match operator.op {
+                // Of numbers that are no integers, what it gives depends on the platform.
+                BinOpKind::Pow => Err(refused("a power")),
+                BinOpKind::Mul | BinOpKind::Add => folded(operator.op, &operator.left, &operator.right),
+                _ => Ok(()),
+            }
+        }
+        // All but the last of a chain compare without a charge.
+        Expr::Compare(compare) if compare.ops.len() > 1 => Err(refused("a chain of comparisons")),
+        Expr::Compare(compare) => {
+            expressions([&compare.expr].into_iter().chain(compare.ops.iter().map(|op| &op.expr)), depth)
+        }
+        Expr::IfExpr(branch) => {
+            expressions([&branch.test_expr, &branch.true_expr].into_iter().chain(&branch.false_expr), depth)
+        }
+        Expr::Filter(filter) => {
+            expressions(&filter.expr, depth)?;
+            arguments(&filter.args, depth)
+        }
+        Expr::Test(test) => {
+            expression(&test.expr, depth)?;
+            arguments(&test.args, depth)
+        }
+        Expr::GetAttr(attribute) => expression(&attribute.expr, depth),
+        Expr::GetItem(item) => expressions([&item.expr, &item.subscript_expr], depth),
+        Expr::Call(call) => {
+            expression(&call.expr, depth)?;
+            arguments(&call.args, depth)
+        }
+        Expr::List(list) => expressions(&list.items, depth),
+        // Keys are walked when they are entered, and a computed one may be anything.
+        Expr::Map(map) if !map.keys.iter().all(|key| matches!(key, Expr::Const(_))) => {
+            Err(refused("a dictionary with computed keys"))
+        }
+        Expr::Map(map) => expressions(&map.values, depth),
+    }
+}
+
+/// Checks a product or sum that the compiler computes: a long text, and lists within lists, of which every look goes
+/// through all.
+fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error> {
+    let (Some(a), Some(b)) = (left.as_const(), right.as_const()) else { return Ok(()) };
+    match op {
+        BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
+        BinOpKind::Add if matches!(a.kind(), ValueKind::Seq | ValueKind::Iterable) => {
+            Err(refused("a sum of constant lists"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Exchanges what makes or walks something of the size of its operands for its metered form, each taking the same
+/// values from the stack and leaving as many, and refuses what is not known here.
+fn exchange<'source>(plain: Instructions<'source>, source: &'source str) -> Result<Compiled<'source>, Error> {
+    let mut plain = plain;
+    let length = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+    // Where each instruction stands once others are put before some: with the length, which jumps may lead to.
+    let mut places = vec![];
+    let mut next = 0_u32;
+    for place in 0..length {
+        places.push(next);
+        let two = matches!(plain.get(place), Some(Instruction::PushLoop(_) | Instruction::UnpackList(_)));
+        next = next.saturating_add(if two { 2 } else { 1 });
+    }
+    places.push(next);
+    let moved = |target: u32| usize::try_from(target).ok().and_then(|target| places.get(target)).copied();
+    let moved = |target: u32| moved(target).ok_or_else(|| refused("a jump out of the template"));
+
+    let mut longest = 0;
+    let mut metered = Instructions::new(NAME, source);
+    for place in 0..length {
+        let line = plain.get_line(place).and_then(|line| u16::try_from(line).ok()).unwrap_or(0);
+        let Some(instruction) = plain.get_mut(place) else { break };
+        let instruction = std::mem::replace(instruction, Instruction::Swap);
+        // The last number keeps the engine from remembering the filter under another's number.
+        let filter = |name, operands| Instruction::ApplyFilter(name, Some(operands), u8::MAX);
+        let mut add = |instruction| metered.add_with_line(instruction, line);
+        let exchanged = match instruction {
+            Instruction::Add => filter(NAMES.add, 2),
+            Instruction::Mul => filter(NAMES.multiply, 2),
+            Instruction::StringConcat => filter(NAMES.concatenate, 2),
+            Instruction::Slice => filter(NAMES.slice, 4),
+            Instruction::GetItem => filter(NAMES.item, 2),
+            Instruction::Eq => filter(NAMES.eq, 2),
+            Instruction::Ne => filter(NAMES.ne, 2),
+            Instruction::Lt => filter(NAMES.lt, 2),
+            Instruction::Lte => filter(NAMES.lte, 2),
+            Instruction::Gt => filter(NAMES.gt, 2),
+            Instruction::Gte => filter(NAMES.gte, 2),
+            Instruction::In => filter(NAMES.contains, 2),
+            Instruction::PushLoop(_) => {
+                add(filter(NAMES.iterated, 1));
+                instruction
+            }
+            Instruction::UnpackList(_) => {
+                add(filter(NAMES.unpacked, 1));
+                instruction
+            }
+            Instruction::Iterate(target) => Instruction::Iterate(moved(target)?),
+            Instruction::Jump(target) => Instruction::Jump(moved(target)?),
+            Instruction::JumpIfFalse(target) => Instruction::JumpIfFalse(moved(target)?),
+            Instruction::JumpIfFalseOrPop(target) => Instruction::JumpIfFalseOrPop(moved(target)?),
+            Instruction::JumpIfTrueOrPop(target) => Instruction::JumpIfTrueOrPop(moved(target)?),
+            Instruction::BuildMacro(name, target, flags) => Instruction::BuildMacro(name, moved(target)?, flags),
+            Instruction::EmitRaw(text) => {
+                longest = longest.max(long(text.len()));
+                instruction
+            }
+            Instruction::CallMethod("changed", _) => return Err(refused("loop.changed")),
+            // Of constant size, or of that of the part of the source they stand for.
+            Instruction::StoreLocal(_)
+            | Instruction::Lookup(_)
+            | Instruction::GetAttr(_)
+            | Instruction::SetAttr(_)
+            | Instruction::LoadConst(_)
+            | Instruction::BuildMap(_)
+            | Instruction::BuildKwargs(_)
+            | Instruction::BuildList(_)
+            | Instruction::Sub
+            | Instruction::Div
+            | Instruction::IntDiv
+            | Instruction::Rem
+            | Instruction::Neg
+            | Instruction::Not
+            | Instruction::Emit
+            | Instruction::PushWith
+            | Instruction::PushDidNotIterate
+            | Instruction::PopFrame
+            | Instruction::PopLoopFrame
+            | Instruction::BeginCapture(_)
+            | Instruction::EndCapture
+            | Instruction::DupTop
+            | Instruction::DiscardTop
+            | Instruction::Swap
+            | Instruction::Return
+            | Instruction::IsUndefined
+            | Instruction::Enclose(_)
+            | Instruction::GetClosure
+            // Filters, tests, methods and functions charge for themselves.
+            | Instruction::ApplyFilter(..)
+            | Instruction::PerformTest(..)
+            | Instruction::CallFunction(..)
+            | Instruction::CallMethod(..)
+            | Instruction::CallObject(_) => instruction,
+            other => return Err(refused(&format!("{other:?}"))),
+        };
+        add(exchanged);
+    }
+    Ok(Compiled { instructions: metered, longest })
+}

@@ -1,0 +1,147 @@
+//! Which regular expressions a tokenizer may bring along: those whose matches are found in time linear in the text.
+//!
+//! An engine without backtracking finds one match in linear time, but all of them in quadratic time where a short
+//! match is only certain after a look far ahead; with look-ahead, an engine that backtracks takes longer still. Here an
+//! expression is taken if it looks no more than [`MAX_AHEAD`] bytes beyond what it then matches, or is one of those
+//! parts of the expressions in use of which the same is known.
+
+use regex_syntax::hir::{Hir, HirKind};
+
+/// Most bytes of an expression; the longest in use have half of it.
+const MAX_PATTERN_BYTES: usize = 1024;
+/// Most bytes that are looked at in vain.
+const MAX_AHEAD: usize = 64;
+
+/// Words by their letters' cases, as `o200k` cuts them: what the first of two lines reads in vain, the second matches.
+const CASED_WORDS: [&str; 2] = [
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
+];
+/// Space at the end of expressions: a run of it is matched but for its last, and the next look begins there.
+const SPACE: &str = r"\s+(?!\S)|\s+";
+/// Space up to the end of a line, before [`SPACE`], which matches what was read in vain.
+const SPACE_TO_LINES: [&str; 2] = [r"\s*[\r\n]+|", r"\s*[\r\n]|"];
+
+/// How many ways an expression has to match, each of which may be tried at every place of a text; none if it is not
+/// known to take linear time.
+pub(super) fn ways(pattern: &str) -> Option<usize> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return None;
+    }
+    let mut own = CASED_WORDS.iter().find_map(|words| pattern.strip_prefix(words)).unwrap_or(pattern);
+    if let Some(before) = own.strip_suffix(SPACE) {
+        own = SPACE_TO_LINES.iter().find_map(|lines| before.strip_suffix(lines)).unwrap_or(before);
+    }
+    // Flags would change what was taken off, too.
+    let groups = own.matches("(?").count();
+    if groups > own.matches("(?:").count().saturating_add(own.matches("(?i:").count()) {
+        return None;
+    }
+    // What stands before an alternative is one itself, or nothing.
+    let own = own.strip_suffix('|').unwrap_or(own);
+    let tree = regex_syntax::parse(own).ok()?;
+    is_linear(&tree).then(|| pattern.matches('|').count().saturating_add(1))
+}
+
+fn is_linear(tree: &Hir) -> bool {
+    if is_short(tree) {
+        return true;
+    }
+    match tree.kind() {
+        HirKind::Capture(group) => is_linear(&group.sub),
+        HirKind::Alternation(branches) => branches.iter().all(is_linear),
+        HirKind::Repetition(_) => is_run(tree),
+        // What may be short, then a run, then what may be absent.
+        HirKind::Concat(parts) => {
+            let start = parts.iter().position(|part| !is_short(part)).unwrap_or(parts.len());
+            let (before, rest) = parts.split_at(start);
+            let ahead = before.iter().filter_map(longest).fold(0, usize::saturating_add);
+            let absent = |part: &Hir| {
+                let is_optional = matches!(part.kind(), HirKind::Repetition(run) if run.min == 0);
+                is_optional && (is_short(part) || is_run(part))
+            };
+            ahead <= MAX_AHEAD
+                && rest.split_first().is_some_and(|(run, after)| is_linear(run) && after.iter().all(absent))
+        }
+        _ => false,
+    }
+}
+
+fn longest(tree: &Hir) -> Option<usize> {
+    tree.properties().maximum_len()
+}
+
+/// Whether a look is short, matched or not.
+fn is_short(tree: &Hir) -> bool {
+    longest(tree).is_some_and(|length| length <= MAX_AHEAD)
+}
+
+/// Whether this is characters of one class, or one literal, as long as they come, which is matched as soon as a few are there.
+fn is_run(tree: &Hir) -> bool {
+    let HirKind::Repetition(run) = tree.kind() else { return false };
+    let is_character = matches!(run.sub.kind(), HirKind::Class(_) | HirKind::Literal(_))
+        && longest(&run.sub).is_some_and(|length| length <= 4);
+    is_character && run.greedy && run.max.is_none() && run.min <= 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_in_use_are_taken() {
+        let digits = r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        for pattern in [
+            // GPT-2
+            r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+            // Llama 3
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            // Qwen 2 and 3
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            // o200k, Tekken
+            &format!("{}{}", CASED_WORDS[0], &digits[1..]),
+            &format!("{}{}", CASED_WORDS[1], &digits[1..]),
+            // DeepSeek
+            r"\p{N}{1,3}",
+            "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
+            r"[!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            // Others' normalizers and pre-tokenizers
+            r"\s+",
+            r" {2,}",
+            r"[0-9][0-9][0-9]",
+            r" ?[^(\s|[.,!?])]+",
+        ] {
+            assert!(ways(pattern).is_some_and(|ways| ways < 24), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn expressions_that_may_look_far_in_vain_are_not() {
+        for pattern in [
+            r"(?=[^b]*b)x",
+            r"(?=[^b]*b)|a",
+            r".*[^A-Z]|[A-Z]",
+            r"\s+$",
+            r"\s*[\r\n]+",
+            r"a*b",
+            r"a+?b",
+            r"(a+)+b",
+            r"(a|aa)+$",
+            r"(?s).*x|.",
+            r"(?U)a|\s+(?!\S)|\s+",
+            r"(?x)a|\s+(?!\S)|\s+",
+            r"[a-z]{100}",
+            r"a{17,}",
+            r"(?:abcde)+",
+            r"(?:\w{20}){20}",
+            r"\s+(?!\S)",
+            r"a(|\s+(?!\S)|\s+",
+            r"[a|\s+(?!\S)|\s+",
+            r"a\|\s+(?!\S)|\s+",
+            r"(a)\1",
+            &"a|".repeat(600),
+        ] {
+            assert_eq!(ways(pattern), None, "{pattern}");
+        }
+    }
+}
