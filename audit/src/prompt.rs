@@ -830,8 +830,8 @@ pub(crate) mod tests {
                 "0c[2, 3]",
             ),
             (
-                "{{ '-' * 20 }}{{ 1 < 2 and 'a' in 'abc' or false }}{{ messages[7] is defined }}",
-                "--------------------TrueFalse",
+                "{{ '-' * 20 }}{{ 2 ** 3 }}{{ 1 < 2 and 'a' in 'abc' or false }}{{ messages[7] is defined }}",
+                "--------------------8TrueFalse",
             ),
             (
                 "{{ (messages + [3]) is sequence }}{{ none is sameas none }}{{ [3, 1] | sort | reverse | first }}",
@@ -863,6 +863,7 @@ pub(crate) mod tests {
             "{% set a, b = [1] * 9000000000000000000 %}",
             "{{ ([1] + [2]) | length }}",
             "{{ 2.5 ** 0.5 }}",
+            "{{ 2 ** -1 }}",
             "{{ a == b == 1 }}",
             "{% include ['a', 'b'] %}",
             "{% import 'a' as a %}",

@@ -11,7 +11,7 @@ use minijinja::machinery::{CodeGenerator, Instruction, Instructions, WhitespaceC
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 
-use super::metered::{product_size, refused};
+use super::metered::{FRACTIONAL_POWER, is_integral, product_size, refused};
 use crate::num::long;
 
 /// Most expressions or statements within each other.
@@ -26,6 +26,7 @@ const NAME: &str = "chat";
 pub(super) struct Names {
     pub(super) add: &'static str,
     pub(super) multiply: &'static str,
+    pub(super) power: &'static str,
     pub(super) concatenate: &'static str,
     pub(super) slice: &'static str,
     pub(super) item: &'static str,
@@ -43,6 +44,7 @@ pub(super) struct Names {
 pub(super) const NAMES: Names = Names {
     add: "metered_add",
     multiply: "metered_multiply",
+    power: "metered_power",
     concatenate: "metered_concatenate",
     slice: "metered_slice",
     item: "metered_item",
@@ -162,9 +164,9 @@ fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
         Expr::BinOp(operator) => {
             expressions([&operator.left, &operator.right], depth)?;
             match operator.op {
-                // Of numbers that are no integers, what it gives depends on the platform.
-                BinOpKind::Pow => Err(refused("a power")),
-                BinOpKind::Mul | BinOpKind::Add => folded(operator.op, &operator.left, &operator.right),
+                BinOpKind::Mul | BinOpKind::Add | BinOpKind::Pow => {
+                    folded(operator.op, &operator.left, &operator.right)
+                }
                 _ => Ok(()),
             }
         }
@@ -205,6 +207,7 @@ fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error>
     let (Some(a), Some(b)) = (left.as_const(), right.as_const()) else { return Ok(()) };
     match op {
         BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
+        BinOpKind::Pow if !is_integral(&a, &b) => Err(refused(FRACTIONAL_POWER)),
         BinOpKind::Add if matches!(a.kind(), ValueKind::Seq | ValueKind::Iterable) => {
             Err(refused("a sum of constant lists"))
         }
@@ -241,6 +244,7 @@ fn exchange<'source>(plain: Instructions<'source>, source: &'source str) -> Resu
         let exchanged = match instruction {
             Instruction::Add => filter(NAMES.add, 2),
             Instruction::Mul => filter(NAMES.multiply, 2),
+            Instruction::Pow => filter(NAMES.power, 2),
             Instruction::StringConcat => filter(NAMES.concatenate, 2),
             Instruction::Slice => filter(NAMES.slice, 4),
             Instruction::GetItem => filter(NAMES.item, 2),

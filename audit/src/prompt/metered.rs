@@ -169,6 +169,21 @@ fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error>
     settled(plainly("a * b", context! { a, b })?)
 }
 
+/// What is refused by name: of other numbers it is the platform that says what a power is.
+pub(super) const FRACTIONAL_POWER: &str = "a power of other numbers than integers";
+
+/// Whether a power is that of an integer, and one.
+pub(super) fn is_integral(a: &Value, b: &Value) -> bool {
+    a.is_integer() && b.is_integer() && b.as_i64().is_none_or(|exponent| exponent >= 0)
+}
+
+fn power(_: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    if !is_integral(a, b) {
+        return Err(refused(FRACTIONAL_POWER));
+    }
+    plainly("a ** b", context! { a, b })
+}
+
 fn concatenate(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     charge(state, text_size(a).saturating_add(text_size(b)))?;
     Ok(Value::from(format!("{a}{b}")))
@@ -340,6 +355,7 @@ pub(super) fn environment() -> Environment<'static> {
     };
     environment.add_filter(NAMES.add, two(add));
     environment.add_filter(NAMES.multiply, two(multiply));
+    environment.add_filter(NAMES.power, two(power));
     environment.add_filter(NAMES.concatenate, two(concatenate));
     environment.add_filter(NAMES.item, two(item));
     environment.add_filter(NAMES.iterated, |state: &State<'_, '_>, value: Value| iterated(state, &value));
