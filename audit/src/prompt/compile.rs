@@ -11,12 +11,12 @@ use minijinja::machinery::{CodeGenerator, Instruction, Instructions, WhitespaceC
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 
-use super::metered::{FRACTIONAL_POWER, is_integral, product_size, refused};
+use super::metered::{FRACTIONAL_POWER, is_integral, own_size, product_size, refused};
 use crate::num::long;
 
 /// Most expressions or statements within each other.
 const MAX_NESTING: usize = 512;
-/// Most bytes of a product of constants.
+/// Most bytes of a product of constants, and of a sum of lists.
 const MAX_FOLDED: u64 = 1 << 12;
 /// The name under which the engine knows a template.
 const NAME: &str = "chat";
@@ -208,8 +208,8 @@ fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error>
     match op {
         BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
         BinOpKind::Pow if !is_integral(&a, &b) => Err(refused(FRACTIONAL_POWER)),
-        BinOpKind::Add if matches!(a.kind(), ValueKind::Seq | ValueKind::Iterable) => {
-            Err(refused("a sum of constant lists"))
+        BinOpKind::Add if own_size(&a).saturating_add(own_size(&b)) > MAX_FOLDED && a.kind() != ValueKind::String => {
+            Err(refused("so long a sum of constant lists"))
         }
         _ => Ok(()),
     }
