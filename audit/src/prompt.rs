@@ -183,11 +183,15 @@ fn ways(section: &Value) -> Result<(usize, usize), &str> {
     }
 }
 
+/// The components that one of several consists of.
+fn parts(component: &Value) -> Option<&Vec<Value>> {
+    let keys = ["normalizers", "pretokenizers", "decoders", "processors"];
+    keys.iter().find_map(|key| component.get(key)).and_then(Value::as_array)
+}
+
 /// How many components there are in one.
 fn components(component: &Value) -> usize {
-    let parts = ["normalizers", "pretokenizers", "decoders", "processors"];
-    let parts = parts.iter().find_map(|key| component.get(key)).and_then(Value::as_array);
-    parts.into_iter().flatten().map(components).fold(1, usize::saturating_add)
+    parts(component).into_iter().flatten().map(components).fold(1, usize::saturating_add)
 }
 
 /// How many bytes a component may make of one, or, of those that add tokens, tokens of one. Read from
@@ -205,9 +209,7 @@ fn growth(component: &Value) -> Result<u64, PromptError> {
     };
     Ok(match name {
         "Sequence" => {
-            let parts = ["normalizers", "pretokenizers", "decoders", "processors"];
-            let parts = parts.iter().find_map(|key| component.get(key)).and_then(Value::as_array);
-            let parts = parts.ok_or_else(|| unknown(name))?;
+            let parts = parts(component).ok_or_else(|| unknown(name))?;
             parts.iter().try_fold(1, |product: u64, part| Ok(product.saturating_mul(growth(part)?)))?
         }
         "Replace" => text("content"),
@@ -296,10 +298,13 @@ impl Tokenizer {
         if ids.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
             return Err(refused("two tokens have one id, whose text would be now the one and now the other"));
         }
-        let component = |built: serde_json::Result<Value>| match built {
-            Ok(built) if components(&built) > MAX_COMPONENTS => Err(refused("it has too many components")),
-            Ok(built) => Ok((growth(&built)?, long(components(&built)))),
-            Err(error) => Err(refused(&error.to_string())),
+        let component = |built: serde_json::Result<Value>| {
+            let built = built.map_err(|error| refused(&error.to_string()))?;
+            let count = components(&built);
+            if count > MAX_COMPONENTS {
+                return Err(refused("it has too many components"));
+            }
+            Ok((growth(&built)?, long(count)))
         };
         let (normalizer, normalizers) = component(serde_json::to_value(inner.get_normalizer()))?;
         let (pre_tokenizer, pre_tokenizers) = component(serde_json::to_value(inner.get_pre_tokenizer()))?;

@@ -93,10 +93,8 @@ fn scale_output(checkpoint: &mut Checkpoint, matrix: Matrix, output: usize, fact
 
 /// How many rows have a value that towers over all others.
 fn massive_rows(model: &Model, tree: TreeId, values: std::ops::Range<usize>) -> usize {
-    let mut session = Session::new(Arc::new(model.clone()), true);
     let tokens: Vec<TokenId> = (1..60).map(TokenId::new).collect();
-    session.prefill(&tokens).expect("it fits the context");
-    let trace = session.into_trace().expect("nothing overflows").expect("it was captured");
+    let trace = trace(model, &tokens);
     let row = |position: usize| {
         let bytes = trace.rows(tree, position..position + 1).expect("the position was passed");
         let row = decode_row(model.profile(), &bytes).expect("a committed row is canonical");
@@ -177,19 +175,21 @@ fn what_makes_a_family_cannot_be_left_out() {
     }
 }
 
+/// Changes every weight of the layers' matrices.
+fn change_weights(tensors: &mut ModelTensors, change: impl Fn(f32) -> f32) {
+    let matrices = tensors.layers.iter_mut().flat_map(|layer| &mut layer.matrices);
+    matrices.flatten().for_each(|weight| *weight = change(*weight));
+}
+
 #[test]
 fn bf16_weights_show_under_the_profile_of_f32() {
     let (_, numbers) = families()[0];
     let mut checkpoint = Checkpoint { profile: Profile::F32V1, ..synthetic::checkpoint(&numbers, 21) };
-    let weights = |checkpoint: &mut Checkpoint, change: fn(f32) -> f32| {
-        let matrices = checkpoint.tensors.layers.iter_mut().flat_map(|layer| &mut layer.matrices);
-        matrices.flatten().for_each(|weight| *weight = change(*weight));
-    };
     // Synthetic weights are numbers of bf16; these are not.
-    weights(&mut checkpoint, |weight| weight * 1.003);
+    change_weights(&mut checkpoint.tensors, |weight| weight * 1.003);
     let local = local(&checkpoint);
     assert_eq!(judged(&local, &local.model), Verdict::Accepted);
-    weights(&mut checkpoint, round_bf16);
+    change_weights(&mut checkpoint.tensors, round_bf16);
     let rounded = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::F32V1).expect("it runs");
     let Verdict::Rejected(failure) = judged(&local, &rounded) else { panic!("weights of half the size are seen") };
     assert!([Reason::C3, Reason::C4, Reason::C5, Reason::C6, Reason::C9].contains(&failure.reason), "{failure:?}");
@@ -247,14 +247,19 @@ fn margins_of(claimed: &Checkpoint, tensors: &ModelTensors, count: u32) -> Vec<M
     let Checkpoint { architecture, profile, .. } = claimed;
     let reference =
         Reference::new(architecture, &claimed.tensors, *profile).expect("a synthetic model has a reference");
-    let trace = trace(&Model::new(architecture, tensors, *profile).expect("a synthetic model runs"), count);
+    let trace = trace(&Model::new(architecture, tensors, *profile).expect("a synthetic model runs"), &tokens(count));
     let lengths = Lengths::new(count as usize, 1).expect("it has tokens");
     margins(&reference, &trace, &Challenge::everything(architecture, lengths)).expect("it is whole")
 }
 
-fn trace(model: &Model, count: u32) -> Trace {
+fn tokens(count: u32) -> Vec<TokenId> {
+    (0..count).map(|place| TokenId::new(2 + place * 37 % 90)).collect()
+}
+
+/// The rows of a run over these tokens.
+fn trace(model: &Model, tokens: &[TokenId]) -> Trace {
     let mut session = Session::new(Arc::new(model.clone()), true);
-    session.prefill(&(0..count).map(|place| TokenId::new(2 + place * 37 % 90)).collect::<Vec<_>>()).expect("it fits");
+    session.prefill(tokens).expect("it fits the context");
     session.into_trace().expect("nothing overflows").expect("it was captured")
 }
 
@@ -319,7 +324,8 @@ fn keys_within(factor: f32, channels: usize, change: &dyn Fn(&mut Vec<f32>, usiz
     checkpoint.tensors.layers[0].small.0[bias] = vec![0.0; signs.len()];
     // Without biases keys are products, turned.
     let plain = Model::new(&checkpoint.architecture, &checkpoint.tensors, Profile::Bf16V1).expect("it runs");
-    let rows = trace(&plain, 30).rows(TreeId::Kv(LayerIndex::new(0), KvGroup::new(0)), 0..30).expect("it is whole");
+    let rows =
+        trace(&plain, &tokens(30)).rows(TreeId::Kv(LayerIndex::new(0), KvGroup::new(0)), 0..30).expect("it is whole");
     let values = decode_row(Profile::Bf16V1, &rows).expect("committed rows are canonical");
     let (mut squares, mut count) = (0.0, 0_u16);
     for key in values.chunks(32).flat_map(|row| &row[..16]) {
@@ -352,16 +358,12 @@ fn a_bias_far_above_its_product_shelters_int8_keys() {
 fn weights_of_eleven_fraction_bits_always_show_under_f32_1_of_sixteen_never() {
     for numbers in [families()[0].1, Numbers { hidden: 320, ffn: 864, ..families()[0].1 }] {
         let mut checkpoint = Checkpoint { profile: Profile::F32V1, ..synthetic::checkpoint(&numbers, 21) };
-        for weight in checkpoint.tensors.layers.iter_mut().flat_map(|layer| &mut layer.matrices).flatten() {
-            *weight *= 1.003;
-        }
+        change_weights(&mut checkpoint.tensors, |weight| weight * 1.003);
         // The least and the largest of the cells' worst margins, with weights of so many fraction bits.
         let cells = |bits: u32| {
             let mut served = checkpoint.tensors.clone();
             let unit = 1_u32 << (23 - bits);
-            for weight in served.layers.iter_mut().flat_map(|layer| &mut layer.matrices).flatten() {
-                *weight = f32::from_bits((weight.to_bits() + unit / 2) & !(unit - 1));
-            }
+            change_weights(&mut served, |weight| f32::from_bits((weight.to_bits() + unit / 2) & !(unit - 1)));
             let mut cells = BTreeMap::<_, f64>::new();
             for margin in margins_of(&checkpoint, &served, 30) {
                 let worst = cells.entry((margin.place.layer, margin.place.position)).or_default();

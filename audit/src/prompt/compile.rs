@@ -12,7 +12,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 
 use super::metered::{FRACTIONAL_POWER, is_integral, own_size, product_size, refused};
-use crate::num::long;
+use crate::num::{index, long};
 
 /// Most expressions or statements within each other.
 const MAX_NESTING: usize = 512;
@@ -21,43 +21,25 @@ const MAX_FOLDED: u64 = 1 << 12;
 /// The name under which the engine knows a template.
 const NAME: &str = "chat";
 
-/// The names of the filters that stand for instructions. A template that calls them by name gets what the
-/// operator gives.
-pub(super) struct Names {
-    pub(super) add: &'static str,
-    pub(super) multiply: &'static str,
-    pub(super) power: &'static str,
-    pub(super) concatenate: &'static str,
-    pub(super) slice: &'static str,
-    pub(super) item: &'static str,
-    pub(super) iterated: &'static str,
-    pub(super) unpacked: &'static str,
-    pub(super) eq: &'static str,
-    pub(super) ne: &'static str,
-    pub(super) lt: &'static str,
-    pub(super) lte: &'static str,
-    pub(super) gt: &'static str,
-    pub(super) gte: &'static str,
-    pub(super) contains: &'static str,
+/// The filters that stand for instructions, or before them. A template that calls them by name gets what the operator
+/// gives.
+pub(super) mod names {
+    pub(in super::super) const ADD: &str = "metered_add";
+    pub(in super::super) const MULTIPLY: &str = "metered_multiply";
+    pub(in super::super) const POWER: &str = "metered_power";
+    pub(in super::super) const CONCATENATE: &str = "metered_concatenate";
+    pub(in super::super) const SLICE: &str = "metered_slice";
+    pub(in super::super) const ITEM: &str = "metered_item";
+    pub(in super::super) const ITERATED: &str = "metered_iterated";
+    pub(in super::super) const UNPACKED: &str = "metered_unpacked";
+    pub(in super::super) const EQ: &str = "metered_eq";
+    pub(in super::super) const NE: &str = "metered_ne";
+    pub(in super::super) const LT: &str = "metered_lt";
+    pub(in super::super) const LTE: &str = "metered_lte";
+    pub(in super::super) const GT: &str = "metered_gt";
+    pub(in super::super) const GTE: &str = "metered_gte";
+    pub(in super::super) const CONTAINS: &str = "metered_contains";
 }
-
-pub(super) const NAMES: Names = Names {
-    add: "metered_add",
-    multiply: "metered_multiply",
-    power: "metered_power",
-    concatenate: "metered_concatenate",
-    slice: "metered_slice",
-    item: "metered_item",
-    iterated: "metered_iterated",
-    unpacked: "metered_unpacked",
-    eq: "metered_eq",
-    ne: "metered_ne",
-    lt: "metered_lt",
-    lte: "metered_lte",
-    gt: "metered_gt",
-    gte: "metered_gte",
-    contains: "metered_contains",
-};
 
 /// A template, compiled, its instructions exchanged.
 pub(super) struct Compiled<'source> {
@@ -201,36 +183,41 @@ fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
     }
 }
 
-/// Checks a product or sum that the compiler computes: a long text, and lists within lists, of which every look goes
-/// through all.
+/// Checks what the compiler computes of constants: a product or sum that is long, with every look at a list going
+/// through all that it was made of, and a power, which may depend on the platform.
 fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error> {
     let (Some(a), Some(b)) = (left.as_const(), right.as_const()) else { return Ok(()) };
     match op {
         BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
         BinOpKind::Pow if !is_integral(&a, &b) => Err(refused(FRACTIONAL_POWER)),
-        BinOpKind::Add if own_size(&a).saturating_add(own_size(&b)) > MAX_FOLDED && a.kind() != ValueKind::String => {
+        BinOpKind::Add if a.kind() != ValueKind::String && own_size(&a).saturating_add(own_size(&b)) > MAX_FOLDED => {
             Err(refused("so long a sum of constant lists"))
         }
         _ => Ok(()),
     }
 }
 
+/// The filter that charges for what an instruction is about to walk.
+const fn before(instruction: &Instruction<'_>) -> Option<&'static str> {
+    match instruction {
+        Instruction::PushLoop(_) => Some(names::ITERATED),
+        Instruction::UnpackList(_) => Some(names::UNPACKED),
+        _ => None,
+    }
+}
+
 /// Exchanges what makes or walks something of the size of its operands for its metered form, each taking the same
 /// values from the stack and leaving as many, and refuses what is not known here.
-fn exchange<'source>(plain: Instructions<'source>, source: &'source str) -> Result<Compiled<'source>, Error> {
-    let mut plain = plain;
+fn exchange<'source>(mut plain: Instructions<'source>, source: &'source str) -> Result<Compiled<'source>, Error> {
     let length = u32::try_from(plain.len()).unwrap_or(u32::MAX);
     // Where each instruction stands once others are put before some: with the length, which jumps may lead to.
-    let mut places = vec![];
-    let mut next = 0_u32;
+    let mut places = vec![0_u32];
     for place in 0..length {
-        places.push(next);
-        let two = matches!(plain.get(place), Some(Instruction::PushLoop(_) | Instruction::UnpackList(_)));
-        next = next.saturating_add(if two { 2 } else { 1 });
+        let here = places.last().copied().unwrap_or(0);
+        let has_one_before = plain.get(place).and_then(before).is_some();
+        places.push(here.saturating_add(if has_one_before { 2 } else { 1 }));
     }
-    places.push(next);
-    let moved = |target: u32| usize::try_from(target).ok().and_then(|target| places.get(target)).copied();
-    let moved = |target: u32| moved(target).ok_or_else(|| refused("a jump out of the template"));
+    let moved = |target| places.get(index(target)).copied().ok_or_else(|| refused("a jump out of the template"));
 
     let mut longest = 0;
     let mut metered = Instructions::new(NAME, source);
@@ -240,29 +227,23 @@ fn exchange<'source>(plain: Instructions<'source>, source: &'source str) -> Resu
         let instruction = std::mem::replace(instruction, Instruction::Swap);
         // The last number keeps the engine from remembering the filter under another's number.
         let filter = |name, operands| Instruction::ApplyFilter(name, Some(operands), u8::MAX);
-        let mut add = |instruction| metered.add_with_line(instruction, line);
+        if let Some(name) = before(&instruction) {
+            metered.add_with_line(filter(name, 1), line);
+        }
         let exchanged = match instruction {
-            Instruction::Add => filter(NAMES.add, 2),
-            Instruction::Mul => filter(NAMES.multiply, 2),
-            Instruction::Pow => filter(NAMES.power, 2),
-            Instruction::StringConcat => filter(NAMES.concatenate, 2),
-            Instruction::Slice => filter(NAMES.slice, 4),
-            Instruction::GetItem => filter(NAMES.item, 2),
-            Instruction::Eq => filter(NAMES.eq, 2),
-            Instruction::Ne => filter(NAMES.ne, 2),
-            Instruction::Lt => filter(NAMES.lt, 2),
-            Instruction::Lte => filter(NAMES.lte, 2),
-            Instruction::Gt => filter(NAMES.gt, 2),
-            Instruction::Gte => filter(NAMES.gte, 2),
-            Instruction::In => filter(NAMES.contains, 2),
-            Instruction::PushLoop(_) => {
-                add(filter(NAMES.iterated, 1));
-                instruction
-            }
-            Instruction::UnpackList(_) => {
-                add(filter(NAMES.unpacked, 1));
-                instruction
-            }
+            Instruction::Add => filter(names::ADD, 2),
+            Instruction::Mul => filter(names::MULTIPLY, 2),
+            Instruction::Pow => filter(names::POWER, 2),
+            Instruction::StringConcat => filter(names::CONCATENATE, 2),
+            Instruction::Slice => filter(names::SLICE, 4),
+            Instruction::GetItem => filter(names::ITEM, 2),
+            Instruction::Eq => filter(names::EQ, 2),
+            Instruction::Ne => filter(names::NE, 2),
+            Instruction::Lt => filter(names::LT, 2),
+            Instruction::Lte => filter(names::LTE, 2),
+            Instruction::Gt => filter(names::GT, 2),
+            Instruction::Gte => filter(names::GTE, 2),
+            Instruction::In => filter(names::CONTAINS, 2),
             Instruction::Iterate(target) => Instruction::Iterate(moved(target)?),
             Instruction::Jump(target) => Instruction::Jump(moved(target)?),
             Instruction::JumpIfFalse(target) => Instruction::JumpIfFalse(moved(target)?),
@@ -291,6 +272,8 @@ fn exchange<'source>(plain: Instructions<'source>, source: &'source str) -> Resu
             | Instruction::Not
             | Instruction::Emit
             | Instruction::PushWith
+            | Instruction::PushLoop(_)
+            | Instruction::UnpackList(_)
             | Instruction::PushDidNotIterate
             | Instruction::PopFrame
             | Instruction::PopLoopFrame
@@ -311,7 +294,7 @@ fn exchange<'source>(plain: Instructions<'source>, source: &'source str) -> Resu
             | Instruction::CallObject(_) => instruction,
             other => return Err(refused(&format!("{other:?}"))),
         };
-        add(exchanged);
+        metered.add_with_line(exchanged, line);
     }
     Ok(Compiled { instructions: metered, longest })
 }

@@ -26,7 +26,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::compile::{NAMES, compile};
+use super::compile::{compile, names};
 use crate::num::long;
 
 /// Most instructions of a template, those aside that take no fuel.
@@ -46,6 +46,7 @@ const ELEMENT_BYTES: u64 = 32;
 const MAX_PARTS: usize = 1 << 20;
 /// Most values inside each other of a value that is walked.
 const MAX_DEPTH: usize = 1 << 16;
+
 /// Bytes made so far in a rendering.
 #[derive(Debug, Default)]
 struct Made(AtomicU64);
@@ -232,13 +233,13 @@ fn compare(state: &State<'_, '_>, expression: &str, a: &Value, b: &Value) -> Res
 
 /// The comparisons: the name of the exchanged instruction, what it computes, and the tests that do the same.
 const COMPARISONS: [(&str, &str, &[&str]); 7] = [
-    (NAMES.eq, "a == b", &["eq", "equalto", "=="]),
-    (NAMES.ne, "a != b", &["ne", "!="]),
-    (NAMES.lt, "a < b", &["lt", "lessthan", "<"]),
-    (NAMES.lte, "a <= b", &["le", "<="]),
-    (NAMES.gt, "a > b", &["gt", "greaterthan", ">"]),
-    (NAMES.gte, "a >= b", &["ge", ">="]),
-    (NAMES.contains, "a in b", &["in"]),
+    (names::EQ, "a == b", &["eq", "equalto", "=="]),
+    (names::NE, "a != b", &["ne", "!="]),
+    (names::LT, "a < b", &["lt", "lessthan", "<"]),
+    (names::LTE, "a <= b", &["le", "<="]),
+    (names::GT, "a > b", &["gt", "greaterthan", ">"]),
+    (names::GTE, "a >= b", &["ge", ">="]),
+    (names::CONTAINS, "a in b", &["in"]),
 ];
 
 /// What a call may make that the sizes of its arguments do not show: one of them for each element, or
@@ -353,14 +354,14 @@ pub(super) fn environment() -> Environment<'static> {
     let two = |operation: fn(&State<'_, '_>, &Value, &Value) -> Result<Value, Error>| {
         move |state: &State<'_, '_>, a: Value, b: Value| operation(state, &a, &b)
     };
-    environment.add_filter(NAMES.add, two(add));
-    environment.add_filter(NAMES.multiply, two(multiply));
-    environment.add_filter(NAMES.power, two(power));
-    environment.add_filter(NAMES.concatenate, two(concatenate));
-    environment.add_filter(NAMES.item, two(item));
-    environment.add_filter(NAMES.iterated, |state: &State<'_, '_>, value: Value| iterated(state, &value));
-    environment.add_filter(NAMES.unpacked, |state: &State<'_, '_>, value: Value| unpacked(state, &value));
-    environment.add_filter(NAMES.slice, |state: &State<'_, '_>, a: Value, start: Value, stop: Value, step: Value| {
+    environment.add_filter(names::ADD, two(add));
+    environment.add_filter(names::MULTIPLY, two(multiply));
+    environment.add_filter(names::POWER, two(power));
+    environment.add_filter(names::CONCATENATE, two(concatenate));
+    environment.add_filter(names::ITEM, two(item));
+    environment.add_filter(names::ITERATED, |state: &State<'_, '_>, value: Value| iterated(state, &value));
+    environment.add_filter(names::UNPACKED, |state: &State<'_, '_>, value: Value| unpacked(state, &value));
+    environment.add_filter(names::SLICE, |state: &State<'_, '_>, a: Value, start: Value, stop: Value, step: Value| {
         slice(state, &a, &start, &stop, &step)
     });
     for (name, expression, tests) in COMPARISONS {

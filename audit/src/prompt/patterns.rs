@@ -77,7 +77,8 @@ fn is_short(tree: &Hir) -> bool {
     longest(tree).is_some_and(|length| length <= MAX_AHEAD)
 }
 
-/// Whether this is characters of one class, or one literal, as long as they come, which is matched as soon as a few are there.
+/// Whether this is characters of one class, or one literal, as long as they come, which is matched as soon as a few are
+/// there.
 fn is_run(tree: &Hir) -> bool {
     let HirKind::Repetition(run) = tree.kind() else { return false };
     let is_character = matches!(run.sub.kind(), HirKind::Class(_) | HirKind::Literal(_))
