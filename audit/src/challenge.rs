@@ -196,10 +196,10 @@ impl Challenge {
         cells.saturating_mul(stream.saturating_add(bytes(TreeId::A(layer))).saturating_add(caches))
     }
 
-    /// Draws by strata: of every four cells two over the prompt, one over the generated part (over
-    /// the prompt when there is none), one at the last position; columns, if this is an audit that has
-    /// them, alternately over the prompt and over all positions; the last decode and others uniform.
-    /// Draws are independent; repeats are dropped.
+    /// Draws by strata: of every four cells two over the prompt, one over the answer (its positions
+    /// that were fed back; over the prompt when there are none), one at the last position; columns, if
+    /// this is an audit that has them, by turns over the prompt and over the answer, beginning with
+    /// either as often; the last decode and others uniform. Draws are independent; repeats are dropped.
     pub fn derive(seed: &[u8; 32], policy: &Policy, architecture: &Architecture, lengths: Lengths) -> Self {
         let Policy::Sampled { cells, decodes, columns, .. } = *policy else {
             return Self::everything(architecture, lengths);
@@ -207,19 +207,27 @@ impl Challenge {
         let mut draws = Draws::new(seed);
         let mut list = CellList::default();
         let group = |draws: &mut Draws| vec![KvGroup::new(draws.below(architecture.kv_heads))];
+        let of_prompt = |draws: &mut Draws| draws.below(lengths.prompt);
+        let of_answer = |draws: &mut Draws| match lengths.output.saturating_sub(1) {
+            0 => of_prompt(draws),
+            fed_back => lengths.prompt.saturating_add(draws.below(fed_back)),
+        };
         for number in 0..cells {
             let position = match number % 4 {
-                2 if lengths.output > 1 => lengths.prompt.saturating_add(draws.below(lengths.output.saturating_sub(1))),
+                2 => of_answer(&mut draws),
                 3 => lengths.last(),
-                _ => draws.below(lengths.prompt),
+                _ => of_prompt(&mut draws),
             };
             let layer = draws.below(architecture.layers);
             let groups = group(&mut draws);
             list.push(layer, position, groups);
         }
         let drawn = columns.filter(|columns| draws.below(columns.one_in.get()) == 0);
-        for number in 0..drawn.map_or(0, |columns| columns.count.get()) {
-            let position = draws.below(if number % 2 == 0 { lengths.prompt } else { lengths.positions() });
+        let count = drawn.map_or(0, |columns| columns.count.get());
+        let turn = if count > 0 { draws.below(2) } else { 0 };
+        for number in 0..count {
+            let is_prompt = number.wrapping_add(turn) % 2 == 0;
+            let position = if is_prompt { of_prompt(&mut draws) } else { of_answer(&mut draws) };
             for layer in 0..architecture.layers {
                 let groups = group(&mut draws);
                 list.push(layer, position, groups);
@@ -305,6 +313,7 @@ impl Draws {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::num::index;
     use crate::policy::Columns;
 
     fn architecture() -> Architecture {
@@ -359,6 +368,30 @@ mod tests {
         let policy = Policy::Sampled { cells: 1, decodes: 1, columns: Columns::always(2), least_budget_ms: 0 };
         let challenge = derive(3, policy, 10, 6);
         assert_eq!(challenge.layers().len(), 5);
+    }
+
+    /// Rows can be stored of a prompt and of an answer: neither may be out of a column's reach.
+    #[test]
+    fn columns_fall_into_prompt_and_answer_alike() {
+        let drawn = |count, output, seed: u32| {
+            let policy = Policy::Sampled { cells: 1, decodes: 1, columns: Columns::always(count), least_budget_ms: 0 };
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&seed.to_le_bytes());
+            let challenge = Challenge::derive(&bytes, &policy, &architecture(), Lengths::new(10, output).unwrap());
+            let of_layer_0 = challenge.cells[1..].iter().filter(|cell| cell.layer == LayerIndex::new(0));
+            of_layer_0.map(|cell| cell.position.get()).collect::<Vec<u32>>()
+        };
+        let mut at = [0_u32; 15];
+        for seed in 0..4_000 {
+            // The uniform cell may have taken the column's.
+            drawn(1, 6, seed).into_iter().for_each(|position| at[index(position)] += 1);
+            let pair = drawn(2, 6, seed);
+            assert!(pair.len() < 2 || (pair[0] < 10) != (pair[1] < 10), "one of each: {pair:?}");
+            assert!(drawn(2, 1, seed).iter().all(|position| *position < 10), "there is only the prompt");
+        }
+        let (prompt, answer) = (at[..10].iter().sum::<u32>(), at[10..].iter().sum::<u32>());
+        assert!((1_800..2_160).contains(&prompt) && (1_840..2_160).contains(&answer), "{at:?}");
+        assert!(at.iter().all(|hits| *hits > 100), "{at:?}");
     }
 
     #[test]

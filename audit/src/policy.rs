@@ -32,7 +32,8 @@ pub enum Policy {
     Everything,
 }
 
-/// Whole columns: every layer at a position, positions alternately uniform over the prompt and over all.
+/// Whole columns: every layer at a position, by turns uniform over the prompt and over the answer, beginning with
+/// either as often.
 ///
 /// They find rows that were stored behind a single layer, which four cells of a deep model rarely do. Because a
 /// column asks for every layer, not every audit need draw them; which ones do follows from the seed.

@@ -171,10 +171,12 @@ impl Odds {
             _ => 0..prompt,
         };
         let cells: f64 = (0..cells).map(|number| 1.0 - self.share(cell(number))).product();
-        let column = |number: u32| self.column_missed(0..if number.is_multiple_of(2) { prompt } else { all });
+        let parts =
+            [0..prompt, if prompt < all { prompt..all } else { 0..prompt }].map(|part| self.column_missed(part));
         let columns = columns.map_or(1.0, |Columns { count, one_in }| {
-            let missed: f64 = (0..count.get()).map(column).product();
-            1.0 - (1.0 - missed) / f64::from(one_in.get())
+            let begun = |turn| parts.iter().cycle().skip(turn).zip(0..count.get()).map(|(missed, _)| missed).product();
+            let missed: [f64; 2] = [0, 1].map(begun);
+            1.0 - (1.0 - (missed[0] + missed[1]) / 2.0) / f64::from(one_in.get())
         });
         let broken = |picks: &[bool]| picks.iter().map(|pick| f64::from(u8::from(*pick))).sum::<f64>();
         let last = broken(&self.picks[self.picks.len() - 1..]);

@@ -67,7 +67,7 @@ fn measure(forger: &Forger) -> Found {
 }
 
 /// Audits find a forger where their own draw says, by a stated reason, and as often as what it breaks says: by strata
-/// for cells left out, with certainty for a cut under a column and for weights or caches of eight bits. The page tells
+/// for cells left out, with certainty for a cut under two columns and for weights or caches of eight bits. The page tells
 /// which cheats are cheap.
 #[test]
 fn forgers_are_found_as_often_as_the_relations_they_break_say() {
@@ -83,7 +83,8 @@ fn forgers_are_found_as_often_as_the_relations_they_break_say() {
         let share = cheats::real(56_usize.div_ceil(parts)) / 60.0;
         assert!((found.expected[0] - share).abs() < 1e-6, "{}", found.does);
     }
-    assert!(of("stored prompt").next_back().unwrap().expected[2] > 0.999, "a column covers every cut of the prompt");
+    let whole = of("stored prompt").next_back().unwrap();
+    assert!(whole.expected[2] > 0.5 && whole.expected[3] > 0.999, "a column covers every cut of the prompt");
     for (curve, least) in [("replay", 0.7), ("small writer", 0.9), ("early stop", 0.99), ("quantised cache", 0.99)] {
         assert!(of(curve).all(|found| found.expected[0] > least), "{curve}");
     }

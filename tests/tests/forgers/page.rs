@@ -23,8 +23,8 @@ cargo test --release --lib forgers               # what may be chosen once the c
 *Saves* is a share of the multiply-adds of the honest answer (prompt and output, lm_head counted), of the bytes of all
 weights, or of the bytes of the cache. *Found* is the share of audits that must find the cheat, computed from the weights
 for every cell, group and decode of one answer (25 prompt tokens, 16 output tokens, 4 layers): without columns, under the
-default policy (a column over the prompt in one audit of four), with one in every audit, and with a second one over all
-positions. *Measured* is the share of 60 audits under the default policy, and of 20 with two columns, proofs and all. Of every
+default policy (in one audit of four a column, over the prompt or over the answer as often), with one in every audit, and with
+two, one over each. *Measured* is the share of 60 audits under the default policy, and of 20 with two columns, proofs and all. Of every
 one of them its own draw tells what it had to find: the test fails if it finds anything else, or by another reason than *by* says.
 
 ![What forgers save](figures/forgers.svg)
@@ -59,12 +59,12 @@ touch most of them), and by formula for the cells of an audit in the shape of Ll
 
 const ADVICE: &str = "
 A column touches every layer, so a miner proves 32 of them and not four, and the proof grows several times. Where every audit
-had one, most of a validator's bytes would go to one cheat; where none has one, a miner gets through some twenty audits with the
-rows of a prompt that it stored. In one audit of four it is found within seven, nine times in ten, for three times the bytes
-of cells on the mean and 28 layers more to prove in a quarter of the audits. What to do where that is not enough:
+had one, most of a validator's bytes would go to one cheat; where none has one, it takes 37 audits to find, nine times in ten, a
+miner with the rows of a prompt or an answer that it stored. In one audit of four it takes 12, for three times the bytes of cells
+on the mean and 28 layers more to prove in a quarter of the audits. What to do where that is not enough:
 
-- **Traffic whose reward is worth a replay** wants two columns in every audit (`columns = 2`, `columns_one_in = 1`): a replayed
-  prompt is then found at once, and replayed rows of an answer as often as the second column falls into the answer.
+- **Traffic whose reward is worth a replay** wants two columns in every audit (`columns = 2`, `columns_one_in = 1`): one falls
+  into the prompt and one into the answer, so that the stored rows of either are found at once.
 - **A cut of few positions is found as often by many audits as by large ones.** A column finds a cut of `k` of `P` positions
   with `k / P`, and as many uniform cells as it has find it nearly as often. Its worth is that a cut of all positions is certain.
 - **Prompts that nobody has stored.** A cut pays only where the rows behind it are there already. Fresh questions, sampled
@@ -145,8 +145,8 @@ impl Cut {
         let cell = |share: f64| 1.0 - share / LAYERS;
         let last = if self.is_last { 1.0 } else { 0.0 };
         let cells = cell(self.prompt).powi(2) * cell(self.answer) * cell(last);
-        let all = (self.prompt * PROMPT + self.answer * ANSWER) / (PROMPT + ANSWER);
-        let columns: f64 = [1.0 - self.prompt, 1.0 - all].into_iter().take(columns).product();
+        let (prompt, answer) = (1.0 - self.prompt, 1.0 - self.answer);
+        let columns = [1.0, (prompt + answer) / 2.0, prompt * answer][columns];
         cells.powi(rounds) * (1.0 - drawn * (1.0 - columns))
     }
 
