@@ -26,4 +26,4 @@ pub use anatomy::{Anatomy, Part};
 pub use backend::{Adversary, Answer, Proving, Serving};
 pub use files::{Acts, Files, in_pieces, said};
 pub use rows::{Forged, Rows};
-pub use seat::{Act, Moment, Script, Seat, Talk, as_scripted, message};
+pub use seat::{Act, Moment, Script, Seat, Talk, as_scripted, message, unreadable};

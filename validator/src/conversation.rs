@@ -63,8 +63,10 @@ fn ms(milliseconds: u32) -> Duration {
 /// Sends a request and follows the stream up to the commitment. No answer has more than `most_tokens`.
 pub(crate) async fn ask(dial: &impl Dial, request: &Request, most_tokens: usize, opening: ToMiner) -> Opening {
     let due = Instant::now() + ms(request.deadlines.first_token_ms);
-    let Ok(Ok(mut wire)) = timeout_at(due, dial.open(opening)).await else {
-        return Opening::Silent(Silence::Unreachable);
+    let mut wire = match timeout_at(due, dial.open(opening)).await {
+        Ok(Ok(wire)) => wire,
+        Ok(Err(Fault::Violation)) => return Opening::Silent(Silence::Disorder),
+        Ok(Err(Fault::Broken | Fault::Unknown)) | Err(_) => return Opening::Silent(Silence::Unreachable),
     };
     let first = match timeout_at(due, wire.next()).await {
         Ok(Ok(Event::Tokens(tokens))) if !tokens.is_empty() => tokens,
@@ -202,7 +204,6 @@ mod tests {
     use assay_proto::v1::{Challenge, MinerMessage, ProofChunk, Signed, Tokens, ValidatorMessage};
     use tokio::sync::mpsc;
     use tokio_stream::wrappers::ReceiverStream;
-    use tonic::Status;
 
     use super::*;
 
@@ -214,7 +215,7 @@ mod tests {
     enum Act {
         Wait(u64),
         Say(FromMiner),
-        Fail(Status),
+        Fail(Fault),
         Hang,
     }
 
@@ -242,12 +243,12 @@ mod tests {
                     match act {
                         Act::Wait(milliseconds) => sleep(Duration::from_millis(milliseconds)).await,
                         Act::Say(message) => say.send(Ok(MinerMessage { message: Some(message) })).await.unwrap(),
-                        Act::Fail(status) => say.send(Err(status)).await.unwrap(),
+                        Act::Fail(fault) => say.send(Err(fault)).await.unwrap(),
                         Act::Hang => while heard.recv().await.is_some() {},
                     }
                 }
             });
-            Ok(Wire::new(outbound, Box::pin(ReceiverStream::new(messages))))
+            Ok(Wire::new(outbound, ReceiverStream::new(messages)))
         }
     }
 
@@ -325,7 +326,7 @@ mod tests {
         check_silence(vec![Act::Hang], Silence::NoToken).await;
         check_silence(vec![Act::Wait(5_001), tokens(1)], Silence::NoToken).await;
         check_silence(vec![], Silence::Unreachable).await;
-        check_silence(vec![Act::Fail(Status::internal("crash"))], Silence::Unreachable).await;
+        check_silence(vec![Act::Fail(Fault::Broken)], Silence::Unreachable).await;
         check_silence(vec![commitment()], Silence::Disorder).await;
         check_silence(vec![tokens(0)], Silence::Disorder).await;
         let unreachable = Scripted::new(vec![]);
@@ -338,7 +339,7 @@ mod tests {
     async fn after_the_first_token_the_commitment_is_owed() {
         check_stream(vec![tokens(1), Act::Hang], Err(Omission::Absent)).await;
         check_stream(vec![tokens(1)], Err(Omission::Broken)).await;
-        check_stream(vec![tokens(1), Act::Fail(Status::internal("crash"))], Err(Omission::Broken)).await;
+        check_stream(vec![tokens(1), Act::Fail(Fault::Broken)], Err(Omission::Broken)).await;
         check_stream(vec![tokens(1), Act::Wait(2_001), commitment()], Err(Omission::Late)).await;
         check_stream(vec![tokens(1), Act::Wait(3_100), commitment()], Err(Omission::Absent)).await;
         check_stream(vec![tokens(1), Act::Wait(501), tokens(1), commitment()], Err(Omission::Late)).await;
@@ -346,7 +347,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_belong_after_a_token_is_a_violation() {
-        for wrong in [tokens(0), tokens(4), refusal(), piece(1, true), Act::Fail(Status::out_of_range(""))] {
+        for wrong in [tokens(0), tokens(4), refusal(), piece(1, true), Act::Fail(Fault::Violation)] {
             check_stream(vec![tokens(1), wrong, commitment()], Err(Omission::Violation)).await;
         }
     }
@@ -391,7 +392,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_broken_stream_is_taken_up_again_from_the_first_byte() {
         let broken = vec![piece(CHUNK_BYTES, false)];
-        let refused = vec![Act::Fail(Status::unavailable("restarting"))];
+        let refused = vec![Act::Fail(Fault::Broken)];
         let whole = vec![Act::Wait(100), piece(CHUNK_BYTES, false), piece(40, true), Act::Hang];
         let opened = check_answer(vec![broken, refused, whole], proof(CHUNK_BYTES + 40)).await;
         let resumed = Message::Resume(Resume { session: vec![7; 32] });
@@ -404,7 +405,7 @@ mod tests {
         let opened = check_answer(vec![vec![piece(CHUNK_BYTES, false)]], Answer::Omitted(Omission::Broken)).await;
         assert_eq!(begun.elapsed(), ms(DEADLINES.proof_ms));
         assert!(opened.len() > 4, "{}", opened.len());
-        let unknown = vec![vec![], vec![Act::Fail(Status::not_found(""))]];
+        let unknown = vec![vec![], vec![Act::Fail(Fault::Unknown)]];
         check_answer(unknown, Answer::Omitted(Omission::Absent)).await;
     }
 }

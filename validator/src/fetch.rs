@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::model::{ModelError, VerifierModel};
 use crate::stall;
-use crate::wire::Line;
+use crate::wire::{Line, contained};
 
 /// How long a miner may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,23 +60,26 @@ pub enum FetchError {
 pub async fn fetch_model(address: SocketAddr, id: ManifestId, patience: Patience) -> Result<VerifierModel, FetchError> {
     let silent = |why: &str| FetchError::Silent(address, why.to_owned());
     let line = Line::new(address, MAX_MANIFEST_BYTES + ENVELOPE_BYTES).ok_or_else(|| silent("bad address"))?;
-    let source = Source { line: &line, address, patience: patience.piece };
-    let (fetched, stalled) = stall::watch(timeout(patience.whole, source.model(id))).await;
-    match fetched.unwrap_or_else(|_| Err(silent("it took too long"))) {
-        Err(FetchError::Silent(..)) if stalled => Err(FetchError::Own(address, OwnFault::Stalled)),
-        fetched => fetched,
+    let source = Source { line, address, patience: patience.piece };
+    let model = contained(async move { source.model(id).await });
+    let (fetched, stalled) = stall::watch(timeout(patience.whole, model)).await;
+    match fetched {
+        Ok(Ok(Err(FetchError::Silent(..)))) | Err(_) if stalled => Err(FetchError::Own(address, OwnFault::Stalled)),
+        Ok(Ok(fetched)) => fetched,
+        Ok(Err(_)) => Err(silent("it sends what cannot be read")),
+        Err(_) => Err(silent("it took too long")),
     }
 }
 
 /// A miner that is asked for a model.
-struct Source<'a> {
-    line: &'a Line,
+struct Source {
+    line: Line,
     address: SocketAddr,
     /// For one reply or one piece.
     patience: Duration,
 }
 
-impl Source<'_> {
+impl Source {
     fn silent(&self, why: impl Into<String>) -> FetchError {
         FetchError::Silent(self.address, why.into())
     }

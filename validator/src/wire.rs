@@ -3,6 +3,9 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use assay_audit::keys::Signature;
@@ -12,12 +15,17 @@ use assay_proto::v1::miner_client::MinerClient;
 use assay_proto::v1::miner_message::Message as FromMiner;
 use assay_proto::v1::validator_message::Message as ToMiner;
 use assay_proto::v1::{MinerMessage, ProofChunk, Signed, ValidatorMessage};
+use http_body::Frame;
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
+use tracing::warn;
 
 /// How long a connection may take to be made.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -31,6 +39,8 @@ const LEFTOVERS: usize = 8;
 const WINDOW_BYTES: u32 = 1 << 20;
 /// Messages on their way out: a session has four in all.
 const OUTBOUND: usize = 4;
+/// Messages that are read before somebody asks for them.
+const INBOUND: usize = 1;
 
 /// A message from a miner.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,11 +58,74 @@ pub(crate) enum Fault {
     Broken,
     /// The miner says that it knows no such session.
     Unknown,
-    /// The message is none of the protocol's, or larger than the limit.
+    /// What came is none of the protocol's messages, or larger than the limit, or cannot be read at all.
     Violation,
 }
 
-type Inbound = Pin<Box<dyn Stream<Item = Result<MinerMessage, Status>> + Send>>;
+/// Does work that reads what a miner sends, in a task of its own.
+///
+/// The libraries in between may panic over it, in reading and, once that has happened, in dropping what they read
+/// from. That must end neither the session nor its account: whoever can end those chooses which of its sessions count.
+///
+/// # Errors
+/// [`Fault::Violation`] if it panicked: whoever sent that broke the protocol.
+pub(crate) async fn contained<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Fault> {
+    let mut reading = JoinSet::new();
+    reading.spawn(work);
+    match reading.join_next().await {
+        Some(Ok(done)) => Ok(done),
+        Some(Err(failure)) => Err(fault_of_reading(&failure)),
+        None => Err(Fault::Broken),
+    }
+}
+
+fn fault_of_reading(failure: &JoinError) -> Fault {
+    if failure.is_panic() {
+        warn!(%failure, "what a miner sent cannot be read: held against it");
+        Fault::Violation
+    } else {
+        Fault::Broken
+    }
+}
+
+/// What a miner sends on a stream, read in a task of its own for the reasons of [`contained`].
+struct Inbound {
+    messages: mpsc::Receiver<Result<MinerMessage, Fault>>,
+    /// The task that passes them on. It owns the stream, and ends with this.
+    reading: JoinSet<()>,
+}
+
+impl Inbound {
+    fn read(stream: impl Stream<Item = Result<MinerMessage, Fault>> + Send + 'static) -> Self {
+        let (passed, messages) = mpsc::channel(INBOUND);
+        let mut reading = JoinSet::new();
+        reading.spawn(async move {
+            let mut stream = std::pin::pin!(stream);
+            while let Some(message) = stream.next().await {
+                let is_last = message.is_err();
+                if passed.send(message).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Self { messages, reading }
+    }
+
+    /// The next message of any kind.
+    ///
+    /// Between two of them others have their turn, deadlines too: a stream that always has a message ready would
+    /// otherwise keep its thread for as long as the miner likes.
+    async fn next(&mut self) -> Result<MinerMessage, Fault> {
+        tokio::task::yield_now().await;
+        match self.messages.recv().await {
+            Some(message) => message,
+            None => Err(match self.reading.join_next().await {
+                Some(Err(failure)) => fault_of_reading(&failure),
+                Some(Ok(())) | None => Fault::Broken,
+            }),
+        }
+    }
+}
 
 /// An open stream.
 pub(crate) struct Wire {
@@ -61,21 +134,20 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(outbound: mpsc::Sender<ValidatorMessage>, inbound: Inbound) -> Self {
-        Self { outbound, inbound }
+    pub(crate) fn new(
+        outbound: mpsc::Sender<ValidatorMessage>,
+        inbound: impl Stream<Item = Result<MinerMessage, Fault>> + Send + 'static,
+    ) -> Self {
+        Self { outbound, inbound: Inbound::read(inbound) }
     }
 
     /// The miner's next message.
     pub(crate) async fn next(&mut self) -> Result<Event, Fault> {
-        match heard(&mut self.inbound).await {
-            None => Err(Fault::Broken),
-            Some(Err(status)) => Err(fault_of(&status)),
-            Some(Ok(message)) => match message.message.ok_or(Fault::Violation)? {
-                FromMiner::Tokens(tokens) => Ok(Event::Tokens(tokens.ids.into_iter().map(TokenId::new).collect())),
-                FromMiner::Refusal(signed) => signed_bytes(signed).map(Event::Refusal),
-                FromMiner::Commitment(signed) => signed_bytes(signed).map(Event::Commitment),
-                FromMiner::Proof(chunk) => Ok(Event::Proof(chunk)),
-            },
+        match self.inbound.next().await?.message.ok_or(Fault::Violation)? {
+            FromMiner::Tokens(tokens) => Ok(Event::Tokens(tokens.ids.into_iter().map(TokenId::new).collect())),
+            FromMiner::Refusal(signed) => signed_bytes(signed).map(Event::Refusal),
+            FromMiner::Commitment(signed) => signed_bytes(signed).map(Event::Commitment),
+            FromMiner::Proof(chunk) => Ok(Event::Proof(chunk)),
         }
     }
 
@@ -94,7 +166,7 @@ impl Wire {
         drop(self.outbound);
         let rest = async {
             for _ in 0..LEFTOVERS {
-                if !matches!(heard(&mut self.inbound).await, Some(Ok(_))) {
+                if self.inbound.next().await.is_err() {
                     return;
                 }
             }
@@ -102,15 +174,6 @@ impl Wire {
         // A miner that does not end is left.
         let _ = timeout(ENDING, rest).await;
     }
-}
-
-/// The next message of any kind.
-///
-/// Between two of them others have their turn, deadlines too: a stream that always has a message ready would otherwise
-/// keep its thread for as long as the miner likes.
-async fn heard(inbound: &mut Inbound) -> Option<Result<MinerMessage, Status>> {
-    tokio::task::yield_now().await;
-    inbound.next().await
 }
 
 fn signed_bytes(signed: Signed) -> Result<SignedBytes, Fault> {
@@ -121,9 +184,67 @@ fn signed_bytes(signed: Signed) -> Result<SignedBytes, Fault> {
 fn fault_of(status: &Status) -> Fault {
     match status.code() {
         Code::NotFound => Fault::Unknown,
-        // What our own limit on messages says.
-        Code::OutOfRange => Fault::Violation,
         _ => Fault::Broken,
+    }
+}
+
+/// Whether the miner is still speaking on a stream. An error that comes meanwhile was sent by nobody: it is tonic's own,
+/// about bytes that it cannot take. Once the stream has ended, the error is the miner's status, or the network's.
+#[derive(Clone, Debug, Default)]
+struct Speaking(Arc<AtomicBool>);
+
+impl Speaking {
+    fn set(&self, speaking: bool) {
+        self.0.store(speaking, Ordering::Relaxed);
+    }
+
+    fn fault_of(&self, status: &Status) -> Fault {
+        if self.0.load(Ordering::Relaxed) { Fault::Violation } else { fault_of(status) }
+    }
+}
+
+/// A channel that notes in a request's [`Speaking`] where the reply to it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched(Channel);
+
+impl Service<http::Request<Body>> for Watched {
+    type Response = http::Response<WatchedBody>;
+    type Error = tonic::transport::Error;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let speaking = request.extensions().get::<Speaking>().cloned().unwrap_or_default();
+        let reply = self.0.call(request);
+        Box::pin(async move {
+            let reply = reply.await?;
+            // With a status in its head, that is all there is.
+            speaking.set(!reply.headers().contains_key("grpc-status"));
+            Ok(reply.map(|body| WatchedBody { body, speaking }))
+        })
+    }
+}
+
+/// The bytes of a reply.
+#[derive(Debug)]
+pub(crate) struct WatchedBody {
+    body: Body,
+    speaking: Speaking,
+}
+
+impl http_body::Body for WatchedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+            self.speaking.set(false);
+        }
+        Poll::Ready(frame)
     }
 }
 
@@ -135,7 +256,7 @@ pub(crate) trait Dial: Sync {
 
 /// A miner over gRPC.
 pub(crate) struct Line {
-    client: MinerClient<Channel>,
+    client: MinerClient<Watched>,
 }
 
 impl Line {
@@ -148,11 +269,11 @@ impl Line {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .connect_lazy();
-        Some(Self { client: MinerClient::new(channel).max_decoding_message_size(message_bytes) })
+        Some(Self { client: MinerClient::new(Watched(channel)).max_decoding_message_size(message_bytes) })
     }
 
-    /// The client, for calls beside a session.
-    pub(crate) fn client(&self) -> MinerClient<Channel> {
+    /// The client, for calls beside a session. They are made within [`contained`].
+    pub(crate) fn client(&self) -> MinerClient<Watched> {
         self.client.clone()
     }
 }
@@ -161,9 +282,13 @@ impl Dial for Line {
     async fn open(&self, first: ToMiner) -> Result<Wire, Fault> {
         let (outbound, messages) = mpsc::channel(OUTBOUND);
         outbound.try_send(ValidatorMessage { message: Some(first) }).map_err(|_| Fault::Broken)?;
-        let reply = self.client.clone().session(ReceiverStream::new(messages)).await;
-        let inbound = reply.map_err(|status| fault_of(&status))?.into_inner();
-        Ok(Wire::new(outbound, Box::pin(inbound)))
+        let speaking = Speaking::default();
+        let mut request = Request::new(ReceiverStream::new(messages));
+        request.extensions_mut().insert(speaking.clone());
+        let mut client = self.client.clone();
+        let reply = contained(async move { client.session(request).await }).await?;
+        let inbound = reply.map_err(|status| speaking.fault_of(&status))?.into_inner();
+        Ok(Wire::new(outbound, inbound.map(move |message| message.map_err(|status| speaking.fault_of(&status)))))
     }
 }
 
@@ -173,9 +298,12 @@ mod tests {
 
     use super::*;
 
-    fn wire(messages: Vec<Result<MinerMessage, Status>>) -> Wire {
-        let (outbound, _) = mpsc::channel(1);
-        Wire::new(outbound, Box::pin(tokio_stream::iter(messages)))
+    fn wire(stream: impl Stream<Item = Result<MinerMessage, Fault>> + Send + 'static) -> Wire {
+        Wire::new(mpsc::channel(1).0, stream)
+    }
+
+    fn tokens() -> Result<MinerMessage, Fault> {
+        Ok(MinerMessage { message: Some(FromMiner::Tokens(v1::Tokens { ids: vec![1] })) })
     }
 
     #[tokio::test]
@@ -185,20 +313,53 @@ mod tests {
             Ok(MinerMessage { message: None }),
             Ok(MinerMessage { message: Some(FromMiner::Commitment(short.clone())) }),
             Ok(MinerMessage { message: Some(FromMiner::Refusal(short)) }),
-            Err(Status::out_of_range("decoded message length too large")),
+            Err(Fault::Violation),
         ];
-        let mut wire = wire(messages);
+        let mut wire = wire(tokio_stream::iter(messages));
         for _ in 0..4 {
             assert_eq!(wire.next().await, Err(Fault::Violation));
         }
         assert_eq!(wire.next().await, Err(Fault::Broken));
     }
 
+    /// A stream whose reader panics, once it is read from and then again when it is dropped, as a poisoned lock in it
+    /// would do.
+    struct Poisoned {
+        said: bool,
+    }
+
+    impl Stream for Poisoned {
+        type Item = Result<MinerMessage, Fault>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            assert!(!self.said, "the bytes make no sense");
+            self.said = true;
+            Poll::Ready(Some(tokens()))
+        }
+    }
+
+    impl Drop for Poisoned {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "the lock is poisoned");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_miner_whose_bytes_make_a_reader_panic_has_broken_the_protocol() {
+        let mut read = wire(Poisoned { said: false });
+        assert!(matches!(read.next().await, Ok(Event::Tokens(_))));
+        assert_eq!(read.next().await, Err(Fault::Violation));
+        assert_eq!(read.next().await, Err(Fault::Broken));
+        // One that is let go unread takes nobody with it either.
+        drop(wire(Poisoned { said: false }));
+        tokio::task::yield_now().await;
+        let call = contained(async { Option::<u8>::None.expect("a header makes sense") });
+        assert_eq!(call.await, Err(Fault::Violation));
+    }
+
     /// A stream that is never without a message.
     fn flood() -> Wire {
-        let (outbound, _) = mpsc::channel(1);
-        let message = || Ok(MinerMessage { message: Some(FromMiner::Tokens(v1::Tokens { ids: vec![1] })) });
-        Wire::new(outbound, Box::pin(tokio_stream::iter(std::iter::repeat_with(message))))
+        wire(tokio_stream::iter(std::iter::repeat_with(tokens)))
     }
 
     #[tokio::test]
@@ -213,10 +374,12 @@ mod tests {
         timeout(Duration::from_millis(50), listening).await.unwrap_err();
     }
 
-    #[tokio::test]
-    async fn an_unknown_session_is_told_from_a_broken_stream() {
-        let mut wire = wire(vec![Err(Status::not_found("")), Err(Status::internal(""))]);
-        assert_eq!(wire.next().await, Err(Fault::Unknown));
-        assert_eq!(wire.next().await, Err(Fault::Broken));
+    #[test]
+    fn a_status_that_was_sent_is_told_from_bytes_that_cannot_be_read() {
+        let speaking = Speaking::default();
+        assert_eq!(speaking.fault_of(&Status::not_found("")), Fault::Unknown);
+        assert_eq!(speaking.fault_of(&Status::internal("")), Fault::Broken);
+        speaking.set(true);
+        assert_eq!(speaking.fault_of(&Status::not_found("")), Fault::Violation);
     }
 }

@@ -30,9 +30,10 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::{BoxFuture, Service, http};
+use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::transport::Server;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::adversary::files::Files;
 
@@ -56,6 +57,13 @@ pub enum Act<T = MinerMessage> {
 /// A message in its envelope.
 pub const fn message(message: Message) -> MinerMessage {
     MinerMessage { message: Some(message) }
+}
+
+/// A status that comes with a trailer which is to be base64 and is not.
+pub fn unreadable() -> Status {
+    let mut headers = http::HeaderMap::new();
+    headers.insert("grpc-status-details-bin", http::HeaderValue::from_static("!"));
+    Status::with_metadata(Code::Internal, "", MetadataMap::from_headers(headers))
 }
 
 /// What is due on a stream.

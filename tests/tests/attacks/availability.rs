@@ -7,7 +7,7 @@ use assay_audit::request::Deadlines;
 use assay_audit::session::{Refusal, RefusalReason};
 use assay_proto::v1::miner_message::Message;
 use assay_proto::v1::{MinerMessage, ProofChunk, Signed};
-use assay_tests::adversary::{Act, Moment, Script, Seat, Talk, as_scripted, message};
+use assay_tests::adversary::{Act, Moment, Script, Seat, Talk, as_scripted, message, unreadable};
 use assay_tests::arena::{Arena, PATIENT, keys};
 use assay_validator::{Outcome, Silence};
 use tonic::Status;
@@ -138,6 +138,7 @@ async fn attack_22_silence() {
     check_silence(|_| vec![Act::Leave], Silence::Unreachable).await;
     check_silence(|_| vec![Act::Fail(Status::internal("crash"))], Silence::Unreachable).await;
     check_silence(|due| as_scripted(due.into_iter().rev().collect()), Silence::Disorder).await;
+    check_silence(|_| vec![Act::Fail(unreadable())], Silence::Disorder).await;
 }
 
 /// A break is no failure as long as the same proof comes on another stream.

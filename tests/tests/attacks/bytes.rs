@@ -2,7 +2,7 @@
 
 use assay_proto::v1::miner_message::Message;
 use assay_proto::v1::{MinerMessage, ProofChunk, Signed, Tokens};
-use assay_tests::adversary::{Act, Part, Script, as_scripted, message};
+use assay_tests::adversary::{Act, Part, Script, as_scripted, message, unreadable};
 
 use crate::table::{Cheat, at_the_answer, at_the_proof, claimed};
 
@@ -56,13 +56,24 @@ attacks! {
     /// a message of no kind
     attack_20_message_of_no_kind: Always [ProtocolViolation] => in_its_place(|| MinerMessage { message: None });
     /// groups within groups, the one thing in the envelope that nests, thirty thousand deep
-    attack_20_deep_nesting: Always [StreamBroken] => Cheat::speaking(at_the_answer(|_, mut due| {
+    attack_20_deep_nesting: Always [ProtocolViolation] => Cheat::speaking(at_the_answer(|_, mut due| {
         due.pop();
         let mut acts = as_scripted(due);
         // The first byte of a group of an unknown field.
         acts.push(Act::Bytes(vec![0x7b; 30_000]));
         acts
     }));
+    /// a trailer that is no base64 in place of the commitment, over which the reader of the stream panics
+    attack_20_trailer_in_place_of_the_commitment: Always [ProtocolViolation] => Cheat::speaking(at_the_answer(|_, mut due| {
+        due.pop();
+        let mut acts = as_scripted(due);
+        acts.push(Act::Fail(unreadable()));
+        acts
+    }));
+    /// a trailer that is no base64 in place of the proof, over which the reader of the stream panics
+    attack_20_trailer_in_place_of_the_proof: Always [ProtocolViolation] => {
+        Cheat::speaking(at_the_proof(|_, _| vec![Act::Fail(unreadable())]))
+    };
     /// tokens without a token
     attack_20_no_tokens: Always [ProtocolViolation] => in_its_place(|| message(Message::Tokens(Tokens { ids: vec![] })));
     /// a proof where the commitment belongs

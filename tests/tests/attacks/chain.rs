@@ -26,7 +26,11 @@ const NOT_TAKEN: &str = "it is not taken, and another miner may be asked for it"
 pub(crate) const WITHOUT_VERDICT: &[(usize, &str, &str)] = &[
     (1, "another model's embedding digests shown to who looks for the model", NOT_TAKEN),
     (15, "another tokenizer shown to who looks for the model", NOT_TAKEN),
-    (20, "no manifest, a longer one, or a file without end shown to who looks for the model", NOT_TAKEN),
+    (
+        20,
+        "no manifest, a longer one, a file without end, or a trailer that cannot be read, shown to who looks for the model",
+        NOT_TAKEN,
+    ),
     (21, "another manifest shown to who looks for the model", NOT_TAKEN),
     (21, "a manifest that is not in force", "it is not asked"),
     (21, "a port at which another hotkey listens", "`commitment_signature`, as above"),

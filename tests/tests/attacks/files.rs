@@ -6,7 +6,7 @@ use std::iter::{once, repeat_with};
 use assay_commitments::codec;
 use assay_proto::chunks::CHUNK_BYTES;
 use assay_proto::v1::{AssetChunk, AssetKind, InfoReply};
-use assay_tests::adversary::{Act, Acts, Files, Seat, in_pieces, said};
+use assay_tests::adversary::{Act, Acts, Files, Seat, in_pieces, said, unreadable};
 use assay_tests::arena::keys;
 use assay_tests::{fixture, smallest};
 use assay_validator::{FetchError, ModelError, Patience, VerifierModel, fetch_model};
@@ -76,6 +76,18 @@ async fn attack_20_no_manifest_shown() {
     for files in [too_long, nested] {
         let found = fetched(files).await;
         assert!(matches!(found, Err(FetchError::Silent(..))), "{:?}", found.err());
+    }
+}
+
+/// A trailer that is no base64, over which the reader of the stream panics, behind the manifest and behind a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_20_trailer_behind_a_file() {
+    let manifest = Files::of(&fixture()).manifest(|_| Box::new(once(Act::Fail(unreadable()))));
+    let tokenizer = but(AssetKind::Tokenizer, |_| Box::new(once(Act::Fail(unreadable()))));
+    for files in [manifest, tokenizer] {
+        let found = fetched(files).await;
+        let is_silence = matches!(&found, Err(FetchError::Silent(_, why)) if why == "it sends what cannot be read");
+        assert!(is_silence, "{:?}", found.err());
     }
 }
 

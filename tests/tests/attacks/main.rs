@@ -182,6 +182,9 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
         "attack_20_short_signature",
         "attack_20_message_too_long",
         "attack_20_message_of_no_kind",
+        "attack_20_deep_nesting",
+        "attack_20_trailer_in_place_of_the_commitment",
+        "attack_20_trailer_in_place_of_the_proof",
         "attack_20_no_tokens",
         "attack_20_proof_before_the_commitment",
         "attack_20_proof_too_long",
@@ -191,7 +194,6 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
     ],
     // The stream.
     &[
-        "attack_20_deep_nesting",
         "attack_22_leaves_after_a_token",
         "attack_22_fails_after_a_token",
         "attack_22_leaves_before_the_commitment",
