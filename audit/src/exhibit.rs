@@ -38,7 +38,7 @@ use crate::transcript_file::FileError;
 use crate::verdict::{Evidence, Failure, Margin, Relation, Verdict, Where};
 use crate::verify::{CheckedDecode, RowOpenings, check_cell, check_decode, judge_cell, judge_decode};
 
-const KIND: Kind = Kind { magic: *b"ASSAY\0EX", version: 5, checksum: domains::EXHIBIT_CHECKSUM };
+const KIND: Kind = Kind { magic: *b"ASSAY\0EX", version: 6, checksum: domains::EXHIBIT_CHECKSUM };
 /// Most bytes of a part.
 const MAX_PART: usize = 1 << 30;
 

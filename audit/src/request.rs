@@ -28,7 +28,7 @@ pub struct Network {
     pub netuid: u16,
 }
 
-/// By when each step must be done, in milliseconds from the one before it.
+/// By when each step must be done, in milliseconds from the one before it, and by when the whole answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// From the request to the first token.
@@ -37,6 +37,8 @@ pub struct Deadlines {
     pub token_ms: u32,
     /// From the last token to the commitment.
     pub commitment_ms: u32,
+    /// From the request to the last token, and to the commitment, however quickly each followed on the one before.
+    pub answer_ms: u32,
     /// From the commitment to `Settle` or `Challenge`.
     pub settle_ms: u32,
     /// From the challenge to the whole proof.
@@ -166,7 +168,8 @@ fn read_stop(from: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
 
 impl Canonical for Deadlines {
     fn write(&self, out: &mut Writer) {
-        for ms in [self.first_token_ms, self.token_ms, self.commitment_ms, self.settle_ms, self.proof_ms] {
+        let Self { first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms } = *self;
+        for ms in [first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms] {
             out.u32(ms);
         }
     }
@@ -176,6 +179,7 @@ impl Canonical for Deadlines {
             first_token_ms: from.u32()?,
             token_ms: from.u32()?,
             commitment_ms: from.u32()?,
+            answer_ms: from.u32()?,
             settle_ms: from.u32()?,
             proof_ms: from.u32()?,
         })

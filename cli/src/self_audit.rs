@@ -43,6 +43,7 @@ const NEVER: Deadlines = Deadlines {
     first_token_ms: u32::MAX,
     token_ms: u32::MAX,
     commitment_ms: u32::MAX,
+    answer_ms: u32::MAX,
     settle_ms: u32::MAX,
     proof_ms: u32::MAX,
 };

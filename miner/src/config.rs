@@ -82,7 +82,14 @@ pub struct Limits {
 impl Default for Limits {
     /// For one model on a machine with a few cores.
     fn default() -> Self {
-        let all = |ms| Deadlines { first_token_ms: ms, token_ms: ms, commitment_ms: ms, settle_ms: ms, proof_ms: ms };
+        let all = |ms| Deadlines {
+            first_token_ms: ms,
+            token_ms: ms,
+            commitment_ms: ms,
+            answer_ms: ms,
+            settle_ms: ms,
+            proof_ms: ms,
+        };
         Self {
             streams: 256,
             streams_per_address: 64,

@@ -48,8 +48,14 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 const NETWORK: Network = Network { genesis: [7; 32], netuid: 3 };
 const EPOCH: Epoch = Epoch::new(5);
-const DEADLINES: Deadlines =
-    Deadlines { first_token_ms: 5_000, token_ms: 5_000, commitment_ms: 5_000, settle_ms: 5_000, proof_ms: 5_000 };
+const DEADLINES: Deadlines = Deadlines {
+    first_token_ms: 5_000,
+    token_ms: 5_000,
+    commitment_ms: 5_000,
+    answer_ms: 15_000,
+    settle_ms: 5_000,
+    proof_ms: 5_000,
+};
 
 fn keys(number: u8) -> Keypair {
     Keypair::from_seed([number; 32]).unwrap()

@@ -21,6 +21,7 @@ pub const PATIENT: Deadlines = Deadlines {
     first_token_ms: 120_000,
     token_ms: 120_000,
     commitment_ms: 120_000,
+    answer_ms: 360_000,
     settle_ms: 120_000,
     proof_ms: 120_000,
 };

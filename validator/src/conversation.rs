@@ -60,9 +60,11 @@ fn ms(milliseconds: u32) -> Duration {
     Duration::from_millis(u64::from(milliseconds))
 }
 
-/// Sends a request and follows the stream up to the commitment. No answer has more than `most_tokens`.
+/// Sends a request and follows the stream up to the commitment. No answer has more than `most_tokens`, and none takes
+/// longer than its deadline, however the tokens are spread over it.
 pub(crate) async fn ask(dial: &impl Dial, request: &Request, most_tokens: usize, opening: ToMiner) -> Opening {
-    let due = Instant::now() + ms(request.deadlines.first_token_ms);
+    let answer_due = Instant::now() + ms(request.deadlines.answer_ms);
+    let due = answer_due.min(Instant::now() + ms(request.deadlines.first_token_ms));
     let mut wire = match timeout_at(due, dial.open(opening)).await {
         Ok(Ok(wire)) => wire,
         Ok(Err(Fault::Violation)) => return Opening::Silent(Silence::Disorder),
@@ -78,52 +80,62 @@ pub(crate) async fn ask(dial: &impl Dial, request: &Request, most_tokens: usize,
         Err(_) => return Opening::Silent(Silence::NoToken),
     };
     let first_token = Instant::now();
-    let mut tokens = Vec::new();
-    let mut last_token = first_token;
-    let commitment = match take_tokens(&mut tokens, &first, most_tokens) {
-        Ok(()) => follow(&mut wire, request, most_tokens, &mut tokens, &mut last_token).await,
+    let mut answer = Answering { tokens: Vec::new(), most_tokens, last_token: first_token, due: answer_due };
+    let commitment = match answer.take(&first) {
+        Ok(()) => follow(&mut wire, &request.deadlines, &mut answer).await,
         Err(omission) => Err(omission),
     };
+    let Answering { tokens, last_token, .. } = answer;
     Opening::Streaming(Box::new(Stream { wire, tokens, first_token, last_token, commitment }))
 }
 
-/// Tokens and then the commitment.
-async fn follow(
-    wire: &mut Wire,
-    request: &Request,
+/// An answer as far as it has come.
+struct Answering {
+    tokens: Vec<TokenId>,
     most_tokens: usize,
-    tokens: &mut Vec<TokenId>,
-    last_token: &mut Instant,
-) -> Result<Commitment, Omission> {
-    let Deadlines { token_ms, commitment_ms, .. } = request.deadlines;
+    last_token: Instant,
+    /// The deadline of all of it.
+    due: Instant,
+}
+
+impl Answering {
+    /// Notes tokens, as many as an answer can have; none at all, or more, is against the protocol.
+    fn take(&mut self, more: &[TokenId]) -> Result<(), Omission> {
+        let room = self.most_tokens - self.tokens.len();
+        self.tokens.extend(more.iter().take(room));
+        if more.is_empty() || more.len() > room { Err(Omission::Violation) } else { Ok(()) }
+    }
+
+    /// By when something is due that is due so long after the last token.
+    fn due_after(&self, step_ms: u32) -> Instant {
+        self.due.min(self.last_token + ms(step_ms))
+    }
+}
+
+/// Tokens and then the commitment.
+async fn follow(wire: &mut Wire, deadlines: &Deadlines, answer: &mut Answering) -> Result<Commitment, Omission> {
+    let Deadlines { token_ms, commitment_ms, .. } = *deadlines;
     loop {
         // Whether another token or the commitment is due, nobody knows yet.
-        let due = *last_token + ms(token_ms.max(commitment_ms));
+        let due = answer.due_after(token_ms.max(commitment_ms));
         let event = timeout_at(due + LATENESS, wire.next()).await.map_err(|_| Omission::Absent)?;
         let at = Instant::now();
         match event {
             Ok(Event::Tokens(more)) => {
-                take_tokens(tokens, &more, most_tokens)?;
-                if at > *last_token + ms(token_ms) {
+                answer.take(&more)?;
+                if at > answer.due_after(token_ms) {
                     return Err(Omission::Late);
                 }
-                *last_token = at;
+                answer.last_token = at;
             }
             Ok(Event::Commitment(signed)) => {
-                let late = at > *last_token + ms(commitment_ms);
+                let late = at > answer.due_after(commitment_ms);
                 return if late { Err(Omission::Late) } else { Ok(Commitment { signed, at }) };
             }
             Ok(Event::Refusal(_) | Event::Proof(_)) | Err(Fault::Violation) => return Err(Omission::Violation),
             Err(Fault::Broken | Fault::Unknown) => return Err(Omission::Broken),
         }
     }
-}
-
-/// Notes tokens, as many as an answer can have; none at all, or more, is against the protocol.
-fn take_tokens(tokens: &mut Vec<TokenId>, more: &[TokenId], most_tokens: usize) -> Result<(), Omission> {
-    let room = most_tokens - tokens.len();
-    tokens.extend(more.iter().take(room));
-    if more.is_empty() || more.len() > room { Err(Omission::Violation) } else { Ok(()) }
 }
 
 /// A challenge that has been decided on.
@@ -207,8 +219,14 @@ mod tests {
 
     use super::*;
 
-    const DEADLINES: Deadlines =
-        Deadlines { first_token_ms: 5_000, token_ms: 500, commitment_ms: 2_000, settle_ms: 1_000, proof_ms: 10_000 };
+    const DEADLINES: Deadlines = Deadlines {
+        first_token_ms: 5_000,
+        token_ms: 500,
+        commitment_ms: 2_000,
+        answer_ms: 8_000,
+        settle_ms: 1_000,
+        proof_ms: 10_000,
+    };
 
     /// What a scripted miner does on one stream: waits, sends, and at the end hangs up or hangs on.
     #[derive(Clone)]
@@ -343,6 +361,29 @@ mod tests {
         check_stream(vec![tokens(1), Act::Wait(2_001), commitment()], Err(Omission::Late)).await;
         check_stream(vec![tokens(1), Act::Wait(3_100), commitment()], Err(Omission::Absent)).await;
         check_stream(vec![tokens(1), Act::Wait(501), tokens(1), commitment()], Err(Omission::Late)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_drips_ends_with_its_own_deadline() {
+        let dripped = || vec![Act::Wait(4_900), tokens(1), Act::Wait(500), tokens(1), Act::Wait(500), tokens(1)];
+        let then = |acts: Vec<Act>| [dripped(), acts].concat();
+        // The last token came at 5.9 seconds; each step from there on is in time, and the whole is due at eight.
+        check_stream(then(vec![Act::Wait(2_000), commitment()]), Ok(3)).await;
+        check_stream(then(vec![Act::Wait(500), tokens(1), Act::Wait(1_601), commitment()]), Err(Omission::Late)).await;
+        let begun = Instant::now();
+        check_stream(then(vec![Act::Wait(500), tokens(1), Act::Hang]), Err(Omission::Absent)).await;
+        assert_eq!(begun.elapsed(), ms(DEADLINES.answer_ms) + LATENESS);
+
+        let mut hurried = request();
+        hurried.deadlines = Deadlines { answer_ms: 5_200, ..DEADLINES };
+        let miner = Scripted::new(vec![dripped()]);
+        let Opening::Streaming(stream) = ask(&miner, &hurried, 4, opening()).await else { panic!("it streamed") };
+        assert!(matches!(stream.commitment, Err(Omission::Late)), "a token is late as a commitment is");
+        // Before the first token it is silence.
+        hurried.deadlines.answer_ms = 4_800;
+        let miner = Scripted::new(vec![dripped()]);
+        let silent = ask(&miner, &hurried, 4, opening()).await;
+        assert!(matches!(silent, Opening::Silent(Silence::NoToken)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,13 +109,21 @@ struct DeadlineSettings {
     first_token_ms: u32,
     token_ms: u32,
     commitment_ms: u32,
+    answer_ms: u32,
     settle_ms: u32,
     proof_ms: u32,
 }
 
 impl Default for DeadlineSettings {
     fn default() -> Self {
-        Self { first_token_ms: 10_000, token_ms: 5_000, commitment_ms: 10_000, settle_ms: 10_000, proof_ms: 60_000 }
+        Self {
+            first_token_ms: 10_000,
+            token_ms: 5_000,
+            commitment_ms: 10_000,
+            answer_ms: 300_000,
+            settle_ms: 10_000,
+            proof_ms: 60_000,
+        }
     }
 }
 
@@ -160,9 +168,10 @@ impl ValidatorFile {
                        answered from a store";
             return Err(base.refuse("asks", why));
         }
-        let DeadlineSettings { first_token_ms, token_ms, commitment_ms, settle_ms, proof_ms } = self.deadlines;
-        let deadlines = Deadlines { first_token_ms, token_ms, commitment_ms, settle_ms, proof_ms };
-        if [first_token_ms, token_ms, commitment_ms, settle_ms, proof_ms].contains(&0) {
+        let DeadlineSettings { first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms } =
+            self.deadlines;
+        let deadlines = Deadlines { first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms };
+        if [first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms].contains(&0) {
             return Err(base.refuse("deadlines", "a deadline of 0 ms cannot be kept by anybody"));
         }
         Ok(ValidatorSettings {

@@ -201,6 +201,7 @@ impl Stage {
                     first_token_ms: 10_000,
                     token_ms: 5_000,
                     commitment_ms: 5_000,
+                    answer_ms: 60_000,
                     settle_ms: 10_000,
                     proof_ms: PROOF_MS,
                 },

@@ -62,6 +62,13 @@ attacks! {
     attack_22_tokens_drip: Always [CommitmentLate] => committing(|_, due| {
         due.into_iter().flat_map(|due| [Act::Say(due), Act::Wait(LATE)]).collect()
     });
+    /// tokens that drip, each in time
+    attack_22_answer_drips: Always [CommitmentLate] => {
+        let dripping = at_the_answer(|_, due| {
+            due.into_iter().flat_map(|due| [Act::Say(due), Act::Wait(Duration::from_millis(700))]).collect()
+        });
+        hurried(Cheat::speaking(dripping), |deadlines| deadlines.answer_ms = 5_000)
+    };
     /// a disconnect after the first token
     attack_22_leaves_after_a_token: Always [StreamBroken] => committing(|_, due| {
         vec![Act::Say(due[0].clone()), Act::Leave]

@@ -202,7 +202,7 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
     ],
     // Deadlines.
     &["attack_22_no_commitment"],
-    &["attack_22_late_commitment", "attack_22_tokens_drip"],
+    &["attack_22_late_commitment", "attack_22_tokens_drip", "attack_22_answer_drips"],
     &["attack_22_no_proof", "attack_22_forgets_the_session", "attack_22_proof_drips"],
     &["attack_22_late_proof"],
     // Refusals.

@@ -40,8 +40,14 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
 const NETWORK: Network = Network { genesis: [7; 32], netuid: 3 };
-const DEADLINES: Deadlines =
-    Deadlines { first_token_ms: 20_000, token_ms: 20_000, commitment_ms: 20_000, settle_ms: 20_000, proof_ms: 3_000 };
+const DEADLINES: Deadlines = Deadlines {
+    first_token_ms: 20_000,
+    token_ms: 20_000,
+    commitment_ms: 20_000,
+    answer_ms: 60_000,
+    settle_ms: 20_000,
+    proof_ms: 3_000,
+};
 
 /// Wide enough that roundings average as they do in real models.
 const NUMBERS: Numbers = Numbers { hidden: 128, head_dim: 32, ffn: 384, ..Numbers::TINY };
