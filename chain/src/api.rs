@@ -114,6 +114,12 @@ pub trait Chain: Send + Sync {
     /// Which chain and subnet this is. Known since the connection was made.
     fn network(&self) -> Network;
 
+    /// Asks the chain whether it is there. What was read before does not answer for it.
+    ///
+    /// # Errors
+    /// A [`ChainError`] if it does not answer, which may take as long as a connection takes to be given up.
+    fn reach(&self) -> impl Future<Output = Result<(), ChainError>> + Send;
+
     /// Where the chain stands, as of its newest final block: nothing said here is taken back.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::prompt::Prompt;
 use assay_audit::request::{AuditRate, Deadlines, Network};
+use assay_chain::{Devnet, Genesis, GenesisHash, NetUid, Parameters};
 use assay_cli::local::LocalModel;
 use assay_commitments::Epoch;
 use assay_miner::{Backend, KnownSubnet, Limits, Miner, MinerConfig, Published, RunningMiner};
@@ -59,6 +60,7 @@ pub struct Arena {
     model: Arc<VerifierModel>,
     nonces: EpochNonces,
     validator: Keypair,
+    chain: Arc<Devnet>,
     /// Holds the journal of nonces.
     _directory: tempfile::TempDir,
 }
@@ -79,7 +81,17 @@ impl Arena {
             committed.embeddings.clone(),
         );
         let model = Arc::new(model.expect("a committed model fits its manifest"));
-        Self { local: Arc::clone(local), model, nonces, validator, _directory: directory }
+        let genesis = Genesis {
+            network: assay_chain::Network {
+                genesis: GenesisHash::new(NETWORK.genesis),
+                netuid: NetUid::new(NETWORK.netuid),
+            },
+            owner: keys(100).hotkey(),
+            validators: vec![],
+            parameters: Parameters::default(),
+        };
+        let chain = Arc::new(Devnet::new(&genesis).expect("the devnet's own parameters are in order"));
+        Self { local: Arc::clone(local), model, nonces, validator, chain, _directory: directory }
     }
 
     /// What the validator knows of the model.
@@ -96,7 +108,7 @@ impl Arena {
     pub async fn ask(&self, miner: Peer, question: &Question) -> Outcome {
         let Question { ask, policy, rate, deadlines } = question.clone();
         let terms = Terms { policy, deadlines, inline_assets: true };
-        let auditor = Auditor::new(self.validator.clone(), NETWORK, terms, 1);
+        let auditor = Auditor::new(self.validator.clone(), NETWORK, terms, 1, Arc::clone(&self.chain));
         auditor.session(&miner, &self.model, ask, rate, &self.nonces).await
     }
 

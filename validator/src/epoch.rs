@@ -23,7 +23,6 @@ use crate::fetch::{FetchError, Patience, fetch_model};
 use crate::model::VerifierModel;
 use crate::nonces::{EpochNonces, Unfinished};
 use crate::owner::Owner;
-use crate::probe;
 use crate::report::{EpochReport, MinerReport};
 use crate::requests::RequestSource;
 use crate::rounds::{Finished, Held, Rounds, Target};
@@ -121,7 +120,13 @@ impl<C: Chain + 'static> Validator<C> {
         }
         let ledger = Ledger::new(settings.probation, records.ledger.clone());
         Ok(Self {
-            auditor: Auditor::new(settings.keys.clone(), network, settings.terms, settings.verifying),
+            auditor: Auditor::new(
+                settings.keys.clone(),
+                network,
+                settings.terms,
+                settings.verifying,
+                Arc::clone(&chain),
+            ),
             store: Store::open(&settings.transcripts)?,
             source: Arc::new(source),
             file,
@@ -387,7 +392,7 @@ impl<C: Chain + 'static> Validator<C> {
             next(&mut fetches);
         }
         // Whoever declares a model hands it out. That nobody does is their silence, unless we did not hear.
-        if own.is_none() && !probe::loopback_works().await {
+        if own.is_none() && !self.auditor.is_connected().await {
             own = Some(OwnFault::Connection);
         }
         Err(own.map_or(Ending::Unavailable(Silence::Disorder), Ending::OwnFault))

@@ -16,6 +16,7 @@ use assay_audit::sampling::Sampling;
 use assay_audit::session::{Answer, Exchange, Omission, Refusal, RefusalReason, Reply, SessionRecord};
 use assay_audit::transcript_file::{Measurements, Receipt, TranscriptFile};
 use assay_audit::verdict::OwnFault;
+use assay_chain::Chain;
 use assay_commitments::codec;
 use assay_commitments::trace::TraceCommitment;
 use assay_commitments::{Hotkey, TokenId};
@@ -30,7 +31,7 @@ use tracing::{debug, error, warn};
 use crate::conversation::{self, Demand, Opening, Silence, Stream};
 use crate::model::VerifierModel;
 use crate::nonces::{DrawnNonce, EpochNonces};
-use crate::probe;
+use crate::probe::{self, Reach};
 use crate::requests::Ask;
 use crate::stall;
 use crate::wire::{Line, Wire};
@@ -56,12 +57,19 @@ pub struct Terms {
 }
 
 /// Holds sessions with miners.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Auditor {
     keys: Keypair,
     network: Network,
     terms: Terms,
     verifying: Arc<Semaphore>,
+    chain: Arc<dyn Reach>,
+}
+
+impl std::fmt::Debug for Auditor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auditor").field("hotkey", &self.hotkey()).finish_non_exhaustive()
+    }
 }
 
 /// What came of a session.
@@ -125,9 +133,16 @@ struct Running<'a> {
 }
 
 impl Auditor {
-    /// An auditor that verifies at most `verifying` proofs side by side.
-    pub fn new(keys: Keypair, network: Network, terms: Terms, verifying: usize) -> Self {
-        Self { keys, network, terms, verifying: Arc::new(Semaphore::new(verifying.max(1))) }
+    /// An auditor that verifies at most `verifying` proofs side by side. Silence is held against a miner only while
+    /// `chain` answers.
+    pub fn new<C: Chain + 'static>(
+        keys: Keypair,
+        network: Network,
+        terms: Terms,
+        verifying: usize,
+        chain: Arc<C>,
+    ) -> Self {
+        Self { keys, network, terms, verifying: Arc::new(Semaphore::new(verifying.max(1))), chain }
     }
 
     /// The validator's hotkey.
@@ -138,6 +153,11 @@ impl Auditor {
     /// The chain and subnet it asks on.
     pub(crate) const fn network(&self) -> Network {
         self.network
+    }
+
+    /// Whether whoever is silent now is so by itself.
+    pub(crate) async fn is_connected(&self) -> bool {
+        probe::is_connected(self.chain.as_ref()).await
     }
 
     /// Asks a miner and follows the session to its verdict. Never fails: what goes wrong is an
@@ -268,14 +288,11 @@ impl Running<'_> {
         let asked = conversation::ask(self.line, &self.request, self.most_tokens, ToMiner::Request(signed));
         let (opening, stalled) = stall::watch(asked).await;
         match opening {
-            Opening::Silent(_) if stalled => Outcome::OwnFault(OwnFault::Stalled),
+            // Something came: that is nobody's silence.
+            Opening::Silent(Silence::Disorder) => Outcome::Unavailable(Silence::Disorder),
             Opening::Silent(silence) => {
                 debug!(miner = %self.request.miner, ?silence, "nothing came");
-                if probe::loopback_works().await {
-                    Outcome::Unavailable(silence)
-                } else {
-                    Outcome::OwnFault(OwnFault::Connection)
-                }
+                self.own_silence(stalled).await.map_or(Outcome::Unavailable(silence), Outcome::OwnFault)
             }
             Opening::Refused(signed) => {
                 let session = self.request.session_id();
@@ -284,17 +301,23 @@ impl Running<'_> {
                     None => Outcome::Unavailable(Silence::Disorder),
                 }
             }
-            Opening::Streaming(stream)
-                if stalled && matches!(&stream.commitment, Err(omission) if is_silence(*omission)) =>
-            {
-                Outcome::OwnFault(OwnFault::Stalled)
-            }
-            Opening::Streaming(stream) => self.streamed(*stream).await,
+            Opening::Streaming(stream) => self.streamed(*stream, stalled).await,
+        }
+    }
+
+    /// What of our own kept us from hearing a miner that is silent, if anything did.
+    async fn own_silence(&self, stalled: bool) -> Option<OwnFault> {
+        if stalled {
+            Some(OwnFault::Stalled)
+        } else if self.auditor.is_connected().await {
+            None
+        } else {
+            Some(OwnFault::Connection)
         }
     }
 
     /// From the last token to the verdict.
-    async fn streamed(self, stream: Stream) -> Outcome {
+    async fn streamed(self, stream: Stream, stalled: bool) -> Outcome {
         let Stream { mut wire, tokens, first_token, last_token, commitment } = stream;
         let mut measured = Measurements {
             first_token_ms: to_ms(first_token - self.sent),
@@ -303,8 +326,10 @@ impl Running<'_> {
         };
         let exchange = match commitment {
             Err(omission) => {
-                if is_silence(omission) && !probe::loopback_works().await {
-                    return Outcome::OwnFault(OwnFault::Connection);
+                if is_silence(omission)
+                    && let Some(fault) = self.own_silence(stalled).await
+                {
+                    return Outcome::OwnFault(fault);
                 }
                 Exchange::Uncommitted(omission)
             }
@@ -389,15 +414,12 @@ impl Running<'_> {
             proof_bytes: max_proof_bytes(manifest, &challenge, positions),
             due: begun + Duration::from_millis(u64::from(self.request.deadlines.proof_ms)),
         };
-        let (mut answer, stalled) = stall::watch(conversation::demand(wire, self.line, &demand)).await;
+        let (answer, stalled) = stall::watch(conversation::demand(wire, self.line, &demand)).await;
         measured.proof_ms = to_ms(begun.elapsed());
-        if matches!(answer, Answer::Omitted(omission) if is_silence(omission)) {
-            if stalled {
-                return Err(OwnFault::Stalled);
-            }
-            if !probe::loopback_works().await {
-                answer = Answer::Interrupted;
-            }
+        if matches!(answer, Answer::Omitted(omission) if is_silence(omission))
+            && let Some(fault) = self.own_silence(stalled).await
+        {
+            return Err(fault);
         }
         Ok(Reply::Challenged { nonce, answer })
     }

@@ -285,6 +285,10 @@ impl Chain for Devnet {
         self.newest().network
     }
 
+    async fn reach(&self) -> Result<(), ChainError> {
+        Ok(())
+    }
+
     async fn head(&self) -> Result<Head, ChainError> {
         Ok(self.newest().head())
     }

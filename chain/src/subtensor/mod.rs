@@ -44,7 +44,7 @@ use crate::{
 };
 use follow::{Follower, Tip};
 use journal::Journal;
-use link::Links;
+use link::{Links, Trouble};
 use networks::NetworkName;
 use past::Past;
 use snapshot::{Clock, Subnet};
@@ -239,6 +239,16 @@ impl Subtensor {
 impl Chain for Subtensor {
     fn network(&self) -> Network {
         self.inner.network
+    }
+
+    async fn reach(&self) -> Result<(), ChainError> {
+        let what = "whether it is there";
+        let links = &self.inner.links;
+        match links.ask(what, |node| async move { node.chain_get_finalized_head().await }).await {
+            // Whoever refuses is there.
+            Ok(_) | Err(Trouble::Refused { .. }) => Ok(()),
+            Err(Trouble::Chain(error)) => Err(error),
+        }
     }
 
     async fn head(&self) -> Result<Head, ChainError> {

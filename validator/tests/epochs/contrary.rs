@@ -12,6 +12,8 @@ use assay_commitments::{Epoch, Hotkey, ManifestId};
 
 pub(crate) struct Contrary {
     devnet: Devnet,
+    /// Whether it says that it is there.
+    pub(crate) answers: bool,
     /// What the next reveals of weights come to, the last one first; after them, what the devnet says.
     pub(crate) reveals: Mutex<Vec<Result<usize, ChainError>>>,
     /// How often weights were to be revealed, by epoch.
@@ -29,6 +31,7 @@ impl Contrary {
     pub(crate) fn new(devnet: &Devnet) -> Self {
         Self {
             devnet: devnet.clone(),
+            answers: true,
             reveals: Mutex::default(),
             asked: Mutex::default(),
             keys_until: Epoch::new(u64::MAX),
@@ -41,6 +44,11 @@ impl Contrary {
 impl Chain for Contrary {
     fn network(&self) -> Network {
         self.devnet.network()
+    }
+
+    async fn reach(&self) -> Result<(), ChainError> {
+        let gone = || ChainError::Unreachable { endpoint: "ws://chain".to_owned(), why: "no answer".to_owned() };
+        if self.answers { self.devnet.reach().await } else { Err(gone()) }
     }
 
     async fn head(&self) -> Result<Head, ChainError> {

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use assay_audit::epoch_log::Ending as LogEnding;
 use assay_audit::judge::judge;
 use assay_audit::transcript_file::FileError;
-use assay_audit::verdict::OwnFault;
+use assay_audit::verdict::{OwnFault, Reason};
 use assay_proto::v1::AssetKind;
-use assay_validator::{ModelError, VerifierModel};
+use assay_validator::{ModelError, Silence, VerifierModel};
 use tracing::subscriber::DefaultGuard;
 
+use super::contrary::Contrary;
 use super::fetch::{fetched, honest, shelf, whole};
 use super::*;
 
@@ -443,6 +444,67 @@ async fn a_validator_that_reaches_nobody_calls_nobody_unreachable() {
     // Without descriptors, a process connects neither to a miner nor to itself.
     let deaf = child("deaf", world.directory.path(), "ulimit -n 256;");
     check_told(&check_child(deaf, before), OwnFault::Connection, 3, "check the network of this machine");
+}
+
+/// A miner that says one token and no more.
+struct Mute(HonestBackend);
+
+impl Backend for Mute {
+    fn serve(
+        &self,
+        request: &Request,
+        on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
+    ) -> Result<Served, ServeError> {
+        let mut said = 0;
+        self.0.serve(request, &mut |token| {
+            said += 1;
+            if said > 1 {
+                std::thread::sleep(Duration::from_secs(3));
+                return ControlFlow::Break(());
+            }
+            on_token(token)
+        })
+    }
+
+    fn prove(&self, _: &Request, _: &TraceCommitment, _: &dyn TraceRows, _: Option<&Nonce>) -> Proof {
+        Err(ProveError("there is no answer".to_owned()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silence_is_held_against_a_miner_only_while_the_chain_answers() {
+    let world = world().await;
+    let model = Arc::new(fetched(&world).await);
+    let nobody = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let mute = Miner::start(world.config(1), world.published.clone(), Mute(world.honest.clone())).await.unwrap();
+    let whole = Miner::start(world.config(1), world.published.clone(), world.honest.clone()).await.unwrap();
+    // Tokens and commitment come through, the proof never does.
+    let cut = cutting_proxy(whole.local_addr(), usize::MAX, 20_000).await;
+    let deadlines = Deadlines { token_ms: 1_000, commitment_ms: 1_000, proof_ms: 1_500, ..DEADLINES };
+    let terms = Terms { policy: Policy::DEFAULT, deadlines, inline_assets: false };
+    let epoch = world.subnet.epoch();
+    let (nonces, _) = EpochNonces::open(world.directory.path(), NETWORK, world.validator.hotkey(), epoch).unwrap();
+    let questions = PromptList::new(vec![Prompt::Text("to be or not".to_owned())], 8).unwrap();
+    for answers in [true, false] {
+        let mut chain = Contrary::new(&world.chain);
+        chain.answers = answers;
+        let auditor = Auditor::new(world.validator.clone(), NETWORK, terms, 1, Arc::new(chain));
+        for (endpoint, charged) in
+            [(nobody, None), (mute.local_addr(), Some(Reason::CommitmentAbsent)), (cut, Some(Reason::StreamBroken))]
+        {
+            let peer = Peer { hotkey: keys(1).hotkey(), endpoint };
+            let outcome = auditor.session(&peer, &model, questions.draw(0), AuditRate::Always, &nonces).await;
+            match (answers, charged, &outcome) {
+                (true, None, Outcome::Unavailable(Silence::Unreachable))
+                | (false, _, Outcome::OwnFault(OwnFault::Connection)) => {}
+                (true, Some(reason), Outcome::Judged(judged)) => {
+                    let verdict = judged.judgement.verdict;
+                    assert!(matches!(verdict, Verdict::Rejected(failure) if failure.reason == reason), "{verdict:?}");
+                }
+                _ => panic!("{answers} {charged:?}: {outcome:?}"),
+            }
+        }
+    }
 }
 
 #[cfg(unix)]

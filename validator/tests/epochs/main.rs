@@ -399,7 +399,7 @@ async fn a_connection_that_breaks_in_the_proof_is_taken_up_again() {
     // Tokens and commitment are some two kilobytes, the proof is a hundred times that.
     let proxy = cutting_proxy(miner.local_addr(), 2, 20_000).await;
     let terms = Terms { policy: Policy::DEFAULT, deadlines: DEADLINES, inline_assets: false };
-    let auditor = Auditor::new(world.validator.clone(), NETWORK, terms, 1);
+    let auditor = Auditor::new(world.validator.clone(), NETWORK, terms, 1, Arc::new(world.chain.clone()));
     let (nonces, _) =
         EpochNonces::open(world.directory.path(), NETWORK, auditor.hotkey(), world.subnet.epoch()).unwrap();
     let ask = PromptList::new(vec![Prompt::Text("to be or not".to_owned())], 8).unwrap().draw(0);

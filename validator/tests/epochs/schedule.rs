@@ -133,7 +133,7 @@ async fn a_validator_that_is_dropped_anywhere_in_an_epoch_goes_on_where_it_was()
 /// What a crash leaves of a session that was held to its end: its counter open, and nothing in the ledger.
 async fn crashed_session(world: &World, settings: &Settings, miner: &RunningMiner) -> TranscriptFile {
     let model = fetch_model(miner.local_addr(), world.published.id(), Patience::DEFAULT).await.unwrap();
-    let auditor = Auditor::new(world.validator.clone(), NETWORK, settings.terms, 1);
+    let auditor = Auditor::new(world.validator.clone(), NETWORK, settings.terms, 1, Arc::new(world.chain.clone()));
     let epoch = world.chain.head().await.unwrap().epoch;
     let nonces_at = settings.directory.join("nonces");
     let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK, auditor.hotkey(), epoch).unwrap();
