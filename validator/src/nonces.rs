@@ -14,6 +14,7 @@ use assay_audit::epoch_log::{Ending as LogEnding, Listed, MAX_REQUESTS};
 use assay_audit::request::Network;
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer, decode, encode};
 use assay_commitments::{Epoch, Hotkey, SessionId};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::error::StorageError;
@@ -277,6 +278,13 @@ impl DrawnNonce {
         self.nonces.mark(Step::Revealed, self.miner, self.counter).await?;
         Ok(self.nonces.nonce(&self.miner, self.counter))
     }
+
+    /// The same, unless the disk took until after `due`. The nonce counts as out then, and is not given out: a miner
+    /// to whom it came that late may have nothing left to answer it with.
+    pub(crate) async fn reveal_by(&self, due: Instant) -> Result<Option<Nonce>, StorageError> {
+        let nonce = self.reveal().await?;
+        Ok((Instant::now() <= due).then_some(nonce))
+    }
 }
 
 /// The first record: whose key this is.
@@ -357,6 +365,8 @@ impl Canonical for Mark {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const NETWORK: Network = Network { genesis: [6; 32], netuid: 7 };
@@ -451,6 +461,28 @@ mod tests {
         assert_eq!(EpochNonces::open_epochs(directory.path()).unwrap(), [Epoch::new(3), Epoch::new(4)]);
         fourth.retire().await.unwrap();
         assert_eq!(EpochNonces::open_epochs(directory.path()).unwrap(), [Epoch::new(3)]);
+    }
+
+    #[tokio::test]
+    async fn a_nonce_that_the_disk_delays_beyond_its_deadline_is_not_given_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let (nonces, _) = open(directory.path(), 4);
+        let drawn = nonces.draw(MINER).await.unwrap();
+        let (state, (begun, is_slow)) = (Arc::clone(&nonces.state), std::sync::mpsc::channel());
+        let disk = std::thread::spawn(move || {
+            let _writing = state.lock().unwrap();
+            begun.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+        });
+        is_slow.recv().unwrap();
+        assert_eq!(drawn.reveal_by(Instant::now() + Duration::from_millis(100)).await.unwrap(), None);
+        disk.join().unwrap();
+        let other = nonces.draw(OTHER).await.unwrap();
+        let nonce = other.reveal_by(Instant::now() + Duration::from_mins(1)).await.unwrap();
+        assert_eq!(nonce, Some(other.reveal().await.unwrap()));
+        drop((nonces, drawn, other));
+        let (_, unfinished) = open(directory.path(), 4);
+        assert!(unfinished.iter().all(|session| session.revealed), "{unfinished:?}");
     }
 
     #[tokio::test]

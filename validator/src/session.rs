@@ -356,13 +356,17 @@ impl Running<'_> {
     ) -> Result<Reply, OwnFault> {
         // A commitment that is wrong in itself gets no nonce; the judgement finds the same again.
         let Some(commitment) = self.check(tokens, signed).await? else { return Ok(Reply::None) };
-        if Instant::now() > settle_due {
+        let too_late = || {
             error!(session = %commitment.session, "too busy to settle in time");
-            return Ok(Reply::None);
-        }
-        let Some(nonce) = self.reveal().await? else {
-            return self.challenge(wire, &commitment, None, measured).await;
+            Ok(Reply::None)
         };
+        if Instant::now() > settle_due {
+            return too_late();
+        }
+        if self.request.nonce_commitment.is_none() {
+            return self.challenge(wire, &commitment, None, measured).await;
+        }
+        let Some(nonce) = self.reveal(settle_due).await? else { return too_late() };
         if is_audited(self.request.audit_rate, &nonce, &commitment.digest()) {
             return self.challenge(wire, &commitment, Some(nonce), measured).await;
         }
@@ -384,12 +388,9 @@ impl Running<'_> {
         tokio::task::spawn_blocking(work).await.map_err(|_| OwnFault::Interrupted)
     }
 
-    /// The nonce, once it is noted that it is out; `None` where the policy draws nothing.
-    async fn reveal(&self) -> Result<Option<Nonce>, OwnFault> {
-        if self.request.nonce_commitment.is_none() {
-            return Ok(None);
-        }
-        self.drawn.reveal().await.map(Some).map_err(|failure| {
+    /// The nonce, once it is noted that it is out; `None` if that took too long for it to be sent.
+    async fn reveal(&self, due: Instant) -> Result<Option<Nonce>, OwnFault> {
+        self.drawn.reveal_by(due).await.map_err(|failure| {
             error!(%failure, "a nonce cannot be noted as revealed, so it is not");
             OwnFault::Storage
         })
