@@ -3,6 +3,9 @@
 //! Before the first token nothing is owed: whatever goes wrong is silence, or a refusal. From then
 //! on a commitment is owed, and after a challenge a proof; late, absent, malformed or broken off is
 //! the miner's failure. What a message says is judged elsewhere.
+//!
+//! Whoever listens notes with each message that comes in time since when it waits for the next one, so
+//! that its own standstill excuses only what was due meanwhile.
 
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ use assay_proto::v1::Resume;
 use assay_proto::v1::validator_message::Message as ToMiner;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use crate::stall::Since;
 use crate::wire::{Dial, Event, Fault, Wire};
 
 /// For how long after its deadline a message is still waited for, only to call it late and not
@@ -62,7 +66,13 @@ fn ms(milliseconds: u32) -> Duration {
 
 /// Sends a request and follows the stream up to the commitment. No answer has more than `most_tokens`, and none takes
 /// longer than its deadline, however the tokens are spread over it.
-pub(crate) async fn ask(dial: &impl Dial, request: &Request, most_tokens: usize, opening: ToMiner) -> Opening {
+pub(crate) async fn ask(
+    dial: &impl Dial,
+    request: &Request,
+    most_tokens: usize,
+    opening: ToMiner,
+    since: &mut Since,
+) -> Opening {
     let answer_due = Instant::now() + ms(request.deadlines.answer_ms);
     let due = answer_due.min(Instant::now() + ms(request.deadlines.first_token_ms));
     let mut wire = match timeout_at(due, dial.open(opening)).await {
@@ -80,9 +90,10 @@ pub(crate) async fn ask(dial: &impl Dial, request: &Request, most_tokens: usize,
         Err(_) => return Opening::Silent(Silence::NoToken),
     };
     let first_token = Instant::now();
+    *since = Since::now();
     let mut answer = Answering { tokens: Vec::new(), most_tokens, last_token: first_token, due: answer_due };
     let commitment = match answer.take(&first) {
-        Ok(()) => follow(&mut wire, &request.deadlines, &mut answer).await,
+        Ok(()) => follow(&mut wire, &request.deadlines, &mut answer, since).await,
         Err(omission) => Err(omission),
     };
     let Answering { tokens, last_token, .. } = answer;
@@ -113,7 +124,12 @@ impl Answering {
 }
 
 /// Tokens and then the commitment.
-async fn follow(wire: &mut Wire, deadlines: &Deadlines, answer: &mut Answering) -> Result<Commitment, Omission> {
+async fn follow(
+    wire: &mut Wire,
+    deadlines: &Deadlines,
+    answer: &mut Answering,
+    since: &mut Since,
+) -> Result<Commitment, Omission> {
     let Deadlines { token_ms, commitment_ms, .. } = *deadlines;
     loop {
         // Whether another token or the commitment is due, nobody knows yet.
@@ -127,6 +143,7 @@ async fn follow(wire: &mut Wire, deadlines: &Deadlines, answer: &mut Answering) 
                     return Err(Omission::Late);
                 }
                 answer.last_token = at;
+                *since = Since::now();
             }
             Ok(Event::Commitment(signed)) => {
                 let late = at > answer.due_after(commitment_ms);
@@ -148,9 +165,9 @@ pub(crate) struct Demand {
 
 /// Sends a challenge and takes the answer, on this stream or, after a break, on others, until the
 /// deadline.
-pub(crate) async fn demand(wire: &mut Wire, dial: &impl Dial, demand: &Demand) -> Answer {
+pub(crate) async fn demand(wire: &mut Wire, dial: &impl Dial, demand: &Demand, since: &mut Since) -> Answer {
     let mut pause = RESUME_PAUSE.0;
-    let mut ended = challenge(wire, demand).await;
+    let mut ended = challenge(wire, demand, since).await;
     loop {
         match ended {
             Ok(answer) => return answer,
@@ -169,7 +186,7 @@ pub(crate) async fn demand(wire: &mut Wire, dial: &impl Dial, demand: &Demand) -
         ended = match timeout_at(demand.due, dial.open(resume)).await {
             Ok(Ok(resumed)) => {
                 *wire = resumed;
-                challenge(wire, demand).await
+                challenge(wire, demand, since).await
             }
             Ok(Err(fault)) => Err(fault),
             Err(_) => Err(Fault::Broken),
@@ -178,7 +195,7 @@ pub(crate) async fn demand(wire: &mut Wire, dial: &impl Dial, demand: &Demand) -
 }
 
 /// One attempt: the challenge, then pieces of a proof from the first to the last.
-async fn challenge(wire: &mut Wire, demand: &Demand) -> Result<Answer, Fault> {
+async fn challenge(wire: &mut Wire, demand: &Demand, since: &mut Since) -> Result<Answer, Fault> {
     wire.send(demand.challenge.clone()).await?;
     let mut assembly = Assembly::new(demand.proof_bytes);
     loop {
@@ -197,6 +214,9 @@ async fn challenge(wire: &mut Wire, demand: &Demand) -> Result<Answer, Fault> {
                 return Ok(if late { Answer::Omitted(Omission::Late) } else { Answer::Refusal(refusal) });
             }
             Event::Tokens(_) | Event::Commitment(_) => return Err(Fault::Violation),
+        }
+        if !late {
+            *since = Since::now();
         }
     }
 }
@@ -218,6 +238,7 @@ mod tests {
     use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
+    use crate::stall::tests::PRETENDED;
 
     const DEADLINES: Deadlines = Deadlines {
         first_token_ms: 5_000,
@@ -234,6 +255,8 @@ mod tests {
         Wait(u64),
         Say(FromMiner),
         Fail(Fault),
+        /// The validator stands still meanwhile.
+        Freeze,
         Hang,
     }
 
@@ -262,6 +285,7 @@ mod tests {
                         Act::Wait(milliseconds) => sleep(Duration::from_millis(milliseconds)).await,
                         Act::Say(message) => say.send(Ok(MinerMessage { message: Some(message) })).await.unwrap(),
                         Act::Fail(fault) => say.send(Err(fault)).await.unwrap(),
+                        Act::Freeze => PRETENDED.set(PRETENDED.get() + Duration::from_secs(2)),
                         Act::Hang => while heard.recv().await.is_some() {},
                     }
                 }
@@ -317,7 +341,7 @@ mod tests {
     /// Plays a script; says how many tokens came, and whether the commitment did.
     async fn check_stream(script: Vec<Act>, expected: Result<usize, Omission>) {
         let miner = Scripted::new(vec![script]);
-        let Opening::Streaming(stream) = ask(&miner, &request(), 4, opening()).await else {
+        let Opening::Streaming(stream) = ask(&miner, &request(), 4, opening(), &mut Since::now()).await else {
             panic!("nothing was streamed")
         };
         let count = stream.tokens.len();
@@ -326,7 +350,9 @@ mod tests {
 
     async fn check_silence(script: Vec<Act>, expected: Silence) {
         let miner = Scripted::new(vec![script]);
-        let Opening::Silent(silence) = ask(&miner, &request(), 4, opening()).await else { panic!("not silent") };
+        let Opening::Silent(silence) = ask(&miner, &request(), 4, opening(), &mut Since::now()).await else {
+            panic!("not silent")
+        };
         assert_eq!(silence, expected);
     }
 
@@ -348,9 +374,12 @@ mod tests {
         check_silence(vec![commitment()], Silence::Disorder).await;
         check_silence(vec![tokens(0)], Silence::Disorder).await;
         let unreachable = Scripted::new(vec![]);
-        assert!(matches!(ask(&unreachable, &request(), 4, opening()).await, Opening::Silent(Silence::Unreachable)));
+        assert!(matches!(
+            ask(&unreachable, &request(), 4, opening(), &mut Since::now()).await,
+            Opening::Silent(Silence::Unreachable)
+        ));
         let refusing = Scripted::new(vec![vec![refusal()]]);
-        assert!(matches!(ask(&refusing, &request(), 4, opening()).await, Opening::Refused(_)));
+        assert!(matches!(ask(&refusing, &request(), 4, opening(), &mut Since::now()).await, Opening::Refused(_)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -377,12 +406,14 @@ mod tests {
         let mut hurried = request();
         hurried.deadlines = Deadlines { answer_ms: 5_200, ..DEADLINES };
         let miner = Scripted::new(vec![dripped()]);
-        let Opening::Streaming(stream) = ask(&miner, &hurried, 4, opening()).await else { panic!("it streamed") };
+        let Opening::Streaming(stream) = ask(&miner, &hurried, 4, opening(), &mut Since::now()).await else {
+            panic!("it streamed")
+        };
         assert!(matches!(stream.commitment, Err(Omission::Late)), "a token is late as a commitment is");
         // Before the first token it is silence.
         hurried.deadlines.answer_ms = 4_800;
         let miner = Scripted::new(vec![dripped()]);
-        let silent = ask(&miner, &hurried, 4, opening()).await;
+        let silent = ask(&miner, &hurried, 4, opening(), &mut Since::now()).await;
         assert!(matches!(silent, Opening::Silent(Silence::NoToken)));
     }
 
@@ -393,7 +424,39 @@ mod tests {
         }
     }
 
+    /// Whether we have stood still since the last message, where a miner says no more.
+    async fn check_standstill(script: Vec<Act>, expected: bool) {
+        let mut since = Since::now();
+        let miner = Scripted::new(vec![[script, vec![Act::Hang]].concat()]);
+        let opening = ask(&miner, &request(), 4, opening(), &mut since).await;
+        let Opening::Streaming(stream) = opening else { panic!("nothing was streamed") };
+        assert!(matches!(stream.commitment, Err(Omission::Absent)));
+        assert_eq!(since.stood_still(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_standstill_excuses_only_what_was_due_meanwhile() {
+        let freeze = || vec![Act::Wait(100), Act::Freeze, Act::Wait(100)];
+        check_standstill([vec![tokens(1)], freeze()].concat(), true).await;
+        check_standstill([freeze(), vec![tokens(1)]].concat(), false).await;
+        check_standstill([vec![tokens(1)], freeze(), vec![tokens(1)]].concat(), false).await;
+
+        let absent = || Answer::Omitted(Omission::Absent);
+        let (first, hang) = (|| vec![piece(CHUNK_BYTES, false)], || vec![Act::Hang]);
+        for (script, expected) in
+            [([first(), freeze(), hang()].concat(), true), ([freeze(), first(), hang()].concat(), false)]
+        {
+            let mut since = Since::now();
+            check_answer_since(vec![script], absent(), &mut since).await;
+            assert_eq!(since.stood_still(), expected);
+        }
+    }
+
     async fn check_answer(scripts: Vec<Vec<Act>>, expected: Answer) -> Vec<Message> {
+        check_answer_since(scripts, expected, &mut Since::now()).await
+    }
+
+    async fn check_answer_since(scripts: Vec<Vec<Act>>, expected: Answer, since: &mut Since) -> Vec<Message> {
         let miner = Scripted::new(scripts);
         let mut wire = miner.open(opening()).await.unwrap();
         let demanded = Demand {
@@ -402,7 +465,7 @@ mod tests {
             proof_bytes: CHUNK_BYTES + 40,
             due: Instant::now() + ms(DEADLINES.proof_ms),
         };
-        assert_eq!(demand(&mut wire, &miner, &demanded).await, expected);
+        assert_eq!(demand(&mut wire, &miner, &demanded, since).await, expected);
         miner.opened.into_inner().unwrap()
     }
 

@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::model::{ModelError, VerifierModel};
-use crate::stall;
+use crate::stall::Since;
 use crate::wire::{Line, contained};
 
 /// How long a miner may take.
@@ -62,9 +62,11 @@ pub async fn fetch_model(address: SocketAddr, id: ManifestId, patience: Patience
     let line = Line::new(address, MAX_MANIFEST_BYTES + ENVELOPE_BYTES).ok_or_else(|| silent("bad address"))?;
     let source = Source { line, address, patience: patience.piece };
     let model = contained(async move { source.model(id).await });
-    let (fetched, stalled) = stall::watch(timeout(patience.whole, model)).await;
-    match fetched {
-        Ok(Ok(Err(FetchError::Silent(..)))) | Err(_) if stalled => Err(FetchError::Own(address, OwnFault::Stalled)),
+    let since = Since::now();
+    match timeout(patience.whole, model).await {
+        Ok(Ok(Err(FetchError::Silent(..)))) | Err(_) if since.stood_still() => {
+            Err(FetchError::Own(address, OwnFault::Stalled))
+        }
         Ok(Ok(fetched)) => fetched,
         Ok(Err(_)) => Err(silent("it sends what cannot be read")),
         Err(_) => Err(silent("it took too long")),

@@ -14,12 +14,12 @@ use assay_audit::epoch_log::{Ending as LogEnding, Listed, MAX_REQUESTS};
 use assay_audit::request::Network;
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer, decode, encode};
 use assay_commitments::{Epoch, Hotkey, SessionId};
-use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::error::StorageError;
 use crate::journal::{Journal, sync_directory};
 use crate::owner::Owner;
+use crate::stall::Moment;
 
 const VERSION: u16 = 3;
 const OPEN: &str = "nonces";
@@ -281,9 +281,9 @@ impl DrawnNonce {
 
     /// The same, unless the disk took until after `due`. The nonce counts as out then, and is not given out: a miner
     /// to whom it came that late may have nothing left to answer it with.
-    pub(crate) async fn reveal_by(&self, due: Instant) -> Result<Option<Nonce>, StorageError> {
+    pub(crate) async fn reveal_by(&self, due: Moment) -> Result<Option<Nonce>, StorageError> {
         let nonce = self.reveal().await?;
-        Ok((Instant::now() <= due).then_some(nonce))
+        Ok((Moment::now() <= due).then_some(nonce))
     }
 }
 
@@ -475,10 +475,10 @@ mod tests {
             std::thread::sleep(Duration::from_millis(300));
         });
         is_slow.recv().unwrap();
-        assert_eq!(drawn.reveal_by(Instant::now() + Duration::from_millis(100)).await.unwrap(), None);
+        assert_eq!(drawn.reveal_by(Moment::now() + Duration::from_millis(100)).await.unwrap(), None);
         disk.join().unwrap();
         let other = nonces.draw(OTHER).await.unwrap();
-        let nonce = other.reveal_by(Instant::now() + Duration::from_mins(1)).await.unwrap();
+        let nonce = other.reveal_by(Moment::now() + Duration::from_mins(1)).await.unwrap();
         assert_eq!(nonce, Some(other.reveal().await.unwrap()));
         drop((nonces, drawn, other));
         let (_, unfinished) = open(directory.path(), 4);

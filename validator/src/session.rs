@@ -33,7 +33,7 @@ use crate::model::VerifierModel;
 use crate::nonces::{DrawnNonce, EpochNonces};
 use crate::probe::{self, Reach};
 use crate::requests::Ask;
-use crate::stall;
+use crate::stall::{Moment, Since};
 use crate::wire::{Line, Wire};
 
 /// A miner to be asked.
@@ -285,14 +285,13 @@ async fn tokenise(model: &Arc<VerifierModel>, request: &Request) -> Option<Vec<T
 impl Running<'_> {
     async fn go(self) -> Outcome {
         let signed = Signed { body: codec::encode(&self.request), signature: self.signature.0.to_vec() };
-        let asked = conversation::ask(self.line, &self.request, self.most_tokens, ToMiner::Request(signed));
-        let (opening, stalled) = stall::watch(asked).await;
-        match opening {
+        let (request, mut since) = (ToMiner::Request(signed), Since::now());
+        match conversation::ask(self.line, &self.request, self.most_tokens, request, &mut since).await {
             // Something came: that is nobody's silence.
             Opening::Silent(Silence::Disorder) => Outcome::Unavailable(Silence::Disorder),
             Opening::Silent(silence) => {
                 debug!(miner = %self.request.miner, ?silence, "nothing came");
-                self.own_silence(stalled).await.map_or(Outcome::Unavailable(silence), Outcome::OwnFault)
+                self.own_silence(since).await.map_or(Outcome::Unavailable(silence), Outcome::OwnFault)
             }
             Opening::Refused(signed) => {
                 let session = self.request.session_id();
@@ -301,13 +300,13 @@ impl Running<'_> {
                     None => Outcome::Unavailable(Silence::Disorder),
                 }
             }
-            Opening::Streaming(stream) => self.streamed(*stream, stalled).await,
+            Opening::Streaming(stream) => self.streamed(*stream, since).await,
         }
     }
 
-    /// What of our own kept us from hearing a miner that is silent, if anything did.
-    async fn own_silence(&self, stalled: bool) -> Option<OwnFault> {
-        if stalled {
+    /// What of our own kept us from hearing a miner that has been silent since then, if anything did.
+    async fn own_silence(&self, since: Since) -> Option<OwnFault> {
+        if since.stood_still() {
             Some(OwnFault::Stalled)
         } else if self.auditor.is_connected().await {
             None
@@ -317,7 +316,7 @@ impl Running<'_> {
     }
 
     /// From the last token to the verdict.
-    async fn streamed(self, stream: Stream, stalled: bool) -> Outcome {
+    async fn streamed(self, stream: Stream, since: Since) -> Outcome {
         let Stream { mut wire, tokens, first_token, last_token, commitment } = stream;
         let mut measured = Measurements {
             first_token_ms: to_ms(first_token - self.sent),
@@ -327,7 +326,7 @@ impl Running<'_> {
         let exchange = match commitment {
             Err(omission) => {
                 if is_silence(omission)
-                    && let Some(fault) = self.own_silence(stalled).await
+                    && let Some(fault) = self.own_silence(since).await
                 {
                     return Outcome::OwnFault(fault);
                 }
@@ -335,7 +334,7 @@ impl Running<'_> {
             }
             Ok(commitment) => {
                 measured.commitment_ms = to_ms(commitment.at - last_token);
-                let settle_due = commitment.at + Duration::from_millis(u64::from(self.request.deadlines.settle_ms));
+                let settle_due = Moment::now() + Duration::from_millis(u64::from(self.request.deadlines.settle_ms));
                 match self.reply(&mut wire, &tokens, &commitment.signed, settle_due, &mut measured).await {
                     Ok(reply) => Exchange::Committed { commitment: commitment.signed, reply },
                     Err(fault) => return Outcome::OwnFault(fault),
@@ -351,7 +350,7 @@ impl Running<'_> {
         wire: &mut Wire,
         tokens: &[TokenId],
         signed: &assay_audit::session::SignedBytes,
-        settle_due: Instant,
+        settle_due: Moment,
         measured: &mut Measurements,
     ) -> Result<Reply, OwnFault> {
         // A commitment that is wrong in itself gets no nonce; the judgement finds the same again.
@@ -360,7 +359,7 @@ impl Running<'_> {
             error!(session = %commitment.session, "too busy to settle in time");
             Ok(Reply::None)
         };
-        if Instant::now() > settle_due {
+        if Moment::now() > settle_due {
             return too_late();
         }
         if self.request.nonce_commitment.is_none() {
@@ -389,7 +388,7 @@ impl Running<'_> {
     }
 
     /// The nonce, once it is noted that it is out; `None` if that took too long for it to be sent.
-    async fn reveal(&self, due: Instant) -> Result<Option<Nonce>, OwnFault> {
+    async fn reveal(&self, due: Moment) -> Result<Option<Nonce>, OwnFault> {
         self.drawn.reveal_by(due).await.map_err(|failure| {
             error!(%failure, "a nonce cannot be noted as revealed, so it is not");
             OwnFault::Storage
@@ -415,10 +414,11 @@ impl Running<'_> {
             proof_bytes: max_proof_bytes(manifest, &challenge, positions),
             due: begun + Duration::from_millis(u64::from(self.request.deadlines.proof_ms)),
         };
-        let (answer, stalled) = stall::watch(conversation::demand(wire, self.line, &demand)).await;
+        let mut since = Since::now();
+        let answer = conversation::demand(wire, self.line, &demand, &mut since).await;
         measured.proof_ms = to_ms(begun.elapsed());
         if matches!(answer, Answer::Omitted(omission) if is_silence(omission))
-            && let Some(fault) = self.own_silence(stalled).await
+            && let Some(fault) = self.own_silence(since).await
         {
             return Err(fault);
         }
