@@ -37,11 +37,12 @@
 //!
 //! ```text
 //! (w1·throughput + w2·first token + w3·proof bytes + w4·proof latency) · served / (served + unavailable)
-//! throughput  = x / (x + h)     x tokens a second over all generation time of the epoch
+//! throughput  = x / (x + h)     x tokens a second, over the epoch's time from requests to last tokens
 //! the others  = h / (h + x)     x the epoch's mean
 //! ```
 //!
-//! where each `h` is the policy's own reference, the value that is worth one half. References are
+//! where each `h` is the policy's own reference, the value that is worth one half. Throughput counts
+//! from the request on: whoever holds an answer back to send it at once gains nothing. References are
 //! fixed, never the other miners: nobody's score can be pushed down by what others do. The score is
 //! the exponential average of the samples and starts from zero, so that a new name is never worth
 //! more than an old one. A miner that falls silent in an epoch without enough accepted audits gets

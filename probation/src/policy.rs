@@ -26,7 +26,7 @@ pub struct Parameters {
     /// How many miners of score one fill the subnet. While the scores add up to less, the rest of
     /// the weight burns.
     pub capacity: u32,
-    /// Tokens a second.
+    /// Tokens a second, from the request to the last token.
     pub throughput: Criterion,
     /// Milliseconds to the first token.
     pub first_token: Criterion,

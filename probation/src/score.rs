@@ -38,12 +38,13 @@ fn quality(policy: &Policy, tally: &Tally) -> Millionths {
     Millionths::ratio(sum, whole * whole)
 }
 
-/// `x / (x + h)` for `x` tokens a second. The rate is over the epoch's whole generation time, so
-/// that one short response on a lucky clock weighs what it should. No time at all is taken for one
+/// `x / (x + h)` for `x` tokens a second. The rate is over the epoch's whole time from requests to
+/// last tokens: one short response on a lucky clock weighs what it should, and an answer that is
+/// held back and sent at once is no faster than one that streams. No time at all is taken for one
 /// millisecond.
 fn throughput(criterion: Criterion, tally: &Tally) -> Millionths {
     let tokens = u128::from(tally.tokens) * 1_000;
-    let reference = u128::from(criterion.half_at) * u128::from(tally.generation_ms.max(1));
+    let reference = u128::from(criterion.half_at) * u128::from(tally.answer_ms().max(1));
     Millionths::ratio(tokens, tokens + reference)
 }
 
@@ -63,7 +64,7 @@ mod tests {
             accepted: 3,
             settled: 1,
             tokens: 4 * 100,
-            generation_ms: 4 * 2_000,
+            generation_ms: 4 * 1_500,
             first_token_ms: 4 * 500,
             proof_bytes: 3 * (2 << 20),
             proof_latency_ms: 3 * 2_000,
@@ -83,12 +84,23 @@ mod tests {
         // more.
         let faster = Tally { tokens: 4 * 300, ..at_the_references() };
         assert_eq!(sample(&policy, &faster).get(), 500_000 + 500_000 / 4);
-        let prompter = Tally { first_token_ms: 0, ..at_the_references() };
+        // The whole answer takes as long.
+        let prompter = Tally { first_token_ms: 0, generation_ms: 4 * 2_000, ..at_the_references() };
         assert_eq!(sample(&policy, &prompter).get(), 500_000 + 200_000 / 2);
         let larger = Tally { proof_bytes: 9 * (2 << 20), ..at_the_references() };
         assert_eq!(sample(&policy, &larger).get(), 500_000 - 100_000 / 4);
         let later = Tally { proof_latency_ms: 9 * 2_000, ..at_the_references() };
         assert_eq!(sample(&policy, &later).get(), 500_000 - 200_000 / 4);
+    }
+
+    #[test]
+    fn an_answer_that_is_held_back_and_sent_at_once_is_no_faster_than_one_that_streams() {
+        let policy = Policy::default();
+        let streamed = at_the_references();
+        let burst = Tally { first_token_ms: streamed.answer_ms(), generation_ms: 0, ..streamed };
+        let throughput = |tally| throughput(policy.parameters().throughput, tally);
+        assert_eq!(throughput(&burst), throughput(&streamed));
+        assert!(sample(&policy, &burst) < sample(&policy, &streamed), "its first token came late");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct Tally {
     pub tokens: u64,
     /// Their times to the first token, summed.
     pub first_token_ms: u64,
-    /// Their generation times, summed.
+    /// Their times from the first token to the last, summed.
     pub generation_ms: u64,
     /// Bytes of the accepted proofs.
     pub proof_bytes: u64,
@@ -38,6 +38,11 @@ impl Tally {
     /// Responses that were served in full and not found wrong.
     pub fn served(&self) -> u32 {
         self.accepted.saturating_add(self.settled)
+    }
+
+    /// Their times from the request to the last token, summed, in milliseconds.
+    pub fn answer_ms(&self) -> u64 {
+        self.first_token_ms.saturating_add(self.generation_ms)
     }
 
     pub(crate) fn add(&mut self, outcome: Outcome) {

@@ -11,7 +11,7 @@ const MINER: Hotkey = Hotkey::new([1; 32]);
 const OTHER: Hotkey = Hotkey::new([2; 32]);
 
 /// At every reference of the default policy: a sample of one half.
-const SERVING: Serving = Serving { tokens: 100, first_token_ms: 500, generation_ms: 2_000 };
+const SERVING: Serving = Serving { tokens: 100, first_token_ms: 500, generation_ms: 1_500 };
 const PROOF: ProofCost = ProofCost { bytes: 2 << 20, latency_ms: 2_000 };
 const ACCEPTED: Outcome = Outcome::Accepted { serving: SERVING, proof: PROOF };
 const SETTLED: Outcome = Outcome::Settled { serving: SERVING };
