@@ -1,5 +1,7 @@
 //! From how a session ended to what it means for the miner: one match, each arm with its why.
 
+use std::time::Duration;
+
 use assay_audit::session::{Answer, Exchange, RefusalReason, Reply};
 use assay_audit::transcript_file::{Conclusion, Measurements, TranscriptFile};
 use assay_probation::{Outcome, ProofCost, ReasonCode, Serving};
@@ -75,6 +77,33 @@ pub(crate) const fn over_budget(proof_ms: u64, least_budget_ms: u64, is_cut_shor
     }
 }
 
+/// A miner's sessions of an epoch, as far as they say why some of them were left out for want of time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
+    /// Sessions that were held.
+    pub(crate) held: u32,
+    /// What they took the miner.
+    pub(crate) took: Duration,
+    /// Sessions that were left out.
+    pub(crate) late: u32,
+}
+
+impl Pace {
+    /// What the sessions mean that were left out. `time` is what an epoch's sessions have, with `side_by_side` of one
+    /// miner's at a time.
+    ///
+    /// They are ours, and inconclusive, unless all of the miner's sessions at its own pace would have taken more than half
+    /// of the time: then its slowness left them out, and it is judged by those that were held. Half, because nobody gets a
+    /// place at once; and not what it took in fact, because several slow miners leave each other less than half.
+    pub(crate) fn left_out(&self, time: Duration, side_by_side: usize) -> Option<Outcome> {
+        let all = u128::from(self.held) + u128::from(self.late);
+        let needed = self.took.as_millis().saturating_mul(all);
+        let half = time.as_millis().saturating_mul(side_by_side as u128) / 2;
+        // Per session that was held; of a miner with whom none was, nothing is known.
+        (needed <= half.saturating_mul(u128::from(self.held))).then_some(Outcome::Inconclusive)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use assay_audit::verdict::{OwnFault, Verdict};
@@ -105,6 +134,28 @@ mod tests {
         let now = |ending: &Ending| consequence(ending);
         assert_eq!(now(&judged(Verdict::Accepted, false)), Consequence::Now(Outcome::Settled { serving }));
         assert_eq!(now(&judged(Verdict::Accepted, true)), Consequence::Now(Outcome::Accepted { serving, proof }));
+    }
+
+    #[test]
+    fn sessions_left_out_are_our_fault_unless_the_miners_own_pace_left_them_out() {
+        let left_out = |(held, seconds, late), time, side_by_side| {
+            let pace = Pace { held, took: Duration::from_secs(seconds), late };
+            pace.left_out(Duration::from_secs(time), side_by_side)
+        };
+        let (ours, its_own) = (Some(Outcome::Inconclusive), None);
+        // Two sessions in 20 s, as eight would take 80 s.
+        assert_eq!(left_out((2, 20, 6), 160, 1), ours);
+        assert_eq!(left_out((2, 20, 6), 159, 1), its_own);
+        assert_eq!(left_out((2, 20, 6), 80, 2), ours);
+        assert_eq!(left_out((2, 20, 6), 79, 2), its_own);
+        // One that drips to the end, and one of many that do and leave each other a place for one session only.
+        assert_eq!(left_out((3, 300, 5), 300, 1), its_own);
+        assert_eq!(left_out((1, 50, 7), 300, 1), its_own);
+        // Quick refusals before it are sessions too; they do not hide it.
+        assert_eq!(left_out((6, 200, 2), 300, 1), its_own);
+        // Whoever was never asked was not slow.
+        assert_eq!(left_out((0, 0, 8), 300, 1), ours);
+        assert_eq!(left_out((0, 0, 8), 0, 1), ours);
     }
 
     #[test]

@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use assay_audit::epoch_log::{Ending as LogEnding, EpochLog, Listed};
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::request::{AuditRate, Network};
 use assay_audit::verdict::{OwnFault, Verdict};
-use assay_chain::{BlockNumber, Chain, ChainError, EpochKey, EpochKeyHash, Metagraph, RequestsDigest};
+use assay_chain::{BlockNumber, Chain, ChainError, EpochKey, EpochKeyHash, Head, Metagraph, RequestsDigest};
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 use assay_probation::{Ledger, Outcome};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::consequence::{Consequence, consequence, kept, over_budget};
+use crate::consequence::{Consequence, Pace, consequence, kept, over_budget};
 use crate::conversation::Silence;
 use crate::error::{StorageError, ValidatorError};
 use crate::event::{Ending, ValidatorEvent};
@@ -410,6 +412,7 @@ impl<C: Chain + 'static> Validator<C> {
     ) -> Result<bool, ValidatorError> {
         let epoch = nonces.epoch();
         let cut_short = cut_short(nonces);
+        let (head, begun) = (self.chain.head().await?, Instant::now());
         let mut rounds = Rounds {
             chain: Arc::clone(&self.chain),
             auditor: self.auditor.clone(),
@@ -423,12 +426,14 @@ impl<C: Chain + 'static> Validator<C> {
             failed: Mutex::default(),
         }
         .begin(targets, self.settings.sessions, self.settings.sessions_per_miner);
-        let (mut over, mut late, mut is_whole) = (Vec::new(), Vec::new(), true);
+        let (mut over, mut time, mut is_whole) = (Vec::new(), None, true);
+        let mut paces = BTreeMap::<Hotkey, Pace>::new();
         while let Some(held) = rounds.next().await {
-            let Finished { miner, counter, ending, transcript } = match held {
+            let Finished { miner, counter, ending, took, transcript } = match held {
                 Held::Finished(finished) => *finished,
                 Held::Late(miner) => {
-                    late.push(miner);
+                    time.get_or_insert_with(|| whole_time(&head, until, begun.elapsed()));
+                    paces.entry(miner).or_default().late += 1;
                     continue;
                 }
                 Held::Stopped => {
@@ -436,6 +441,11 @@ impl<C: Chain + 'static> Validator<C> {
                     continue;
                 }
             };
+            if let Some(took) = took {
+                let pace = paces.entry(miner).or_default();
+                pace.held += 1;
+                pace.took += took;
+            }
             if let Some(fault) = own_fault(&ending) {
                 warn_of(&miner, fault);
             }
@@ -450,29 +460,41 @@ impl<C: Chain + 'static> Validator<C> {
             let outcome = over_budget(spent, self.least_budget_ms(), cut_short.contains(&miner));
             self.count(nonces, miner, counter, &ending, &outcome, miners).await?;
         }
-        if is_whole && !late.is_empty() {
-            self.excuse(epoch, &late, miners).await?;
+        if is_whole && let Some(time) = time {
+            self.leave_out(epoch, time, &paces, miners).await?;
         }
         Ok(is_whole)
     }
 
-    /// Sessions for which the validator found no time cost nobody anything.
-    async fn excuse(
+    /// Sessions for which no time was left cost nobody anything but those whose own slowness left them out.
+    async fn leave_out(
         &self,
         epoch: Epoch,
-        late: &[Hotkey],
+        time: Duration,
+        paces: &BTreeMap<Hotkey, Pace>,
         miners: &mut BTreeMap<Hotkey, MinerReport>,
     ) -> Result<(), StorageError> {
-        warn!(
-            sessions = late.len(),
-            "no time was left for these before the weights are due: inconclusive; ask for less in an epoch, or hold \
-             more sessions side by side"
-        );
-        for miner in late {
-            self.record(epoch, *miner, None, Outcome::Inconclusive);
-            if let Some(report) = miners.get_mut(miner) {
-                report.inconclusive += 1;
+        let side_by_side = self.settings.sessions_per_miner.min(self.settings.sessions);
+        let mut ours = 0;
+        for (miner, pace) in paces.iter().filter(|(_, pace)| pace.late > 0) {
+            let Some(outcome) = pace.left_out(time, side_by_side) else {
+                warn!(%miner, sessions = pace.late, "left out, because the others took it too long: not counted");
+                continue;
+            };
+            ours += pace.late;
+            for _ in 0..pace.late {
+                self.record(epoch, *miner, None, outcome);
             }
+            if let Some(report) = miners.get_mut(miner) {
+                report.inconclusive += pace.late;
+            }
+        }
+        if ours > 0 {
+            warn!(
+                sessions = ours,
+                "no time was left for these before the weights are due: inconclusive; ask for less in an epoch, or \
+                 hold more sessions side by side"
+            );
         }
         self.save_records().await
     }
@@ -558,6 +580,15 @@ const fn counted(ending: &Ending) -> Counted {
         Ending::OwnFault(_) => (LogEnding::Fault, 0),
     };
     Counted { ending, proof_ms }
+}
+
+/// The time that an epoch has for sessions, after so much of it those that were begun at `head` were over. One that was
+/// begun late, or again after a crash, has less, which is no miner's doing.
+fn whole_time(head: &Head, until: Option<BlockNumber>, elapsed: Duration) -> Duration {
+    let until = until.unwrap_or(head.next_epoch).get();
+    let blocks = |from: BlockNumber| u128::from(until.saturating_sub(from.get()));
+    let whole = elapsed.as_millis().saturating_mul(blocks(head.epoch_start)).checked_div(blocks(head.block));
+    whole.and_then(|whole| u64::try_from(whole).ok()).map_or(Duration::MAX, Duration::from_millis)
 }
 
 /// The miners with a request that a crash left without an end: what a proof of it took, nobody knows.

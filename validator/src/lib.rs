@@ -31,6 +31,7 @@ mod journal;
 mod model;
 mod nonces;
 mod owner;
+mod places;
 mod probe;
 mod report;
 mod requests;

@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use assay_audit::request::AuditRate;
 use assay_audit::session::{Exchange, Reply};
+use assay_audit::transcript_file::Measurements;
 use assay_audit::verdict::{OwnFault, Verdict};
 use assay_chain::{BlockNumber, Chain};
 use assay_commitments::Hotkey;
 use assay_probation::Ledger;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::event::Ending;
 use crate::model::VerifierModel;
 use crate::nonces::EpochNonces;
+use crate::places::{Place, Places};
 use crate::requests::RequestSource;
 use crate::session::{Auditor, Ended, Judged, Outcome, Peer, fresh_seed};
 use crate::store::Store;
@@ -42,6 +44,8 @@ pub(crate) struct Finished {
     pub(crate) miner: Hotkey,
     pub(crate) counter: Option<u64>,
     pub(crate) ending: Ending,
+    /// What it took the miner; `None` if it says nothing about that.
+    pub(crate) took: Option<Duration>,
     pub(crate) transcript: Option<PathBuf>,
 }
 
@@ -61,6 +65,21 @@ enum Skip {
     Idle,
     Late,
     Stopped,
+}
+
+/// A session that has been held, and is not yet kept.
+struct Session {
+    counter: Option<u64>,
+    ending: Ending,
+    judged: Option<Box<Judged>>,
+    took: Option<Duration>,
+}
+
+impl Session {
+    /// One that never began.
+    const fn none(ending: Ending) -> Self {
+        Self { counter: None, ending, judged: None, took: None }
+    }
 }
 
 /// What the sessions of an epoch share.
@@ -102,30 +121,26 @@ impl UnderWay {
 impl<C: Chain + 'static> Rounds<C> {
     /// Begins the sessions with all targets, `at_once` of them side by side and `per_miner` with one.
     pub(crate) fn begin(self, targets: Vec<Target>, at_once: usize, per_miner: usize) -> UnderWay {
-        let shared = Arc::new(self);
-        let all = Arc::new(Semaphore::new(at_once));
-        let targets: Vec<_> = targets.into_iter().map(|target| (target, Arc::new(Semaphore::new(per_miner)))).collect();
+        let (shared, places) = (Arc::new(self), Places::new(at_once, per_miner, targets.len()));
         let mut sessions = JoinSet::new();
-        let rounds = targets.iter().map(|(target, _)| target.requests).max().unwrap_or(0);
+        let rounds = targets.iter().map(|target| target.requests).max().unwrap_or(0);
         for round in 0..rounds {
-            for (target, own) in targets.iter().filter(|(target, _)| round < target.requests) {
-                let (shared, target) = (Arc::clone(&shared), target.clone());
-                let (all, own) = (Arc::clone(&all), Arc::clone(own));
+            for (number, target) in targets.iter().enumerate().filter(|(_, target)| round < target.requests) {
+                let (shared, asked, target) = (Arc::clone(&shared), places.ask(number), target.clone());
                 sessions.spawn(async move {
-                    // The miner's own turn first: a slow one must not hold places that others could take.
-                    let turns = (own.acquire_owned().await, all.acquire_owned().await);
-                    let miner = target.peer.hotkey;
-                    let (ending, judged, counter) = match shared.hold(&target).await {
+                    let (mut place, miner) = (asked.await, target.peer.hotkey);
+                    let Session { ending, judged, counter, took } = match shared.hold(&target).await {
                         Ok(held) => held,
                         Err(Skip::Idle) => return None,
                         Err(Skip::Late) => return Some(Held::Late(miner)),
                         Err(Skip::Stopped) => return Some(Held::Stopped),
                     };
+                    place.took = took.unwrap_or_default();
                     let (ending, transcript) = match judged {
-                        Some(judged) => shared.keep(judged, ending, turns).await,
+                        Some(judged) => shared.keep(judged, ending, place).await,
                         None => (ending, None),
                     };
-                    Some(Held::Finished(Box::new(Finished { miner, counter, ending, transcript })))
+                    Some(Held::Finished(Box::new(Finished { miner, counter, ending, took, transcript })))
                 });
             }
         }
@@ -134,7 +149,7 @@ impl<C: Chain + 'static> Rounds<C> {
 
     /// Holds one session, unless the miner has failed in this epoch, or the epoch is over: sessions do not
     /// straddle epochs.
-    async fn hold(&self, target: &Target) -> Result<(Ending, Option<Box<Judged>>, Option<u64>), Skip> {
+    async fn hold(&self, target: &Target) -> Result<Session, Skip> {
         let hotkey = target.peer.hotkey;
         if self.failed().contains(&hotkey) {
             return Err(Skip::Idle);
@@ -142,12 +157,12 @@ impl<C: Chain + 'static> Rounds<C> {
         self.wait_for_turn().await?;
         let model = match &target.model {
             Ok(model) => model,
-            Err(ending) => return Ok((*ending, None, None)),
+            Err(ending) => return Ok(Session::none(*ending)),
         };
         let Some(random) = fresh_seed() else {
-            return Ok((Ending::OwnFault(OwnFault::PromptUnusable), None, None));
+            return Ok(Session::none(Ending::OwnFault(OwnFault::PromptUnusable)));
         };
-        let ask = self.source.draw(random);
+        let (ask, began) = (self.source.draw(random), Instant::now());
         let Ended { counter, outcome } =
             self.auditor.run(&target.peer, model, ask, self.rate(&hotkey), &self.nonces).await;
         if let Outcome::Judged(judged) = &outcome
@@ -155,12 +170,14 @@ impl<C: Chain + 'static> Rounds<C> {
         {
             self.failed().insert(hotkey);
         }
-        Ok(match outcome {
-            Outcome::Judged(judged) => (summary(&judged), Some(judged), counter),
-            Outcome::Unavailable(silence) => (Ending::Unavailable(silence), None, counter),
-            Outcome::Refused(reason) => (Ending::Refused(reason), None, counter),
-            Outcome::OwnFault(fault) => (Ending::OwnFault(fault), None, counter),
-        })
+        let (ending, judged) = match outcome {
+            Outcome::Judged(judged) => (summary(&judged), Some(judged)),
+            Outcome::Unavailable(silence) => (Ending::Unavailable(silence), None),
+            Outcome::Refused(reason) => (Ending::Refused(reason), None),
+            Outcome::OwnFault(fault) => (Ending::OwnFault(fault), None),
+        };
+        let took = took(&ending, began.elapsed());
+        Ok(Session { counter, ending, judged, took })
     }
 
     /// Whether a session may begin now. A chain that does not answer is waited for: leaving sessions out
@@ -199,10 +216,10 @@ impl<C: Chain + 'static> Rounds<C> {
 
     /// Stores a transcript, makes room for the next session, and tells the miner. A verdict that
     /// cannot be kept is none.
-    async fn keep<T>(&self, judged: Box<Judged>, ending: Ending, turns: T) -> (Ending, Option<PathBuf>) {
+    async fn keep(&self, judged: Box<Judged>, ending: Ending, place: Place) -> (Ending, Option<PathBuf>) {
         let store = self.store.clone();
         let saved = tokio::task::spawn_blocking(move || (store.save(&judged.file), judged)).await;
-        drop(turns);
+        drop(place);
         match saved {
             Ok((Ok(path), judged)) => {
                 judged.deliver().await;
@@ -217,6 +234,20 @@ impl<C: Chain + 'static> Rounds<C> {
                 (Ending::OwnFault(OwnFault::Storage), None)
             }
         }
+    }
+}
+
+/// What a session took the miner by our clock. Our own part (judging, waiting for our turn to judge, storing) is none of
+/// it, and a session that came to nothing by our own fault says nothing.
+fn took(ending: &Ending, elapsed: Duration) -> Option<Duration> {
+    match ending {
+        Ending::Judged { verdict: Verdict::Inconclusive(_), .. } | Ending::OwnFault(_) => None,
+        Ending::Judged { measurements, .. } => {
+            let Measurements { first_token_ms, generation_ms, commitment_ms, proof_ms, verify_us: _ } = *measurements;
+            let parts = [first_token_ms, generation_ms, commitment_ms, proof_ms];
+            Some(Duration::from_millis(parts.map(u64::from).iter().sum()))
+        }
+        Ending::Unavailable(_) | Ending::Refused(_) => Some(elapsed),
     }
 }
 

@@ -3,6 +3,7 @@
 use assay_audit::session::RefusalReason;
 use assay_audit::transcript_file::Receipt;
 use assay_chain::{BlockNumber, ChainError};
+use assay_probation::Judgement;
 use assay_validator::{Followed, Wait};
 use tokio_util::sync::CancellationToken;
 
@@ -474,6 +475,46 @@ async fn an_epoch_that_is_nearly_over_is_left_out_and_a_stop_is_heeded_while_wai
     let head = world.chain.head().await.unwrap();
     assert_eq!(waits(&seen), [Wait::TooLate { running: head.epoch, at: head.next_epoch }]);
     assert!(waits(&seen)[0].to_string().contains("nearly over"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miner_whose_slowness_left_sessions_out_is_judged_by_the_others_and_nobody_else_pays_for_it() {
+    let world = world_of(Parameters { tempo: 39, ..parameters() }).await;
+    let slow = Hooked::new(&world, |honest| {
+        std::thread::sleep(Duration::from_secs(4));
+        honest()
+    });
+    let _slow = world.miner(1, slow).await;
+    let head = world.chain.head().await.unwrap();
+    let (chain, blocks) = (world.chain.clone(), head.next_epoch.get() - 5 - head.block.get());
+    // Its turn comes behind the slow one's first, and with it the time is over.
+    let quick = Hooked::new(&world, move |honest| {
+        (0..blocks).for_each(|_| chain.step_block());
+        honest()
+    });
+    let _quick = world.miner(2, quick).await;
+    let seen: Arc<Mutex<Vec<ValidatorEvent>>> = Arc::default();
+    let sink = Arc::clone(&seen);
+    let mut settings = Settings { sessions: 1, ..world.settings() };
+    settings.terms.deadlines.proof_ms = 20_000;
+    let source = PromptList::new(vec![Prompt::Text("a b c".to_owned())], 8).unwrap();
+    let tell = move |event| sink.lock().unwrap().push(event);
+    let mut validator = Validator::open(settings, Arc::new(world.chain.clone()), source, tell).await.unwrap();
+    validator.run(&CancellationToken::new(), Some(1)).await.unwrap();
+    let seen = seen.lock().unwrap();
+    let report = seen.iter().find_map(|event| match event {
+        ValidatorEvent::EpochEnded(report) => Some(report),
+        _ => None,
+    });
+    let miners = &report.unwrap().miners;
+    let counts = |number| {
+        let miner = miner_of(miners, number);
+        (miner.requests, miner.accepted, miner.inconclusive)
+    };
+    assert_eq!([counts(1), counts(2)], [(1, 1, 0), (1, 1, 2)], "{miners:?}");
+    let ledger = validator.ledger();
+    let epoch_of = |number: u8| ledger.explain(&keys(number).hotkey()).last_epoch;
+    assert_eq!([epoch_of(1), epoch_of(2)], [Some(Judgement::Short), Some(Judgement::OurFault)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
