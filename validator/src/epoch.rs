@@ -1,5 +1,6 @@
 //! One epoch: keys, sessions, standings, weights.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use assay_audit::verdict::{OwnFault, Verdict};
 use assay_chain::{BlockNumber, Chain, ChainError, EpochKey, EpochKeyHash, Head, Metagraph, RequestsDigest};
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 use assay_probation::{Ledger, Outcome};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -21,13 +23,13 @@ use crate::consequence::{Consequence, Pace, consequence, kept, over_budget};
 use crate::conversation::Silence;
 use crate::error::{StorageError, ValidatorError};
 use crate::event::{Ending, ValidatorEvent};
-use crate::fetch::{FetchError, Patience, fetch_model};
+use crate::fetch::{Absent, fetch_from_any};
 use crate::model::VerifierModel;
 use crate::nonces::{EpochNonces, Unfinished};
 use crate::owner::Owner;
 use crate::report::{EpochReport, MinerReport};
 use crate::requests::RequestSource;
-use crate::rounds::{Finished, Held, Rounds, Target};
+use crate::rounds::{Finished, Held, NoModel, PATIENCE, Rounds, Target};
 use crate::session::{Auditor, Peer, Terms};
 use crate::state::{Counted, Records, StateFile, WeightSet};
 use crate::store::Store;
@@ -35,6 +37,10 @@ use crate::weights::Placing;
 
 /// The folder of nonces among the records.
 const NONCES: &str = "nonces";
+/// Models are fetched in this part of the time that an epoch has left for sessions.
+const FETCHING: u64 = 4;
+/// Downloads side by side: each may grow to the largest tokenizer there can be.
+const DOWNLOADS: usize = 8;
 
 /// How a validator runs.
 #[derive(Clone, Debug)]
@@ -184,7 +190,7 @@ impl<C: Chain + 'static> Validator<C> {
         }
         let nonces = self.begin(epoch).await?;
         let metagraph = self.chain.metagraph().await?;
-        let (targets, mut miners) = self.targets(&metagraph, &nonces).await?;
+        let (targets, mut miners) = self.targets(&metagraph, &nonces, until, stop).await?;
         (self.events)(ValidatorEvent::EpochBegan { epoch, miners: targets.len(), requests: self.settings.requests });
         if !self.hold_sessions(&nonces, targets, until, stop, &mut miners).await? {
             return Ok(Judged::Stopped);
@@ -309,6 +315,8 @@ impl<C: Chain + 'static> Validator<C> {
         &mut self,
         metagraph: &Metagraph,
         nonces: &EpochNonces,
+        until: Option<BlockNumber>,
+        stop: &CancellationToken,
     ) -> Result<(Vec<Target>, BTreeMap<Hotkey, MinerReport>), ValidatorError> {
         let in_force = self.chain.manifests().await?;
         let mut serving = Vec::new();
@@ -326,14 +334,7 @@ impl<C: Chain + 'static> Validator<C> {
             wanted.entry(served.2).or_insert_with(Vec::new).push(served.1);
             wanted
         });
-        let mut missing = BTreeMap::new();
-        for (manifest, peers) in wanted {
-            if !self.models.contains_key(&manifest)
-                && let Err(ending) = self.fetch(manifest, peers).await
-            {
-                missing.insert(manifest, ending);
-            }
-        }
+        let absent = self.fetch(wanted, until, stop).await?;
         let report =
             |uid: u16, hotkey: Hotkey| MinerReport { hotkey: hotkey.to_string(), uid, ..MinerReport::default() };
         let reports = serving.iter().map(|(uid, peer, _)| (peer.hotkey, report(uid.get(), peer.hotkey))).collect();
@@ -346,58 +347,76 @@ impl<C: Chain + 'static> Validator<C> {
         let targets = serving
             .into_iter()
             .map(|(_, peer, manifest)| {
-                let silent = Ending::Unavailable(Silence::Disorder);
-                let missing = || missing.get(&manifest).copied().unwrap_or(silent);
                 let held = held.get(&peer.hotkey).map_or(0, |held| u32::try_from(*held).unwrap_or(u32::MAX));
                 let requests = self.settings.requests.saturating_sub(held);
-                Target { peer, requests, model: self.models.get(&manifest).cloned().ok_or_else(missing) }
+                let model = self.models.get(&manifest).cloned();
+                Target { peer, requests, model: model.ok_or_else(|| without(absent.get(&manifest), &peer.hotkey)) }
             })
             .collect();
         Ok((targets, reports))
     }
 
-    /// Fetches a model from whichever of its miners delivers it first; without it, how sessions end that
-    /// need it.
-    async fn fetch(&mut self, manifest: ManifestId, peers: Vec<Peer>) -> Result<(), Ending> {
-        let mut fetches = tokio::task::JoinSet::new();
-        let mut peers = peers.into_iter();
-        let mut next = |fetches: &mut tokio::task::JoinSet<_>| {
-            if let Some(peer) = peers.next() {
-                fetches.spawn(async move { (peer, fetch_model(peer.endpoint, manifest, Patience::DEFAULT).await) });
-            }
-        };
-        let mut own = None;
-        // A few side by side: one that drips must not hold up the epoch.
-        (0..4).for_each(|_| next(&mut fetches));
-        while let Some(fetched) = fetches.join_next().await {
+    /// Fetches the models that are not known yet, side by side, in a share of the time that is left for sessions; says
+    /// which could not be had.
+    async fn fetch(
+        &mut self,
+        wanted: BTreeMap<ManifestId, Vec<Peer>>,
+        until: Option<BlockNumber>,
+        stop: &CancellationToken,
+    ) -> Result<BTreeMap<ManifestId, Absent>, ValidatorError> {
+        let missing: Vec<_> =
+            wanted.into_iter().filter(|(manifest, _)| !self.models.contains_key(manifest)).collect();
+        let mut absent = BTreeMap::new();
+        if missing.is_empty() {
+            return Ok(absent);
+        }
+        let head = self.chain.head().await?;
+        let left = until.unwrap_or(head.next_epoch).get().saturating_sub(head.block.get());
+        let last = BlockNumber::new(head.block.get() + (left / FETCHING).max(1));
+        let (over, side_by_side) = (stop.child_token(), (DOWNLOADS / missing.len()).max(1));
+        let mut fetches = JoinSet::new();
+        for (manifest, mut peers) in missing {
+            // Those first who have proven themselves: no crowd of new ones is between us and the model.
+            let ledger = self.ledger();
+            peers.sort_by_key(|peer| Reverse(ledger.score(&peer.hotkey)));
+            let over = over.clone();
+            fetches.spawn(async move { (manifest, fetch_from_any(manifest, peers, side_by_side, over).await) });
+        }
+        let mut time = std::pin::pin!(reach(Arc::clone(&self.chain), last));
+        loop {
+            let fetched = tokio::select! {
+                biased;
+                fetched = fetches.join_next() => fetched,
+                () = &mut time, if !over.is_cancelled() => {
+                    over.cancel();
+                    continue;
+                }
+            };
             match fetched {
-                Ok((peer, Ok(model))) => {
+                Some(Ok((manifest, Ok((from, model))))) => {
                     let model = Arc::new(model);
                     if !self.settings.terms.inline_assets
                         && let Err(failure) = self.store.save_assets(&model)
                     {
                         error!(%failure, "a model cannot be kept: its miners are not judged");
-                        return Err(Ending::OwnFault(OwnFault::Storage));
+                        let fault = Some(OwnFault::Storage);
+                        absent.insert(manifest, Absent { fault, unheard: BTreeSet::new() });
+                        continue;
                     }
                     self.models.insert(manifest, model);
-                    (self.events)(ValidatorEvent::ModelFetched { manifest, from: peer.hotkey });
-                    return Ok(());
+                    (self.events)(ValidatorEvent::ModelFetched { manifest, from: from.hotkey });
                 }
-                Ok((peer, Err(failure))) => {
-                    warn!(miner = %peer.hotkey, %failure, "the model is not there");
-                    if let FetchError::Own(_, fault) = failure {
-                        own = Some(fault);
+                Some(Ok((manifest, Err(mut why)))) => {
+                    // Whoever declares a model hands it out. That nobody does is their silence, unless we did not hear.
+                    if why.fault.is_none() && !self.auditor.is_connected().await {
+                        why.fault = Some(OwnFault::Connection);
                     }
+                    absent.insert(manifest, why);
                 }
-                Err(failure) => error!(%failure, "a download ended early"),
+                Some(Err(failure)) => error!(%failure, "a model's download ended early"),
+                None => return Ok(absent),
             }
-            next(&mut fetches);
         }
-        // Whoever declares a model hands it out. That nobody does is their silence, unless we did not hear.
-        if own.is_none() && !self.auditor.is_connected().await {
-            own = Some(OwnFault::Connection);
-        }
-        Err(own.map_or(Ending::Unavailable(Silence::Disorder), Ending::OwnFault))
     }
 
     /// Holds the epoch's sessions and records each as it ends. False if some were left out because the
@@ -432,7 +451,8 @@ impl<C: Chain + 'static> Validator<C> {
             let Finished { miner, counter, ending, took, transcript } = match held {
                 Held::Finished(finished) => *finished,
                 Held::Late(miner) => {
-                    time.get_or_insert_with(|| whole_time(&head, until, begun.elapsed()));
+                    // The last one tells: where there was no time for a model, its sessions are late at once.
+                    time = Some(whole_time(&head, until, begun.elapsed()));
                     paces.entry(miner).or_default().late += 1;
                     continue;
                 }
@@ -580,6 +600,30 @@ const fn counted(ending: &Ending) -> Counted {
         Ending::OwnFault(_) => (LogEnding::Fault, 0),
     };
     Counted { ending, proof_ms }
+}
+
+/// What becomes of a miner's sessions whose model is not there.
+fn without(absent: Option<&Absent>, miner: &Hotkey) -> NoModel {
+    match absent {
+        Some(Absent { fault: Some(fault), .. }) => NoModel::Ends(Ending::OwnFault(*fault)),
+        Some(Absent { unheard, .. }) if unheard.contains(miner) => NoModel::Late,
+        // Whoever declares a model hands it out.
+        Some(_) => NoModel::Ends(Ending::Unavailable(Silence::Disorder)),
+        // A download that ended without a word is ours.
+        None => NoModel::Ends(Ending::OwnFault(OwnFault::Interrupted)),
+    }
+}
+
+/// Waits until a chain has this block. One that does not answer is asked again.
+async fn reach<C: Chain>(chain: Arc<C>, block: BlockNumber) {
+    let mut seen = BlockNumber::new(0);
+    loop {
+        match chain.head_after(seen).await {
+            Ok(head) if head.block >= block => return,
+            Ok(head) => seen = head.block,
+            Err(_) => tokio::time::sleep(PATIENCE).await,
+        }
+    }
 }
 
 /// The time that an epoch has for sessions, after so much of it those that were begun at `head` were over. One that was

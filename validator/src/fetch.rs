@@ -1,21 +1,26 @@
 //! A model's manifest and files from a miner, believed only as far as the id on chain goes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use assay_audit::assets::EmbeddingTable;
 use assay_audit::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
 use assay_audit::verdict::OwnFault;
-use assay_commitments::ManifestId;
 use assay_commitments::codec;
 use assay_commitments::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use assay_commitments::{Hotkey, ManifestId};
 use assay_proto::ENVELOPE_BYTES;
 use assay_proto::chunks::{Assembly, ChunkError};
 use assay_proto::v1::{AssetKind, AssetRequest, InfoRequest};
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
 
 use crate::model::{ModelError, VerifierModel};
+use crate::session::Peer;
 use crate::stall::Since;
 use crate::wire::{Line, contained};
 
@@ -51,6 +56,60 @@ pub enum FetchError {
     /// The validator's own doing.
     #[error("the model of the miner at {0} is not fetched, by our own fault: {1}")]
     Own(SocketAddr, OwnFault),
+}
+
+/// Why a model is not there that its miners were asked for.
+#[derive(Debug)]
+pub(crate) struct Absent {
+    /// Our own fault, if it is that. Otherwise it is the miners' silence: whoever declares a model hands it out.
+    pub(crate) fault: Option<OwnFault>,
+    /// Miners for whom there was no time.
+    pub(crate) unheard: BTreeSet<Hotkey>,
+}
+
+/// Fetches a model from whichever of its miners delivers it first, so many of them asked `side_by_side`, until it is
+/// `over`. Those who drip then are silent if they had half of the time, and without blame if they had less: others had
+/// it before them.
+pub(crate) async fn fetch_from_any(
+    manifest: ManifestId,
+    peers: Vec<Peer>,
+    side_by_side: usize,
+    over: CancellationToken,
+) -> Result<(Peer, VerifierModel), Absent> {
+    let (begun, mut waiting) = (Instant::now(), peers.into_iter());
+    let (mut fetches, mut under_way, mut fault) = (JoinSet::new(), BTreeMap::new(), None);
+    loop {
+        while fetches.len() < side_by_side
+            && let Some(peer) = waiting.next()
+        {
+            under_way.insert(peer.hotkey, Instant::now());
+            fetches.spawn(async move { (peer, fetch_model(peer.endpoint, manifest, Patience::DEFAULT).await) });
+        }
+        let fetched = tokio::select! {
+            biased;
+            fetched = fetches.join_next() => fetched,
+            () = over.cancelled() => {
+                warn!(%manifest, "no time is left for fetching this model");
+                break;
+            }
+        };
+        match fetched {
+            Some(Ok((peer, Ok(model)))) => return Ok((peer, model)),
+            Some(Ok((peer, Err(failure)))) => {
+                warn!(miner = %peer.hotkey, %failure, "the model is not there");
+                under_way.remove(&peer.hotkey);
+                if let FetchError::Own(_, own) = failure {
+                    fault = Some(own);
+                }
+            }
+            Some(Err(failure)) => error!(%failure, "a download ended early"),
+            None => break,
+        }
+    }
+    let half = begun.elapsed() / 2;
+    let late = under_way.into_iter().filter(|(_, since)| since.elapsed() < half).map(|(miner, _)| miner);
+    let unheard = waiting.map(|peer| peer.hotkey).chain(late).collect();
+    Err(Absent { fault, unheard })
 }
 
 /// Fetches the model with the given id and checks every byte of it.

@@ -26,7 +26,7 @@ use crate::session::{Auditor, Ended, Judged, Outcome, Peer, fresh_seed};
 use crate::store::Store;
 
 /// Between two attempts to learn where the chain stands.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A miner to be asked.
 #[derive(Clone)]
@@ -34,9 +34,18 @@ pub(crate) struct Target {
     pub(crate) peer: Peer,
     /// Sessions to hold with it.
     pub(crate) requests: u32,
-    /// Or how every session with it ends: if no miner that declares the model would send it, that is their
-    /// silence; if we could not fetch, read or keep it, our own fault.
-    pub(crate) model: Result<Arc<VerifierModel>, Ending>,
+    /// Or what becomes of every session with it.
+    pub(crate) model: Result<Arc<VerifierModel>, NoModel>,
+}
+
+/// What becomes of a session whose model is not there.
+#[derive(Clone, Copy)]
+pub(crate) enum NoModel {
+    /// It ends so: if no miner that declares the model would send it, with their silence; if we could not
+    /// fetch, read or keep it, with our own fault.
+    Ends(Ending),
+    /// There was no time to ask this miner for it, and so there is none for its sessions.
+    Late,
 }
 
 /// A session that has ended.
@@ -154,11 +163,16 @@ impl<C: Chain + 'static> Rounds<C> {
         if self.failed().contains(&hotkey) {
             return Err(Skip::Idle);
         }
-        self.wait_for_turn().await?;
+        if self.stop.is_cancelled() {
+            return Err(Skip::Stopped);
+        }
+        // Without a model a session takes no time, so that it never comes too late to be its miner's silence.
         let model = match &target.model {
             Ok(model) => model,
-            Err(ending) => return Ok(Session::none(*ending)),
+            Err(NoModel::Ends(ending)) => return Ok(Session::none(*ending)),
+            Err(NoModel::Late) => return Err(Skip::Late),
         };
+        self.wait_for_turn().await?;
         let Some(random) = fresh_seed() else {
             return Ok(Session::none(Ending::OwnFault(OwnFault::PromptUnusable)));
         };

@@ -194,3 +194,69 @@ async fn a_miner_that_keeps_the_validator_waiting_is_silent() {
     let patience = Patience { piece: long, whole: piece };
     check_silent(&fetch_with(&model, AssetKind::Tokenizer, drips, patience).await, "it took too long");
 }
+
+/// Makes a block every 100 ms, and says when a validator that follows the chain has judged an epoch.
+async fn epoch_by_the_clock(world: &World) -> assay_validator::EpochReport {
+    let chain = world.chain.clone();
+    let clock = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            chain.step_block();
+        }
+    });
+    let (judged, mut reports) = tokio::sync::mpsc::unbounded_channel();
+    let events = move |event| {
+        if let ValidatorEvent::EpochEnded(report) = event {
+            judged.send(*report).unwrap();
+        }
+    };
+    let mut validator = world.open(events).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let run = tokio::time::timeout(Duration::from_mins(1), validator.run(&stop, Some(1)));
+    run.await.expect("models are waited for without end").unwrap();
+    clock.abort();
+    reports.try_recv().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miner_that_drips_its_model_holds_up_nobody_elses_sessions() {
+    let world = world_of(Parameters { tempo: 199, ..parameters() }).await;
+    let model = fetched(&world).await;
+    // Each piece comes in time.
+    let mut manifests = vec![world.published.id()];
+    for number in 1..=3 {
+        let mut manifest = model.manifest().clone();
+        manifest.tokenizer = [number; 32];
+        let drips = |_| -> Pieces {
+            let drop = || Ok(AssetChunk { data: vec![b' '; CHUNK_BYTES] });
+            Box::pin(tokio_stream::iter(std::iter::repeat_with(drop)).throttle(Duration::from_secs(2)))
+        };
+        world.register(number, shelf(&manifest, drips).await, manifest.id()).await;
+        manifests.push(manifest.id());
+    }
+    world.chain.publish_manifests(keys(100).hotkey(), &manifests).await.unwrap();
+    let _miner = world.miner(4, world.honest.clone()).await;
+    let report = epoch_by_the_clock(&world).await;
+    assert_eq!(miner_of(&report.miners, 4).accepted, 3, "{report:?}");
+    for number in 1..=3 {
+        let miner = miner_of(&report.miners, number);
+        assert_eq!((miner.requests, miner.unavailable), (3, 3), "{report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miner_that_was_not_asked_for_the_model_in_time_is_not_silent() {
+    let world = world_of(Parameters { tempo: 99, ..parameters() }).await;
+    // It takes connections and says nothing.
+    let mute = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    for number in 1..=8 {
+        world.register(number, mute.local_addr().unwrap(), world.published.id()).await;
+    }
+    let _miner = world.miner(9, world.honest.clone()).await;
+    let report = epoch_by_the_clock(&world).await;
+    for number in 1..=9 {
+        let miner = miner_of(&report.miners, number);
+        let expected = if number == 9 { (0, 3) } else { (3, 0) };
+        assert_eq!((miner.unavailable, miner.inconclusive), expected, "{number}: {report:?}");
+    }
+}
