@@ -284,7 +284,7 @@ impl<C: Chain + 'static> Validator<C> {
             } else {
                 let (counted, outcome) = self.found(epoch, miner, counter).await;
                 warn!(%miner, counter, revealed, ?outcome, "a session was interrupted");
-                self.record(epoch, miner, Some((counter, counted)), outcome);
+                self.record(epoch, (miner, counter), counted, outcome);
                 self.save_records().await?;
                 counted.ending
             };
@@ -445,7 +445,7 @@ impl<C: Chain + 'static> Validator<C> {
             failed: Mutex::default(),
         }
         .begin(targets, self.settings.sessions, self.settings.sessions_per_miner);
-        let (mut over, mut time, mut is_whole) = (Vec::new(), None, true);
+        let (mut over, mut unasked, mut time, mut is_whole) = (Vec::new(), Vec::new(), None, true);
         let mut paces = BTreeMap::<Hotkey, Pace>::new();
         while let Some(held) = rounds.next().await {
             let Finished { miner, counter, ending, took, transcript } = match held {
@@ -469,31 +469,42 @@ impl<C: Chain + 'static> Validator<C> {
             if let Some(fault) = own_fault(&ending) {
                 warn_of(&miner, fault);
             }
-            match consequence(&ending) {
-                Consequence::Now(outcome) => self.count(nonces, miner, counter, &ending, &outcome, miners).await?,
-                Consequence::AtEpochEnd => over.push((miner, counter, ending)),
+            match (consequence(&ending), counter) {
+                (Consequence::Now(outcome), Some(counter)) => {
+                    self.count(nonces, (miner, counter), &ending, &outcome, miners).await?;
+                }
+                (Consequence::Now(outcome), None) => unasked.push((miner, ending, outcome)),
+                (Consequence::AtEpochEnd, counter) => over.extend(counter.map(|counter| (miner, counter, ending))),
             }
             (self.events)(ValidatorEvent::Session { miner, counter, ending, transcript });
         }
         for (miner, counter, ending) in over {
             let spent = self.records().proof_ms(epoch, &miner);
             let outcome = over_budget(spent, self.least_budget_ms(), cut_short.contains(&miner));
-            self.count(nonces, miner, counter, &ending, &outcome, miners).await?;
+            self.count(nonces, (miner, counter), &ending, &outcome, miners).await?;
         }
-        if is_whole && let Some(time) = time {
-            self.leave_out(epoch, time, &paces, miners).await?;
+        if is_whole {
+            // No counter tells a restart that these are in the ledger: they get to the disk with the end of the epoch.
+            for (miner, ending, outcome) in unasked {
+                self.locked().record(miner, outcome);
+                if let Some(report) = miners.get_mut(&miner) {
+                    report.count(&ending, &outcome);
+                }
+            }
+            if let Some(time) = time {
+                self.leave_out(time, &paces, miners);
+            }
         }
         Ok(is_whole)
     }
 
     /// Sessions for which no time was left cost nobody anything but those whose own slowness left them out.
-    async fn leave_out(
+    fn leave_out(
         &self,
-        epoch: Epoch,
         time: Duration,
         paces: &BTreeMap<Hotkey, Pace>,
         miners: &mut BTreeMap<Hotkey, MinerReport>,
-    ) -> Result<(), StorageError> {
+    ) {
         let side_by_side = self.settings.sessions_per_miner.min(self.settings.sessions);
         let mut ours = 0;
         for (miner, pace) in paces.iter().filter(|(_, pace)| pace.late > 0) {
@@ -503,7 +514,7 @@ impl<C: Chain + 'static> Validator<C> {
             };
             ours += pace.late;
             for _ in 0..pace.late {
-                self.record(epoch, *miner, None, outcome);
+                self.locked().record(*miner, outcome);
             }
             if let Some(report) = miners.get_mut(miner) {
                 report.inconclusive += pace.late;
@@ -516,7 +527,6 @@ impl<C: Chain + 'static> Validator<C> {
                  hold more sessions side by side"
             );
         }
-        self.save_records().await
     }
 
     /// Counts a session, and only then closes it: a crash in between finds it counted, and one before finds it
@@ -524,28 +534,24 @@ impl<C: Chain + 'static> Validator<C> {
     async fn count(
         &self,
         nonces: &EpochNonces,
-        miner: Hotkey,
-        counter: Option<u64>,
+        (miner, counter): (Hotkey, u64),
         ending: &Ending,
         outcome: &Outcome,
         miners: &mut BTreeMap<Hotkey, MinerReport>,
     ) -> Result<(), StorageError> {
         let counted = counted(ending);
-        self.record(nonces.epoch(), miner, counter.map(|counter| (counter, counted)), *outcome);
+        self.record(nonces.epoch(), (miner, counter), counted, *outcome);
         if let Some(report) = miners.get_mut(&miner) {
             report.count(ending, outcome);
         }
         self.save_records().await?;
-        match counter {
-            Some(counter) => nonces.close(miner, counter, counted.ending).await,
-            None => Ok(()),
-        }
+        nonces.close(miner, counter, counted.ending).await
     }
 
     /// Puts an outcome into the ledger, and the session beside it, by its counter.
-    fn record(&self, epoch: Epoch, miner: Hotkey, session: Option<(u64, Counted)>, outcome: Outcome) {
+    fn record(&self, epoch: Epoch, (miner, counter): (Hotkey, u64), counted: Counted, outcome: Outcome) {
         let mut records = self.records();
-        if session.is_none_or(|(counter, counted)| records.count(epoch, &miner, counter, counted)) {
+        if records.count(epoch, &miner, counter, counted) {
             self.locked().record(miner, outcome);
         }
     }

@@ -239,6 +239,45 @@ async fn a_refusal_over_budget_that_does_not_count_yet_is_not_closed_either() {
     assert_eq!(open, [0, 1, 2], "a restart finds them");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_about_a_model_counts_once_however_often_its_epoch_is_begun() {
+    let world = world().await;
+    let (owner, nowhere) = (keys(100).hotkey(), ManifestId::new([5; 32]));
+    world.chain.publish_manifests(owner, &[world.published.id(), nowhere]).await.unwrap();
+    let elsewhere = Miner::start(world.config(3), world.published.clone(), world.honest.clone()).await.unwrap();
+    let model = Arc::new(fetch_model(elsewhere.local_addr(), world.published.id(), Patience::DEFAULT).await.unwrap());
+    // Nobody listens there.
+    world.register(1, SocketAddr::from(([127, 0, 0, 1], 9)), nowhere).await;
+    // Another one keeps the epoch open: it takes connections and says nothing.
+    let mute = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    world.register(2, mute.local_addr().unwrap(), world.published.id()).await;
+    let (silent, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let events = move |event| {
+        if let ValidatorEvent::Session { miner, .. } = event {
+            silent.send(miner).unwrap();
+        }
+    };
+    let mut validator = world.open(events).await;
+    validator.add_model(Arc::clone(&model));
+    tokio::select! {
+        report = validator.run_epoch() => panic!("{report:?}"),
+        () = async { for _ in 0..3 { assert_eq!(heard.recv().await, Some(keys(1).hotkey())); } } => {}
+    }
+    drop((validator, mute));
+    released(&world).await;
+    let tally = || {
+        let state = std::fs::read(world.directory.path().join("validator/standing.json")).unwrap_or_default();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap_or_default();
+        state["ledger"]["miners"][keys(1).hotkey().to_string()].clone()
+    };
+    assert_eq!(tally(), serde_json::Value::Null, "a restart asks for the model again, and would count it twice");
+    let (mut validator, _) = watched(&world).await;
+    validator.add_model(model);
+    let report = validator.run_epoch().await.unwrap();
+    assert_eq!(miner_of(&report.miners, 1).unavailable, 3, "{report:?}");
+    assert_eq!(tally()["last_epoch"], "short", "and it counts, with the end of the epoch");
+}
+
 /// A miner whose first proof spends its budget, and the settings of a validator that asks for no more.
 async fn short_of_time(world: &World) -> (RunningMiner, Settings) {
     const PROOF_MS: u32 = 200;
