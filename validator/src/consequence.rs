@@ -66,11 +66,13 @@ pub(crate) fn kept(file: &TranscriptFile) -> Outcome {
 }
 
 /// What refusals over budget mean: below the policy's least budget they are as silence, unless the miner may have
-/// spent more, on sessions of the epoch that were cut short.
-pub(crate) const fn over_budget(proof_ms: u64, least_budget_ms: u64, is_cut_short: bool) -> Outcome {
+/// spent the rest on the sessions of the epoch, so many of them `unseen`, that ended by our own doing. None of their
+/// proofs took longer than its deadline.
+pub(crate) const fn over_budget(proof_ms: u64, unseen: u64, deadline_ms: u32, least_budget_ms: u32) -> Outcome {
+    let least_budget_ms = least_budget_ms as u64;
     if proof_ms >= least_budget_ms {
         Outcome::Refused
-    } else if is_cut_short {
+    } else if proof_ms.saturating_add(unseen.saturating_mul(deadline_ms as u64)) >= least_budget_ms {
         Outcome::Inconclusive
     } else {
         Outcome::Unavailable
@@ -161,9 +163,14 @@ mod tests {
     #[test]
     fn only_a_refusal_over_a_budget_that_was_granted_is_free() {
         assert_eq!(consequence(&Ending::Refused(RefusalReason::OverBudget)), Consequence::AtEpochEnd);
-        assert_eq!(over_budget(60_000, 60_000, false), Outcome::Refused);
-        assert_eq!(over_budget(59_999, 60_000, false), Outcome::Unavailable);
-        assert_eq!(over_budget(59_999, 60_000, true), Outcome::Inconclusive);
+        let over_budget = |proof_ms, unseen| super::over_budget(proof_ms, unseen, 20_000, 60_000);
+        assert_eq!(over_budget(60_000, 0), Outcome::Refused);
+        assert_eq!(over_budget(59_999, 0), Outcome::Unavailable);
+        // What we did not see explains no more than it can have taken.
+        assert_eq!(over_budget(40_000, 1), Outcome::Inconclusive);
+        assert_eq!(over_budget(39_999, 1), Outcome::Unavailable);
+        assert_eq!(over_budget(0, 3), Outcome::Inconclusive);
+        assert_eq!(over_budget(0, u64::MAX), Outcome::Inconclusive);
         for reason in [RefusalReason::Busy, RefusalReason::Unserved] {
             assert_eq!(consequence(&Ending::Refused(reason)), Consequence::Now(Outcome::Unavailable));
         }

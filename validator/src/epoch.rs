@@ -430,7 +430,6 @@ impl<C: Chain + 'static> Validator<C> {
         miners: &mut BTreeMap<Hotkey, MinerReport>,
     ) -> Result<bool, ValidatorError> {
         let epoch = nonces.epoch();
-        let cut_short = cut_short(nonces);
         let (head, begun) = (self.chain.head().await?, Instant::now());
         let mut rounds = Rounds {
             chain: Arc::clone(&self.chain),
@@ -478,9 +477,15 @@ impl<C: Chain + 'static> Validator<C> {
             }
             (self.events)(ValidatorEvent::Session { miner, counter, ending, transcript });
         }
+        let requests = nonces.requests();
         for (miner, counter, ending) in over {
-            let spent = self.records().proof_ms(epoch, &miner);
-            let outcome = over_budget(spent, self.least_budget_ms(), cut_short.contains(&miner));
+            let (spent, unseen) = {
+                let records = self.records();
+                let listed = requests.get(&miner).map_or(&[][..], Vec::as_slice);
+                (records.proof_ms(epoch, &miner), unseen(&records, epoch, &miner, listed))
+            };
+            let deadline_ms = self.settings.terms.deadlines.proof_ms;
+            let outcome = over_budget(spent, unseen, deadline_ms, self.least_budget_ms());
             self.count(nonces, (miner, counter), &ending, &outcome, miners).await?;
         }
         if is_whole {
@@ -556,9 +561,9 @@ impl<C: Chain + 'static> Validator<C> {
         }
     }
 
-    const fn least_budget_ms(&self) -> u64 {
+    const fn least_budget_ms(&self) -> u32 {
         match self.settings.terms.policy {
-            Policy::Sampled { least_budget_ms, .. } => least_budget_ms as u64,
+            Policy::Sampled { least_budget_ms, .. } => least_budget_ms,
             Policy::Everything => 0,
         }
     }
@@ -641,9 +646,11 @@ fn whole_time(head: &Head, until: Option<BlockNumber>, elapsed: Duration) -> Dur
     whole.and_then(|whole| u64::try_from(whole).ok()).map_or(Duration::MAX, Duration::from_millis)
 }
 
-/// The miners with a request that a crash left without an end: what a proof of it took, nobody knows.
-fn cut_short(nonces: &EpochNonces) -> BTreeSet<Hotkey> {
-    let is_dead = |listed: &Listed| listed.ending == LogEnding::Dead && listed.session.is_some();
-    let requests = nonces.requests().into_iter();
-    requests.filter(|(_, list)| list.iter().any(is_dead)).map(|(miner, _)| miner).collect()
+/// Of how many of a miner's requests of an epoch nobody knows what a proof took: they were sent, and ended by a crash or
+/// another fault of ours.
+fn unseen(records: &Records, epoch: Epoch, miner: &Hotkey, listed: &[Listed]) -> u64 {
+    let ours = |ending| matches!(ending, LogEnding::Dead | LogEnding::Fault);
+    let counted = |counter| records.counted(epoch, miner, counter).is_some_and(|counted| ours(counted.ending));
+    let sent = (0_u64..).zip(listed).filter(|(counter, listed)| listed.session.is_some() && counted(*counter));
+    sent.fold(0, |sum, _| sum + 1)
 }

@@ -328,13 +328,15 @@ async fn proof_time_from_before_a_crash_counts_for_refusals_behind_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_time_of_a_session_that_a_crash_cut_short_is_not_held_against_the_miner() {
-    for (is_kept, expected) in [(true, (2, 0, 0)), (false, (0, 3, 0))] {
+    // A proof cannot have taken longer than its deadline: what that does not explain is silence.
+    for (is_kept, deadline_ms, expected) in [(true, 3_000, (2, 0, 0)), (false, 3_000, (0, 3, 0)), (false, 100, (0, 0, 3))] {
         let world = world().await;
-        let (miner, settings) = short_of_time(&world).await;
+        let (miner, mut settings) = short_of_time(&world).await;
         let file = crashed_session(&world, &settings, &miner).await;
         if is_kept {
             Store::open(&settings.transcripts).unwrap().save(&file).unwrap();
         }
+        settings.terms.deadlines.proof_ms = deadline_ms;
         let miner = judged(&world, settings).await;
         assert_eq!((miner.refused, miner.inconclusive, miner.unavailable), expected, "{miner:?}");
     }
