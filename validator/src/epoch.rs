@@ -364,8 +364,7 @@ impl<C: Chain + 'static> Validator<C> {
         until: Option<BlockNumber>,
         stop: &CancellationToken,
     ) -> Result<BTreeMap<ManifestId, Absent>, ValidatorError> {
-        let missing: Vec<_> =
-            wanted.into_iter().filter(|(manifest, _)| !self.models.contains_key(manifest)).collect();
+        let missing: Vec<_> = wanted.into_iter().filter(|(manifest, _)| !self.models.contains_key(manifest)).collect();
         let mut absent = BTreeMap::new();
         if missing.is_empty() {
             return Ok(absent);
@@ -504,12 +503,7 @@ impl<C: Chain + 'static> Validator<C> {
     }
 
     /// Sessions for which no time was left cost nobody anything but those whose own slowness left them out.
-    fn leave_out(
-        &self,
-        time: Duration,
-        paces: &BTreeMap<Hotkey, Pace>,
-        miners: &mut BTreeMap<Hotkey, MinerReport>,
-    ) {
+    fn leave_out(&self, time: Duration, paces: &BTreeMap<Hotkey, Pace>, miners: &mut BTreeMap<Hotkey, MinerReport>) {
         let side_by_side = self.settings.sessions_per_miner.min(self.settings.sessions);
         let mut ours = 0;
         for (miner, pace) in paces.iter().filter(|(_, pace)| pace.late > 0) {

@@ -329,7 +329,9 @@ async fn proof_time_from_before_a_crash_counts_for_refusals_behind_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_time_of_a_session_that_a_crash_cut_short_is_not_held_against_the_miner() {
     // A proof cannot have taken longer than its deadline: what that does not explain is silence.
-    for (is_kept, deadline_ms, expected) in [(true, 3_000, (2, 0, 0)), (false, 3_000, (0, 3, 0)), (false, 100, (0, 0, 3))] {
+    for (is_kept, deadline_ms, expected) in
+        [(true, 3_000, (2, 0, 0)), (false, 3_000, (0, 3, 0)), (false, 100, (0, 0, 3))]
+    {
         let world = world().await;
         let (miner, mut settings) = short_of_time(&world).await;
         let file = crashed_session(&world, &settings, &miner).await;
@@ -530,7 +532,9 @@ async fn a_miner_whose_slowness_left_sessions_out_is_judged_by_the_others_and_no
     let (chain, blocks) = (world.chain.clone(), head.next_epoch.get() - 5 - head.block.get());
     // Its turn comes behind the slow one's first, and with it the time is over.
     let quick = Hooked::new(&world, move |honest| {
-        (0..blocks).for_each(|_| chain.step_block());
+        for _ in 0..blocks {
+            chain.step_block();
+        }
         honest()
     });
     let _quick = world.miner(2, quick).await;
