@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::address::is_public;
 use crate::consequence::{Consequence, Pace, consequence, kept, over_budget};
 use crate::conversation::Silence;
 use crate::error::{StorageError, ValidatorError};
@@ -65,6 +66,9 @@ pub struct Settings {
     pub sessions_per_miner: usize,
     /// Proofs verified side by side.
     pub verifying: usize,
+    /// Whether miners are asked only at public addresses. On a public network anybody can name an address, and could
+    /// otherwise have this machine connect to its own neighbours.
+    pub public_endpoints: bool,
 }
 
 /// A validator of one subnet.
@@ -322,12 +326,14 @@ impl<C: Chain + 'static> Validator<C> {
         let mut serving = Vec::new();
         for neuron in metagraph.neurons.iter().filter(|neuron| neuron.hotkey != self.auditor.hotkey()) {
             let Some(endpoint) = neuron.endpoint else { continue };
+            let skipped = |why| (self.events)(ValidatorEvent::Skipped { miner: neuron.hotkey, why });
+            if self.settings.public_endpoints && !is_public(endpoint.ip()) {
+                skipped("its endpoint is no public address");
+                continue;
+            }
             match neuron.manifest.filter(|manifest| in_force.contains(manifest)) {
                 Some(manifest) => serving.push((neuron.uid, Peer { hotkey: neuron.hotkey, endpoint }, manifest)),
-                None => (self.events)(ValidatorEvent::Skipped {
-                    miner: neuron.hotkey,
-                    why: "it serves no manifest that is in force",
-                }),
+                None => skipped("it serves no manifest that is in force"),
             }
         }
         let wanted: BTreeMap<ManifestId, Vec<Peer>> = serving.iter().fold(BTreeMap::new(), |mut wanted, served| {

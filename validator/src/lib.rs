@@ -20,6 +20,7 @@
 //! miner's. There is no third way.
 #![forbid(unsafe_code)]
 
+mod address;
 mod atomic;
 mod consequence;
 mod conversation;

@@ -213,6 +213,7 @@ impl Stage {
             sessions: 6,
             sessions_per_miner: 1,
             verifying: 2,
+            public_endpoints: false,
         };
         let names = self.names();
         let events = move |event| narrator.told(&names, &event);

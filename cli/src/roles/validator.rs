@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use assay_audit::keys::Keypair;
+use assay_chain::networks::{FINNEY_GENESIS, TEST_GENESIS};
 use assay_chain::{Chain, ChainError};
 use assay_validator::{Ending, Settings, StorageError, Validator, ValidatorError, ValidatorEvent};
 use tokio::time::sleep;
@@ -48,6 +49,7 @@ pub(super) async fn run(path: &Path, epochs: Option<u64>) -> CommandResult {
         sessions: settings.sessions,
         sessions_per_miner: settings.sessions_per_miner,
         verifying: settings.verifying,
+        public_endpoints: [FINNEY_GENESIS, TEST_GENESIS].contains(&chain.network().genesis),
     };
     let chain = Arc::new(chain);
     let mut validator = loop {

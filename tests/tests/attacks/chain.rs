@@ -86,6 +86,7 @@ async fn validator(arena: &Arena, chain: &Devnet, directory: &Path) -> (Validato
         sessions: 4,
         sessions_per_miner: 1,
         verifying: 1,
+        public_endpoints: false,
     };
     let events = Events::default();
     let sink = Arc::clone(&events);

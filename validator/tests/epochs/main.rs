@@ -151,6 +151,7 @@ impl World {
             sessions: 4,
             sessions_per_miner: 1,
             verifying: 2,
+            public_endpoints: false,
         }
     }
 
@@ -327,6 +328,29 @@ async fn a_validator_that_was_interrupted_goes_on_and_charges_nobody() {
     let mut again = world.open(|_| ()).await;
     assert_eq!(again.ledger().standing(&hotkey).slug(), "good", "standings are remembered");
     assert_eq!(miner_of(&again.run_epoch().await.unwrap().miners, 1).requests, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_public_network_a_miner_cannot_send_validators_to_their_own_neighbours() {
+    let world = world().await;
+    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    world.register(1, listener.local_addr().unwrap(), world.published.id()).await;
+    let skipped: Arc<Mutex<Vec<&str>>> = Arc::default();
+    let sink = Arc::clone(&skipped);
+    let events = move |event| {
+        if let ValidatorEvent::Skipped { why, .. } = event {
+            sink.lock().unwrap().push(why);
+        }
+    };
+    let settings = Settings { public_endpoints: true, ..world.settings() };
+    let source = PromptList::new(vec![Prompt::Text("a b".to_owned())], 2).unwrap();
+    let chain = Arc::new(world.chain.clone());
+    let mut validator = Validator::open(settings, chain, source, events).await.unwrap();
+    let report = validator.run_epoch().await.unwrap();
+    assert!(report.miners.is_empty(), "{report:?}");
+    assert_eq!(*skipped.lock().unwrap(), ["its endpoint is no public address"]);
+    let connected = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+    assert!(connected.is_err(), "{connected:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
