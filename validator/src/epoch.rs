@@ -15,7 +15,7 @@ use assay_chain::{BlockNumber, Chain, ChainError, EpochKey, EpochKeyHash, Head, 
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 use assay_probation::{Ledger, Outcome};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -40,6 +40,8 @@ use crate::weights::Placing;
 const NONCES: &str = "nonces";
 /// Models are fetched in this part of the time that an epoch has left for sessions.
 const FETCHING: u64 = 4;
+/// And for no less than this, however fast a chain's blocks come.
+const LEAST_FETCHING: Duration = Duration::from_secs(5);
 /// Downloads side by side: each may grow to the largest tokenizer there can be.
 const DOWNLOADS: usize = 8;
 
@@ -387,12 +389,13 @@ impl<C: Chain + 'static> Validator<C> {
             let over = over.clone();
             fetches.spawn(async move { (manifest, fetch_from_any(manifest, peers, side_by_side, over).await) });
         }
-        let mut time = std::pin::pin!(reach(Arc::clone(&self.chain), last));
+        let block = reach(Arc::clone(&self.chain), last);
+        let mut time = std::pin::pin!(async { tokio::join!(block, sleep(LEAST_FETCHING)) });
         loop {
             let fetched = tokio::select! {
                 biased;
                 fetched = fetches.join_next() => fetched,
-                () = &mut time, if !over.is_cancelled() => {
+                _ = &mut time, if !over.is_cancelled() => {
                     over.cancel();
                     continue;
                 }
@@ -632,7 +635,7 @@ async fn reach<C: Chain>(chain: Arc<C>, block: BlockNumber) {
         match chain.head_after(seen).await {
             Ok(head) if head.block >= block => return,
             Ok(head) => seen = head.block,
-            Err(_) => tokio::time::sleep(PATIENCE).await,
+            Err(_) => sleep(PATIENCE).await,
         }
     }
 }
