@@ -3,9 +3,9 @@
 //! The digest of the list is published together with the key, so that no request can be left out or
 //! added afterwards: whoever was asked holds the validator's signature over a counter, which is in the
 //! list, or shows that it is missing. With the list, the key and the transcripts an [`Account`] follows
-//! every draw: which responses were to be audited, and which were.
+//! every draw: which responses were to be audited, and which were; and whether all were asked on the same terms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assay_commitments::codec::{self, Canonical, Malformed, Reader, Writer};
 use assay_commitments::structure::Part;
@@ -17,7 +17,7 @@ use crate::challenge::{EpochKey, is_audited, nonce_commitment};
 use crate::domains;
 use crate::keys::{Keypair, Signature, is_signed};
 use crate::num::long;
-use crate::request::Network;
+use crate::request::{AuditRate, Network};
 use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Reply, SessionRecord};
 use crate::transcript_file::{FileError, TranscriptFile};
@@ -202,6 +202,10 @@ pub enum Shown {
     CounterTwice,
     /// Two receipts of one session tell of different exchanges.
     ExchangeTwice,
+    /// Policy or deadlines are not those of the epoch's other requests.
+    OtherTerms,
+    /// The audit rate is neither that of the epoch's other requests nor every response.
+    OtherRate,
 }
 
 impl Shown {
@@ -213,6 +217,8 @@ impl Shown {
             Self::LeftOut => "the request is signed, and left out of the epoch's log",
             Self::CounterTwice => "another request has the same counter, and so the same nonce",
             Self::ExchangeTwice => "another exchange of the same session is signed as well",
+            Self::OtherTerms => "policy or deadlines are not the commonest of the epoch's requests",
+            Self::OtherRate => "the audit rate is neither every response nor the commonest rate below that",
         }
     }
 }
@@ -241,8 +247,37 @@ pub struct Tally {
     pub unaudited: u64,
     /// Responses that were settled.
     pub settled: u64,
+    /// The audit rates of its requests.
+    pub rates: BTreeSet<AuditRate>,
     /// What is shown of the validator, with the counter.
     pub shown: Vec<(u64, Shown)>,
+}
+
+/// What a request says beside its question: a validator says the same to all miners in an epoch.
+#[derive(Debug)]
+struct Asked {
+    miner: Hotkey,
+    counter: u64,
+    /// Policy and deadlines, encoded.
+    terms: Vec<u8>,
+    rate: AuditRate,
+}
+
+impl Asked {
+    /// The rate, if it spares some responses; all of them are audited of a miner that has not proven itself.
+    fn ordinary(&self) -> Option<AuditRate> {
+        (self.rate != AuditRate::Always).then_some(self.rate)
+    }
+}
+
+/// The value that there is most of; of several, the one that comes first.
+fn commonest<T: Ord>(values: impl Iterator<Item = T> + Clone) -> Option<T> {
+    let mut counts = BTreeMap::<T, u64>::new();
+    for value in values.clone() {
+        *counts.entry(value).or_default() += 1;
+    }
+    let most = counts.values().max()?;
+    values.into_iter().find(|value| counts.get(value) == Some(most))
 }
 
 /// Follows the draws of an epoch, transcript by transcript.
@@ -253,6 +288,8 @@ pub struct Account<'a> {
     tallies: BTreeMap<Hotkey, Tally>,
     /// Sessions, and the exchange that each receipt signs.
     seen: BTreeMap<(Hotkey, u64), (SessionId, [u8; 32])>,
+    /// On which terms, in the order of the files.
+    asked: Vec<Asked>,
 }
 
 impl<'a> Account<'a> {
@@ -272,7 +309,7 @@ impl<'a> Account<'a> {
             (*miner, tally)
         });
         let (key, tallies) = (EpochKey::new(log.key), tallies.collect());
-        Self { log, key, tallies, seen: BTreeMap::new() }
+        Self { log, key, tallies, seen: BTreeMap::new(), asked: Vec::new() }
     }
 
     /// Whether a session is of this validator and epoch.
@@ -299,6 +336,10 @@ impl<'a> Account<'a> {
             Some(_) => tally.shown.push((counter, Shown::CounterTwice)),
             None => {}
         }
+        let (terms, rate) =
+            ([codec::encode(&request.policy), codec::encode(&request.deadlines)].concat(), request.audit_rate);
+        tally.rates.insert(rate);
+        self.asked.push(Asked { miner, counter, terms, rate });
         let listed = usize::try_from(counter).ok().and_then(|counter| self.log.requests.get(&miner)?.get(counter));
         match listed {
             Some(Listed { session: Some(listed), ending }) if *listed == session => {
@@ -352,7 +393,20 @@ impl<'a> Account<'a> {
     }
 
     /// What came of it, by miner.
-    pub fn finish(self) -> BTreeMap<Hotkey, Tally> {
+    pub fn finish(mut self) -> BTreeMap<Hotkey, Tally> {
+        // Whatever order the files came in, it comes to the same.
+        self.asked.sort_by_key(|asked| (asked.miner, asked.counter));
+        let terms = commonest(self.asked.iter().map(|asked| asked.terms.as_slice()));
+        let ordinary = commonest(self.asked.iter().filter_map(Asked::ordinary));
+        for asked in &self.asked {
+            let shown = &mut self.tallies.entry(asked.miner).or_default().shown;
+            if terms.is_some_and(|terms| terms != asked.terms) {
+                shown.push((asked.counter, Shown::OtherTerms));
+            }
+            if asked.ordinary().is_some_and(|rate| Some(rate) != ordinary) {
+                shown.push((asked.counter, Shown::OtherRate));
+            }
+        }
         self.tallies
     }
 }

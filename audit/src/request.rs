@@ -46,7 +46,7 @@ pub struct Deadlines {
 }
 
 /// How often a response is audited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuditRate {
     /// Every response.
     Always,

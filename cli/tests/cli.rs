@@ -6,11 +6,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use assay_audit::challenge::{EpochKey, nonce_commitment};
 use assay_audit::epoch_log::{Ending, EpochLog, Listed};
 use assay_audit::keys::Keypair;
+use assay_audit::policy::Policy;
+use assay_audit::request::{AuditRate, Request};
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::transcript_file::{Receipt, TranscriptFile};
 use assay_audit::verdict::Verdict;
+use assay_commitments::Hotkey;
 use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -859,6 +863,66 @@ fn an_epoch_is_checked_with_the_assets_that_lie_beside_its_transcripts() {
     fs::write(&paths[0], b"something else").unwrap();
     let told = check(4, [0, 0, 0, 1]);
     assert!(told.contains("not what its name says"), "{told}");
+}
+
+#[test]
+fn a_validator_that_asks_a_miner_on_other_terms_than_the_rest_is_shown() {
+    let workshop = Workshop::new();
+    let good = workshop.transcript("good", &[]);
+    let (folder, key) = (workshop.path("transcripts"), blake3::derive_key("assay self audit epoch", &entropy()));
+    fs::create_dir(&folder).unwrap();
+    let folder = folder.to_str().unwrap();
+    // Three miners are asked, the last of them otherwise.
+    let epoch_with = |change: &dyn Fn(&mut Request)| {
+        let mut log = None;
+        for miner in 1..=3_u8 {
+            workshop.changed(&good, &format!("transcripts/{miner}.assay"), |file| {
+                file.record.exchange = Exchange::Uncommitted(Omission::Absent);
+                let request = &mut file.record.request;
+                request.miner = Hotkey::new([miner; 32]);
+                let nonce = EpochKey::new(key).nonce(request.network.netuid, &request.miner, 0);
+                request.nonce_commitment = Some(nonce_commitment(&nonce, 0, &request.validator, &request.miner));
+                request.audit_rate = AuditRate::Below(1 << 63);
+                if miner == 3 {
+                    change(request);
+                }
+                file.record.request_signature = request.sign(&validator());
+                let (network, validator, epoch) = (request.network, request.validator, request.epoch);
+                let listed = Listed { session: Some(request.session_id()), ending: Ending::Judged };
+                let log = log.get_or_insert_with(|| EpochLog { network, validator, epoch, key, requests: [].into() });
+                log.requests.insert(request.miner, vec![listed]);
+            });
+        }
+        let log: EpochLog = log.unwrap();
+        fs::write(Path::new(folder).join("epoch.log"), log.encode_signed(&validator())).unwrap();
+        let (told, run) = (assay(&["audit", "epoch", folder]), assay(&["audit", "epoch", folder, "--json"]));
+        assert_eq!((told.code, told.stderr.as_str()), (run.code, ""), "{told:?}");
+        let json: Value = serde_json::from_str(&run.stdout).unwrap();
+        let miners: Vec<Value> = json["epochs"][0]["miners"].as_array().unwrap().clone();
+        (told, json["selective"].as_bool().unwrap(), miners)
+    };
+
+    let (told, selective, miners) = epoch_with(&|_| ());
+    assert!(told.code == 0 && !selective && told.stdout.contains("on the same terms"), "{told:?}");
+    assert!(told.stdout.contains("rate") && told.stdout.contains("50.00 %"), "{told:?}");
+    assert_eq!(miners[0]["rates"], serde_json::json!([0.5]));
+    let (told, selective, miners) = epoch_with(&|request| request.audit_rate = AuditRate::Always);
+    assert!(told.code == 0 && !selective && told.stdout.contains(" all "), "{told:?}");
+    assert_eq!(miners[2]["rates"], serde_json::json!([1.0]));
+
+    let policy = Policy::Sampled { cells: 1, decodes: 1, columns: None, least_budget_ms: 0 };
+    for (change, what) in [
+        (&|request: &mut Request| request.policy = policy, "policy or deadlines are not the commonest"),
+        (&|request: &mut Request| request.audit_rate = AuditRate::Below(1), "the audit rate is neither every response"),
+    ] as [(&dyn Fn(&mut Request), &str); 2]
+    {
+        let (told, selective, miners) = epoch_with(change);
+        assert!(told.code == 1 && selective, "{told:?}");
+        let line = format!("shown: counter 0 of {}: {what}", "03".repeat(32));
+        assert!(told.stdout.contains(&line), "{line:?} is not in {told:?}");
+        assert!(miners[2]["shown"][0]["what"].as_str().unwrap().starts_with(what), "{miners:?}");
+        assert_eq!((&miners[0]["shown"], &miners[1]["shown"]), (&Value::Array(vec![]), &Value::Array(vec![])));
+    }
 }
 
 #[test]

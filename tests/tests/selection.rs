@@ -1,16 +1,18 @@
 //! A validator that picks its nonces, audits whom it likes or hides requests shows in its epoch's log.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use assay_audit::challenge::EpochKey;
+use assay_audit::challenge::{EpochKey, nonce_commitment};
 use assay_audit::epoch_log::{Account, Ending, EpochLog, Listed, Shown, Tally};
+use assay_audit::policy::{Columns, Policy};
 use assay_audit::prompt::Prompt;
-use assay_audit::request::AuditRate;
+use assay_audit::request::{AuditRate, Request};
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::transcript_file::{Conclusion, FileError, TranscriptFile};
 use assay_audit::verdict::{OwnFault, Reason};
 use assay_cli::self_audit::SelfAudit;
+use assay_commitments::Hotkey;
 use assay_tests::{session, smallest};
 
 const SEED: u64 = 5;
@@ -74,10 +76,11 @@ fn both_draws() -> [(SelfAudit, TranscriptFile); 2] {
 #[test]
 fn an_honest_validator_shows_nothing() {
     let [(settled_audit, settled), (due_audit, due)] = both_draws();
+    let rates = BTreeSet::from([AuditRate::Below(1 << 63)]);
     let of_settled = tally(&log(&settled_audit, &settled), &[&settled]);
-    assert_eq!(of_settled, Tally { requests: 1, settled: 1, ..Tally::default() });
+    assert_eq!(of_settled, Tally { requests: 1, settled: 1, rates: rates.clone(), ..Tally::default() });
     let of_due = tally(&log(&due_audit, &due), &[&due, &due]);
-    assert_eq!(of_due, Tally { requests: 1, owed: 1, made: 1, ..Tally::default() });
+    assert_eq!(of_due, Tally { requests: 1, owed: 1, made: 1, rates, ..Tally::default() });
 }
 
 #[test]
@@ -173,4 +176,99 @@ fn a_request_that_is_left_out_or_repeated_shows() {
     // A transcript that is not there is counted, and blames nobody.
     let missing = tally(&whole, &[]);
     assert_eq!((missing.missing, missing.shown.len()), (1, 0));
+}
+
+/// What is shown of a validator that asked each of these miners twice, the requests of each changed in the same way.
+fn shown_of(miners: &[(u8, &dyn Fn(&mut Request))]) -> BTreeMap<u8, Vec<(u64, Shown)>> {
+    let audit = audit("abc", 1);
+    let base = play(&audit);
+    let mut log = log(&audit, &base);
+    log.requests.clear();
+    let mut files = vec![];
+    for (miner, change) in miners {
+        for counter in 0..2 {
+            let mut file = base.clone();
+            file.record.exchange = Exchange::Uncommitted(Omission::Absent);
+            let request = &mut file.record.request;
+            (request.miner, request.counter) = (Hotkey::new([*miner; 32]), counter);
+            let nonce = EpochKey::new(log.key).nonce(request.network.netuid, &request.miner, counter);
+            let commitment = nonce_commitment(&nonce, counter, &request.validator, &request.miner);
+            request.nonce_commitment = Some(commitment);
+            change(request);
+            let listed = Listed { session: Some(request.session_id()), ending: Ending::Judged };
+            log.requests.entry(request.miner).or_default().push(listed);
+            files.push(file);
+        }
+    }
+    let shown = |files: &mut dyn Iterator<Item = &TranscriptFile>| {
+        let mut account = Account::new(&log);
+        files.for_each(|file| account.add(file, || panic!("nothing was committed")));
+        account.finish().into_iter().map(|(miner, tally)| (miner.as_bytes()[0], tally.shown)).collect()
+    };
+    let found: BTreeMap<_, _> = shown(&mut files.iter());
+    assert_eq!(shown(&mut files.iter().rev()), found, "it depends on the order of the files");
+    found
+}
+
+const AS_THE_REST: &dyn Fn(&mut Request) = &|_| ();
+
+/// The first miner's requests are changed, the others' are alike.
+fn shown_of_a_friend(change: &dyn Fn(&mut Request)) -> Vec<(u64, Shown)> {
+    let mut shown = shown_of(&[(1, change), (2, AS_THE_REST), (3, AS_THE_REST)]);
+    assert_eq!((shown.remove(&2), shown.remove(&3)), (Some(vec![]), Some(vec![])));
+    shown.remove(&1).unwrap()
+}
+
+#[test]
+fn a_validator_that_spares_a_miner_by_policy_or_deadlines_shows() {
+    type Change = fn(&mut u32, &mut u32, &mut Option<Columns>, &mut u32);
+    let by: [Change; 4] = [
+        |cells, _, _, _| *cells = 1,
+        |_, decodes, _, _| *decodes = 1,
+        |_, _, columns, _| *columns = None,
+        |_, _, _, least_budget_ms| *least_budget_ms += 1,
+    ];
+    for change in by {
+        let spared = shown_of_a_friend(&|request| {
+            let Policy::Sampled { cells, decodes, columns, least_budget_ms } = &mut request.policy else { panic!() };
+            change(cells, decodes, columns, least_budget_ms);
+        });
+        assert_eq!(spared, [(0, Shown::OtherTerms), (1, Shown::OtherTerms)]);
+    }
+    let by: [fn(&mut Request) -> &mut u32; 5] = [
+        |request| &mut request.deadlines.first_token_ms,
+        |request| &mut request.deadlines.token_ms,
+        |request| &mut request.deadlines.commitment_ms,
+        |request| &mut request.deadlines.settle_ms,
+        |request| &mut request.deadlines.proof_ms,
+    ];
+    for deadline in by {
+        let spared = shown_of_a_friend(&|request| *deadline(request) -= 1);
+        assert_eq!(spared, [(0, Shown::OtherTerms), (1, Shown::OtherTerms)]);
+    }
+    // Where as many are asked in one way as in another, something shows all the same.
+    let halves = shown_of(&[(1, &|request| request.deadlines.proof_ms -= 1), (2, AS_THE_REST)]);
+    assert_eq!(halves.values().flatten().count(), 2, "{halves:?}");
+}
+
+#[test]
+fn a_validator_that_spares_a_miner_by_audit_rate_shows_and_one_that_audits_newcomers_always_does_not() {
+    for rate in [0, 1, u64::MAX] {
+        let spared = shown_of_a_friend(&|request| request.audit_rate = AuditRate::Below(rate));
+        assert_eq!(spared, [(0, Shown::OtherRate), (1, Shown::OtherRate)]);
+    }
+    assert_eq!(shown_of_a_friend(&|request| request.audit_rate = AuditRate::Always), []);
+    // However many newcomers there are: the rate that counts is that of the others.
+    let always: &dyn Fn(&mut Request) = &|request| request.audit_rate = AuditRate::Always;
+    let newcomers = shown_of(&[(1, always), (2, always), (3, AS_THE_REST)]);
+    assert_eq!(newcomers.into_values().flatten().collect::<Vec<_>>(), []);
+    // A configuration that changes in mid-epoch shows too.
+    let spared: &dyn Fn(&mut Request) = &|request| {
+        if request.counter == 1 {
+            request.audit_rate = AuditRate::Below(1 << 60);
+            request.deadlines.proof_ms -= 1;
+        }
+    };
+    let both = vec![(1, Shown::OtherTerms), (1, Shown::OtherRate)];
+    assert_eq!(shown_of(&[(1, spared), (2, AS_THE_REST)]), BTreeMap::from([(1, both), (2, vec![])]));
 }

@@ -1,5 +1,6 @@
 //! `assay audit`: audit oneself, replay transcripts, look into one, and hold others to what they signed.
 
+use assay_audit::request::AuditRate;
 use assay_audit::transcript_file::{Conclusion, TranscriptFile};
 use assay_audit::verdict::{Verdict, Where};
 use clap::Subcommand;
@@ -28,7 +29,7 @@ pub(crate) enum Command {
     Show(show::Args),
     /// Write what shows a rejected cell or decode to anybody, and no more
     Dispute(dispute::Args),
-    /// Check that a validator drew its nonces and audits as it had to
+    /// Check that a validator drew its nonces and audits as it had to, and asked all on the same terms
     Epoch(epoch::Args),
 }
 
@@ -62,6 +63,23 @@ fn reason(verdict: &Verdict) -> Option<String> {
             Some(format!("{code} {slug} at {}: {reason}", place(&failure.place)))
         }
         Verdict::Inconclusive(fault) => Some(format!("{} {}: {fault}", fault.code(), fault.slug())),
+    }
+}
+
+/// The share of responses that are audited.
+#[expect(clippy::cast_precision_loss, reason = "a share, for people")]
+fn share(rate: AuditRate) -> f64 {
+    match rate {
+        AuditRate::Always => 1.0,
+        AuditRate::Below(rate) => rate as f64 / u64::MAX as f64,
+    }
+}
+
+/// The same in words.
+fn rate(rate: AuditRate) -> String {
+    match rate {
+        AuditRate::Always => "all".to_owned(),
+        AuditRate::Below(_) => format!("{:.2} %", 100.0 * share(rate)),
     }
 }
 

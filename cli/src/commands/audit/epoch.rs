@@ -1,4 +1,4 @@
-//! `assay audit epoch`: whether a validator drew its nonces and audits as it had to.
+//! `assay audit epoch`: whether a validator drew its nonces and audits as it had to, and asked all on the same terms.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,6 +11,7 @@ use assay_commitments::{Epoch, Hotkey};
 use assay_validator::LOG_NAME;
 use serde_json::{Value, json};
 
+use super::{rate, share};
 use crate::assets::Assets;
 use crate::files::{files_below, lacking, read_log, read_transcript, transcripts};
 use crate::outcome::{CommandResult, Fault, Outcome};
@@ -198,12 +199,16 @@ fn conclusion(outcome: Outcome, without_log: u64) -> String {
         count => format!(" {count} transcripts are of epochs without a log: their keys are not revealed yet."),
     };
     let text = match outcome {
-        Outcome::Rejected => "The validator did not follow its own draw. This says nothing against any miner.",
+        Outcome::Rejected => {
+            "The validator did not follow its own draw, or not with all miners alike. This says nothing against any miner."
+        }
         Outcome::Inconclusive => {
             "Transcripts, logs, audits that were owed or what the chain should say are missing: ask the validator for them."
         }
         Outcome::Damaged => "Files are damaged: fetch them again.",
-        Outcome::Done | Outcome::Usage => "Every nonce is the key's, and every reply the one that its draw calls for.",
+        Outcome::Done | Outcome::Usage => {
+            "Every nonce is the key's, every reply the one that its draw calls for, and all were asked on the same terms."
+        }
     };
     format!("{text}{without}\n")
 }
@@ -214,8 +219,12 @@ impl Checked {
         let mut text = format!("validator {}, epoch {}\n", paint.bold(&log.validator.to_string()), log.epoch);
         let row = |(miner, tally): (&Hotkey, &Tally)| {
             let name: String = miner.to_string().chars().take(16).collect();
+            let rates = match tally.rates.len() {
+                0 => "-".to_owned(),
+                1..=3 => tally.rates.iter().copied().map(rate).collect::<Vec<_>>().join(", "),
+                many => format!("{many} rates"),
+            };
             let counts = [
-                tally.requests,
                 tally.owed,
                 tally.made,
                 tally.unaudited,
@@ -227,12 +236,13 @@ impl Checked {
                 tally.missing,
                 tally.shown.len() as u64,
             ];
-            std::iter::once(name).chain(counts.iter().map(u64::to_string)).collect()
+            [name, tally.requests.to_string(), rates].into_iter().chain(counts.iter().map(u64::to_string)).collect()
         };
         let rows: Vec<Vec<String>> = self.tallies.iter().map(row).collect();
         let head = [
             "miner",
             "requests",
+            "rate",
             "owed",
             "made",
             "unaudited",
@@ -267,6 +277,7 @@ impl Checked {
             json!({
                 "hotkey": miner.to_string(),
                 "requests": tally.requests,
+                "rates": tally.rates.iter().copied().map(share).collect::<Vec<_>>(),
                 "owed": tally.owed,
                 "made": tally.made,
                 "unaudited": tally.unaudited,

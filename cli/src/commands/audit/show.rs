@@ -8,7 +8,7 @@ use assay_audit::exhibit::{Examination, Exhibit};
 use assay_audit::judge::Judgement;
 use assay_audit::policy::{Columns, Policy};
 use assay_audit::prompt::{Prompt, Tokenizer};
-use assay_audit::request::{AuditRate, Request};
+use assay_audit::request::Request;
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::sizes::{ProofSizes, proof_sizes};
 use assay_audit::transcript_file::TranscriptFile;
@@ -19,7 +19,7 @@ use assay_commitments::trace::TraceCommitment;
 use assay_commitments::{LayerIndex, Position};
 use serde_json::{Value, json};
 
-use super::{conclusion, disagreement, painted, picture, reason};
+use super::{conclusion, disagreement, painted, picture, rate, reason};
 use crate::assets::Assets;
 use crate::files::{Evidence, read_evidence};
 use crate::outcome::{CommandResult, Fault, Outcome};
@@ -229,7 +229,7 @@ impl Shown {
     fn drawn(&self, paint: Paint) -> String {
         let request = &self.file.record.request;
         let mut listing = Listing::default();
-        listing.line("policy", format!("{}, {}", policy(&request.policy), rate(request.audit_rate)));
+        listing.line("policy", format!("{}; responses audited: {}", policy(&request.policy), rate(request.audit_rate)));
         listing.line("reply", self.reply());
         let Some(challenge) = &self.judgement.report.challenge else { return listing.render(paint) };
         let cells = challenge.cells.len();
@@ -406,14 +406,6 @@ fn policy(policy: &Policy) -> String {
             };
             format!("{cells} cells, {decodes} decodes, {columns}")
         }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a share, shown to two decimals")]
-fn rate(rate: AuditRate) -> String {
-    match rate {
-        AuditRate::Always => "every response".to_owned(),
-        AuditRate::Below(rate) => format!("{:.2} % of responses", 100.0 * rate as f64 / u64::MAX as f64),
     }
 }
 
