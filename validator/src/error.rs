@@ -28,6 +28,12 @@ pub enum StorageError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A journal of nonces is of another version.
+    #[error(
+        "{} is of another version of assay; let the version that wrote it go on until the epoch's key is revealed, or move it away to go on without it",
+        .0.display()
+    )]
+    OtherVersion(PathBuf),
     /// The file of standings is not what this validator wrote.
     #[error(
         "{} is damaged (it does not hold what was written); restore a copy of it: without it all standings begin anew; move it away to go on like that",
