@@ -959,12 +959,13 @@ async fn a_reveal_that_is_refused_does_not_hold_up_the_next() {
     let placed = net.during(client.set_weights(alice, &weights(&[(3, 1)]), 0)).await.unwrap();
     let Placement::Committed { reveals, .. } = placed else { panic!("{placed:?}") };
     drop(client);
-    let mut noted: Value = serde_json::from_slice(&std::fs::read(&journal).unwrap()).unwrap();
+    let noted = assay_files::without_checksum(&std::fs::read(&journal).unwrap()).unwrap();
+    let mut noted: Value = serde_json::from_slice(&noted).unwrap();
     let mut wrong = noted["commits"][0].clone();
     (wrong["weights"], wrong["salt"]) = (json!([[9, u16::MAX]]), json!(salt));
     wrong["digest"] = json!(hex::encode(hash));
     noted["commits"].as_array_mut().unwrap().push(wrong);
-    std::fs::write(&journal, noted.to_string()).unwrap();
+    std::fs::write(&journal, assay_files::with_checksum(noted.to_string().as_bytes())).unwrap();
 
     let client = net.client_with_journal(vec![dev::alice()], journal).await;
     assert_eq!(

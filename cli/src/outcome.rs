@@ -266,9 +266,10 @@ impl From<WalletError> for Fault {
 impl From<StorageError> for Fault {
     fn from(error: StorageError) -> Self {
         let outcome = match &error {
-            StorageError::Damaged { .. } | StorageError::OtherVersion(_) | StorageError::DamagedStandings(_) => {
-                Outcome::Damaged
-            }
+            StorageError::Damaged { .. }
+            | StorageError::OtherVersion(_)
+            | StorageError::Unreadable { .. }
+            | StorageError::DamagedStandings(_) => Outcome::Damaged,
             StorageError::InUse(_) | StorageError::Foreign { .. } | StorageError::Taken(_) => Outcome::Usage,
             StorageError::Io { .. } | StorageError::Random(_) | StorageError::Poisoned(_) | StorageError::Worker(_) => {
                 Outcome::Inconclusive

@@ -1,12 +1,16 @@
 //! Files that somebody names. A name may lead anywhere: a pipe that nobody writes to keeps whoever opens it waiting, a
 //! device has no end, and a length costs nothing to claim. So the kind is asked before a file is opened, and what is
-//! read has a bound.
+//! read has a bound. Records of one's own are read in the same way, and may have a checksum.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
 
 use thiserror::Error;
+
+mod checksum;
+
+pub use checksum::{with_checksum, without_checksum};
 
 /// Why a file is not read.
 #[derive(Debug, Error)]

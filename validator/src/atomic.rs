@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
+use crate::disk::sync_directory;
 use crate::error::StorageError;
-use crate::journal::sync_directory;
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +16,19 @@ pub(crate) enum Readers {
     Owner,
 }
 
-/// Writes a file beside its place, flushes it, and moves it there. A crash at any point leaves the
-/// old file or the new one.
+/// Writes a file beside its place, under a name that nobody else uses, flushes it, and moves it there. Of several
+/// writers the last one's file is there, whole. A crash at any point leaves the old file or the new one, and may leave a
+/// part of the new one beside it (`.tmp`).
+///
+/// # Errors
+/// [`StorageError`]; then the old file is there.
 pub(crate) fn write(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), StorageError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
+    let own = getrandom::u64().map_err(StorageError::Random)?;
+    name.push(format!(".{own:016x}.tmp"));
     let beside = path.with_file_name(name);
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     if readers == Readers::Owner {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -51,6 +56,25 @@ mod tests {
         write(&path, b"first", Readers::All).unwrap();
         write(&path, b"second", Readers::All).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_two_writers_each_leaves_a_whole_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let content = |writer: u8| vec![writer; 100_000];
+        write(&path, &content(0), Readers::All).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (path, content) = (&path, content(writer));
+                scope.spawn(move || (0..20).for_each(|_| write(path, &content, Readers::All).unwrap()));
+            }
+            for _ in 0..200 {
+                let found = std::fs::read(&path).unwrap();
+                assert!((0..4).any(|writer| found == content(writer)), "{} bytes, mixed or cut", found.len());
+            }
+        });
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

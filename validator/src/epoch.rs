@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::address::is_public;
 use crate::consequence::{Consequence, Pace, consequence, kept, over_budget};
 use crate::conversation::Silence;
+use crate::disk;
 use crate::error::{StorageError, ValidatorError};
 use crate::event::{Ending, ValidatorEvent};
 use crate::fetch::{Absent, fetch_from_any};
@@ -130,7 +131,8 @@ impl<C: Chain + 'static> Validator<C> {
         // Whose a journal is has to be known before anything is written beside it, not when its epoch comes.
         let nonces = settings.directory.join(NONCES);
         for open in EpochNonces::open_epochs(&nonces)? {
-            EpochNonces::open(&nonces, network, hotkey, open)?;
+            let directory = nonces.clone();
+            disk::blocking(nonces.clone(), move || EpochNonces::open(&directory, network, hotkey, open)).await?;
         }
         let ledger = Ledger::new(settings.probation, records.ledger.clone());
         Ok(Self {
@@ -236,7 +238,7 @@ impl<C: Chain + 'static> Validator<C> {
         let running = self.chain.head().await?.epoch;
         let hotkey = self.auditor.hotkey();
         for epoch in EpochNonces::open_epochs(&self.nonce_directory())?.into_iter().filter(|&epoch| epoch < running) {
-            let (nonces, unfinished) = self.open_nonces(epoch)?;
+            let (nonces, unfinished) = self.open_nonces(epoch).await?;
             self.bury(&nonces, unfinished).await?;
             let log = EpochLog {
                 network: self.auditor.network(),
@@ -245,8 +247,9 @@ impl<C: Chain + 'static> Validator<C> {
                 key: *nonces.key().as_bytes(),
                 requests: nonces.requests(),
             };
-            self.store.save_log(&log, &self.settings.keys)?;
             let (key, requests) = (EpochKey::new(log.key), RequestsDigest::new(log.digest()));
+            let (store, keys) = (self.store.clone(), self.settings.keys.clone());
+            disk::blocking(self.settings.transcripts.clone(), move || store.save_log(&log, &keys)).await?;
             match self.chain.reveal_epoch_key(hotkey, epoch, key, requests).await {
                 Ok(()) => {
                     (self.events)(ValidatorEvent::KeyRevealed { epoch });
@@ -264,7 +267,7 @@ impl<C: Chain + 'static> Validator<C> {
 
     /// Opens the epoch's nonces and publishes the hash of their key, before any session.
     async fn begin(&self, epoch: Epoch) -> Result<EpochNonces, ValidatorError> {
-        let (nonces, unfinished) = self.open_nonces(epoch)?;
+        let (nonces, unfinished) = self.open_nonces(epoch).await?;
         self.bury(&nonces, unfinished).await?;
         let hash = EpochKeyHash::new(nonces.key_hash());
         self.chain.publish_epoch_key(self.auditor.hotkey(), epoch, hash).await?;
@@ -275,8 +278,9 @@ impl<C: Chain + 'static> Validator<C> {
         self.settings.directory.join(NONCES)
     }
 
-    fn open_nonces(&self, epoch: Epoch) -> Result<(EpochNonces, Vec<Unfinished>), StorageError> {
-        EpochNonces::open(&self.nonce_directory(), self.auditor.network(), self.auditor.hotkey(), epoch)
+    async fn open_nonces(&self, epoch: Epoch) -> Result<(EpochNonces, Vec<Unfinished>), StorageError> {
+        let (directory, network, hotkey) = (self.nonce_directory(), self.auditor.network(), self.auditor.hotkey());
+        disk::blocking(directory.clone(), move || EpochNonces::open(&directory, network, hotkey, epoch)).await
     }
 
     /// Sessions that a crash left without an end: those that were counted end as they did; of the others, those whose
@@ -404,7 +408,7 @@ impl<C: Chain + 'static> Validator<C> {
                 Some(Ok((manifest, Ok((from, model))))) => {
                     let model = Arc::new(model);
                     if !self.settings.terms.inline_assets
-                        && let Err(failure) = self.store.save_assets(&model)
+                        && let Err(failure) = self.save_assets(&model).await
                     {
                         error!(%failure, "a model cannot be kept: its miners are not judged");
                         let fault = Some(OwnFault::Storage);
@@ -425,6 +429,11 @@ impl<C: Chain + 'static> Validator<C> {
                 None => return Ok(absent),
             }
         }
+    }
+
+    async fn save_assets(&self, model: &Arc<VerifierModel>) -> Result<(), StorageError> {
+        let (store, model) = (self.store.clone(), Arc::clone(model));
+        disk::blocking(self.settings.transcripts.clone(), move || store.save_assets(&model)).await
     }
 
     /// Holds the epoch's sessions and records each as it ends. False if some were left out because the
@@ -578,8 +587,7 @@ impl<C: Chain + 'static> Validator<C> {
             records.clone()
         };
         let file = self.file.clone();
-        let saved = tokio::task::spawn_blocking(move || file.save(&records)).await;
-        saved.unwrap_or_else(|_| Err(StorageError::Worker(self.settings.directory.clone())))
+        disk::blocking(self.settings.directory.clone(), move || file.save(&records)).await
     }
 
     /// Locked before the ledger, where both are.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use assay_chain::ChainError;
 use assay_commitments::Epoch;
+use assay_files::Unreadable;
 use assay_probation::WeightError;
 use thiserror::Error;
 
@@ -19,6 +20,14 @@ pub enum StorageError {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// What should be a record is longer than any, or no file.
+    #[error("{}: {why}", path.display())]
+    Unreadable {
+        /// Where it lies.
+        path: PathBuf,
+        /// What it is.
+        why: Unreadable,
     },
     /// A file is not what this validator wrote.
     #[error("{} is damaged ({what}); move it away to go on without it", path.display())]

@@ -7,18 +7,21 @@
 //! longer before it writes. Everything else is damage to what was acted upon, and is reported.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha3::{Digest, Sha3_256};
 use zeroize::Zeroizing;
 
+use crate::disk::{sync_directory, unreadable};
 use crate::error::StorageError;
 
 /// What every journal of some version begins with.
 const KIND: &[u8] = b"assay journal ";
 /// What those of this version begin with.
 const HEAD: &[u8] = b"assay journal 1\n";
+/// Most bytes of a journal: those of three million sessions.
+const MAX_JOURNAL_BYTES: u64 = 1 << 30;
 /// Most bytes of a record.
 const MAX_RECORD_BYTES: usize = 256;
 const LENGTH_BYTES: usize = 4;
@@ -51,14 +54,14 @@ impl Journal {
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path).map_err(StorageError::io("open", path))?;
+        let file = options.open(path).map_err(StorageError::io("open", path))?;
         // Two writers would draw the same counters twice.
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StorageError::InUse(path.to_owned()),
             TryLockError::Error(error) => StorageError::io("lock", path)(error),
         })?;
         let mut bytes = Zeroizing::new(Vec::new());
-        file.read_to_end(&mut bytes).map_err(StorageError::io("read", path))?;
+        assay_files::read_on(&file, MAX_JOURNAL_BYTES, &mut bytes).map_err(unreadable(path))?;
         let (records, whole) = parse(&bytes).map_err(|bad| match bad {
             Bad::Version => StorageError::OtherVersion(path.to_owned()),
             Bad::Damaged(what) => StorageError::Damaged { path: path.to_owned(), what },
@@ -116,11 +119,6 @@ impl Journal {
         let length = file.metadata().expect("the file can be asked").len();
         Self { path: path.to_owned(), file, length, poisoned: false }
     }
-}
-
-/// Flushes a directory, so that names in it outlive a crash.
-pub(crate) fn sync_directory(directory: &Path) -> Result<(), StorageError> {
-    File::open(directory).and_then(|file| file.sync_all()).map_err(StorageError::io("flush", directory))
 }
 
 fn frame(record: &[u8]) -> Vec<u8> {

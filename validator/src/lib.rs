@@ -24,6 +24,7 @@ mod address;
 mod atomic;
 mod consequence;
 mod conversation;
+mod disk;
 mod epoch;
 mod error;
 mod event;

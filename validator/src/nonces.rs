@@ -16,8 +16,9 @@ use assay_commitments::codec::{Canonical, Malformed, Reader, Writer, decode, enc
 use assay_commitments::{Epoch, Hotkey, SessionId};
 use zeroize::Zeroizing;
 
+use crate::disk::{self, sync_directory};
 use crate::error::StorageError;
-use crate::journal::{Journal, sync_directory};
+use crate::journal::Journal;
 use crate::owner::Owner;
 use crate::stall::Moment;
 
@@ -76,7 +77,7 @@ impl EpochNonces {
         validator: Hotkey,
         epoch: Epoch,
     ) -> Result<(Self, Vec<Unfinished>), StorageError> {
-        std::fs::create_dir_all(directory).map_err(StorageError::io("create", directory))?;
+        disk::make_directory(directory)?;
         let path = directory.join(format!("epoch-{epoch}.{OPEN}"));
         let (mut journal, records) = Journal::open(&path)?;
         let damaged = |what| StorageError::Damaged { path: path.clone(), what };
@@ -237,12 +238,8 @@ impl EpochNonces {
         work: impl FnOnce(&mut State) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let state = Arc::clone(&self.state);
-        let ended =
-            tokio::task::spawn_blocking(move || work(&mut state.lock().unwrap_or_else(PoisonError::into_inner)));
-        match ended.await {
-            Ok(result) => result,
-            Err(_) => Err(StorageError::Worker(PathBuf::from(format!("epoch-{}.{OPEN}", self.epoch)))),
-        }
+        let path = PathBuf::from(format!("epoch-{}.{OPEN}", self.epoch));
+        disk::blocking(path, move || work(&mut state.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 
     fn nonce(&self, miner: &Hotkey, counter: u64) -> Nonce {

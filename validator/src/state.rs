@@ -12,6 +12,7 @@ use assay_probation::{Ledger, Policy, State};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic::{self, Readers};
+use crate::disk;
 use crate::error::StorageError;
 use crate::owner::Owner;
 
@@ -153,6 +154,8 @@ impl Records {
 
 /// The name of the file of records.
 const NAME: &str = "standing.json";
+/// Most bytes of it: those of half a million hotkeys.
+const MAX_BYTES: u64 = 1 << 28;
 
 /// The file that keeps a validator's records.
 #[derive(Clone, Debug)]
@@ -163,7 +166,7 @@ pub(crate) struct StateFile {
 impl StateFile {
     /// An owner's records as they were left, or new ones that begin with `epoch`.
     pub(crate) fn load(directory: &Path, owner: Owner, epoch: Epoch) -> Result<(Self, Records), StorageError> {
-        std::fs::create_dir_all(directory).map_err(StorageError::io("create", directory))?;
+        disk::make_directory(directory)?;
         let path = directory.join(NAME);
         // Going on with an empty state would forgive everyone: a damaged one stops us.
         let records = match read(&path, &owner)? {
@@ -177,27 +180,15 @@ impl StateFile {
     /// where weights are hidden until their reveal, they stand here before it.
     pub(crate) fn save(&self, records: &Records) -> Result<(), StorageError> {
         let text = serde_json::to_vec_pretty(records).expect("records have a JSON form");
-        // Behind the bracket with which it begins.
-        let rest = &text[1..];
-        atomic::write(&self.path, &[head(rest).as_bytes(), rest].concat(), Readers::Owner)
+        atomic::write(&self.path, &assay_files::with_checksum(&text), Readers::Owner)
     }
 }
 
-/// What a file of records begins with: a digit that turned into another would give another standing to somebody.
-fn head(rest: &[u8]) -> String {
-    format!("{{\n  \"checksum\": \"{}\",", blake3::hash(rest).to_hex())
-}
-
 fn read(path: &Path, owner: &Owner) -> Result<Option<Records>, StorageError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StorageError::io("read", path)(error)),
-    };
+    let Some(bytes) = disk::read(path, MAX_BYTES)? else { return Ok(None) };
     let damaged = || StorageError::DamagedStandings(path.to_owned());
-    let whole = bytes.split_at_checked(head(&[]).len()).filter(|(start, rest)| *start == head(rest).as_bytes());
-    let (_, rest) = whole.ok_or_else(damaged)?;
-    let records: Records = serde_json::from_slice(&[b"{", rest].concat()).map_err(|_| damaged())?;
+    let object = assay_files::without_checksum(&bytes).ok_or_else(damaged)?;
+    let records: Records = serde_json::from_slice(&object).map_err(|_| damaged())?;
     records.owner.check(owner, path)?;
     Ok(Some(records))
 }

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use assay_audit::epoch_log::EpochLog;
+use assay_audit::epoch_log::{EpochLog, MAX_LOG_BYTES};
 use assay_audit::keys::Keypair;
 use assay_audit::request::Network;
-use assay_audit::transcript_file::{Conclusion, TranscriptFile};
+use assay_audit::transcript_file::{Conclusion, MAX_FILE_BYTES, TranscriptFile};
 use assay_commitments::{Epoch, Hotkey};
 
 use crate::atomic::{self, Readers};
+use crate::disk;
 use crate::error::StorageError;
 use crate::model::VerifierModel;
+use crate::owner::Owner;
 
 /// The name of an epoch's log.
 pub const LOG_NAME: &str = "epoch.log";
@@ -29,7 +31,7 @@ impl Store {
     /// # Errors
     /// [`StorageError`].
     pub fn open(root: &Path) -> Result<Self, StorageError> {
-        std::fs::create_dir_all(root).map_err(StorageError::io("create", root))?;
+        disk::make_directory(root)?;
         Ok(Self { root: root.to_owned() })
     }
 
@@ -63,7 +65,8 @@ impl Store {
     ) -> Option<TranscriptFile> {
         let verdicts = ["accepted", "rejected", "inconclusive"];
         let paths = verdicts.map(|verdict| self.named(epoch, miner, counter, verdict));
-        let mut files = paths.iter().filter_map(|path| TranscriptFile::decode(&std::fs::read(path).ok()?).ok());
+        let read = |path: &PathBuf| assay_files::read(path, MAX_FILE_BYTES as u64).ok();
+        let mut files = paths.iter().filter_map(|path| TranscriptFile::decode(&read(path)?).ok());
         // The name tells nothing of network and validator.
         files.find(|file| {
             let request = &file.record.request;
@@ -83,7 +86,7 @@ impl Store {
         for (digest, asset) in std::iter::once((&manifest.tokenizer, model.tokenizer())).chain(template) {
             let path = self.root.join("assets").join(hex::encode(digest));
             // One that was damaged would leave every transcript that names it without a verdict.
-            if std::fs::read(&path).ok().as_deref() != Some(asset) {
+            if assay_files::read(&path, asset.len() as u64).ok().as_deref() != Some(asset) {
                 self.write(&path, asset)?;
             }
         }
@@ -93,15 +96,21 @@ impl Store {
     /// Keeps an epoch's log beside its transcripts. Blocks on the disk.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// [`StorageError`], [`StorageError::Foreign`] if another validator's lies there, which is not touched.
     pub fn save_log(&self, log: &EpochLog, keys: &Keypair) -> Result<(), StorageError> {
         let path = self.root.join(format!("epoch-{}", log.epoch)).join(LOG_NAME);
+        // What is no log says of nobody what he asked: the new one is better.
+        let there = assay_files::read(&path, MAX_LOG_BYTES as u64).ok();
+        if let Some(there) = there.and_then(|bytes| EpochLog::decode_signed(&bytes).ok()) {
+            let owner = |log: &EpochLog| Owner::new(log.network, &log.validator);
+            owner(&there).check(&owner(log), &path)?;
+        }
         self.write(&path, &log.encode_signed(keys))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         let directory = path.parent().unwrap_or(&self.root);
-        std::fs::create_dir_all(directory).map_err(StorageError::io("create", directory))?;
+        disk::make_directory(directory)?;
         atomic::write(path, bytes, Readers::All)
     }
 
@@ -136,6 +145,33 @@ mod tests {
         let mut alike = [0xab; 32];
         alike[31] = 0;
         assert_ne!(path(Hotkey::new(alike)), path(Hotkey::new([0xab; 32])));
+    }
+
+    #[test]
+    fn a_log_of_another_validator_or_network_is_not_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let [keys, others] = [[1; 32], [2; 32]].map(|seed| Keypair::from_seed(seed).unwrap());
+        let log = |keys: &Keypair, netuid, key| EpochLog {
+            network: Network { genesis: [6; 32], netuid },
+            validator: keys.hotkey(),
+            epoch: Epoch::new(4),
+            key: [key; 32],
+            requests: [].into(),
+        };
+        let path = directory.path().join("epoch-4").join(LOG_NAME);
+        let kept = || EpochLog::decode_signed(&std::fs::read(&path).unwrap()).unwrap();
+        store.save_log(&log(&keys, 7, 1), &keys).unwrap();
+        for (other, netuid, what) in [(&others, 7, "of hotkey"), (&keys, 8, "of subnet 7")] {
+            let error = store.save_log(&log(other, netuid, 1), other).unwrap_err();
+            assert!(matches!(error, StorageError::Foreign { .. }) && error.to_string().contains(what), "{error}");
+            assert_eq!(kept(), log(&keys, 7, 1));
+        }
+        // One's own is written again, after a crash for instance, and so is what is no log.
+        store.save_log(&log(&keys, 7, 2), &keys).unwrap();
+        std::fs::write(&path, b"torn").unwrap();
+        store.save_log(&log(&keys, 7, 3), &keys).unwrap();
+        assert_eq!(kept(), log(&keys, 7, 3));
     }
 
     #[test]

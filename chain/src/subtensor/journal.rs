@@ -12,6 +12,7 @@ use std::{
 };
 
 use assay_commitments::Hotkey;
+use assay_files::Unreadable;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -19,7 +20,9 @@ use crate::{
     types::{Network, Uid},
 };
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Most bytes of the file: half a million weights.
+const MAX_BYTES: u64 = 1 << 24;
 
 /// A commit of weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +83,13 @@ impl Commit {
     }
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// What begins a journal of any version.
+#[derive(Deserialize)]
+struct Announced {
+    version: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     version: u32,
@@ -151,23 +160,29 @@ impl Journal {
         let wrong = |why: String| ChainError::Journal { path: path.display().to_string(), why };
         let file = File { version: VERSION, commits: commits.to_vec() };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| wrong(error.to_string()))?;
-        replace(path, &text).map_err(|error| wrong(error.to_string()))
+        replace(path, &assay_files::with_checksum(&text)).map_err(|error| wrong(error.to_string()))
     }
 }
 
 fn read(path: &Path) -> Result<Vec<Commit>, ChainError> {
     let name = || path.display().to_string();
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(ChainError::Journal { path: name(), why: error.to_string() }),
-    };
     let damaged = |why: String| ChainError::DamagedJournal { path: name(), why };
-    let advice = "this is no journal of commits; without it, commits that wait cannot be revealed. Restore it, or move it away to go on without them";
-    let file: File = serde_json::from_slice(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
-    if file.version != VERSION {
-        return Err(damaged(format!("version {} of the journal is not known here; update assay", file.version)));
+    let text = match assay_files::read(path, MAX_BYTES) {
+        Ok(text) => text,
+        Err(error) if error.is_missing() => return Ok(Vec::new()),
+        Err(Unreadable::Io(error)) => return Err(ChainError::Journal { path: name(), why: error.to_string() }),
+        Err(error @ (Unreadable::NoFile(_) | Unreadable::TooLong { .. })) => return Err(damaged(error.to_string())),
+    };
+    let other = serde_json::from_slice(&text).ok().filter(|Announced { version }| *version != VERSION);
+    if let Some(Announced { version }) = other {
+        return Err(damaged(format!(
+            "version {version} of the journal is not known here; let the version of assay that wrote it reveal its commits, or move it away to go on without them"
+        )));
     }
+    let advice = "this is no journal of commits; without it, commits that wait cannot be revealed. Restore it, or move it away to go on without them";
+    let object = assay_files::without_checksum(&text)
+        .ok_or_else(|| damaged(format!("it does not hold what was written; {advice}")))?;
+    let file: File = serde_json::from_slice(&object).map_err(|error| damaged(format!("{error}; {advice}")))?;
     Ok(file.commits)
 }
 
@@ -243,8 +258,35 @@ mod tests {
         let path = folder.path().join("commits.json");
         fs::write(&path, "{\"version\": 1, \"commits\": [").unwrap();
         assert!(matches!(Journal::open(Some(path.clone())), Err(ChainError::DamagedJournal { .. })));
-        fs::write(&path, "{\"version\": 2, \"commits\": []}").unwrap();
-        assert!(matches!(Journal::open(Some(path)), Err(ChainError::DamagedJournal { .. })));
+        for version in [1, 3] {
+            fs::write(&path, format!("{{\"version\": {version}, \"commits\": []}}")).unwrap();
+            let error = Journal::open(Some(path.clone())).unwrap_err();
+            assert!(matches!(error, ChainError::DamagedJournal { .. }), "{error}");
+            assert!(error.to_string().contains("let the version of assay that wrote it"), "{error}");
+        }
+        fs::File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        let error = Journal::open(Some(path)).unwrap_err();
+        assert!(matches!(error, ChainError::DamagedJournal { .. }), "{error}");
+        assert!(error.to_string().contains("is longer than the 16777216 bytes"), "{error}");
+    }
+
+    /// Other weights than were committed to would be refused in the one epoch in which they can be revealed.
+    #[test]
+    fn a_bit_that_turned_anywhere_in_the_journal_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("commits.json");
+        Journal::open(Some(path.clone())).unwrap().add(commit(1, 7, 4)).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for bit in 0..8 * whole.len() {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, damaged).unwrap();
+            let opened = Journal::open(Some(path.clone()));
+            assert!(matches!(opened, Err(ChainError::DamagedJournal { .. })), "bit {bit}");
+        }
+        fs::write(&path, whole).unwrap();
+        let network = network(1);
+        assert_eq!(Journal::open(Some(path)).unwrap().of(network, Hotkey::new([7; 32])), [commit(1, 7, 4)]);
     }
 
     #[test]
