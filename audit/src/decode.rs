@@ -84,10 +84,12 @@ impl<'a> Scores<'a> {
         self.sent.on_product_grid().map(|value| real(value) * self.unit).collect()
     }
 
-    /// How far a sent logit may be from the exact one: the whole allowance of the sketch on one entry.
+    /// How far a sent logit may be from the exact one: four times what the sketch allows the squares of all, on one
+    /// entry.
     fn reach(&self) -> f64 {
         let outputs = self.sent.values.len();
-        self.sent.step() * self.unit * (4.0 * theta_supplied(outputs) * real_count(outputs) / 12.0).sqrt()
+        let squares = theta_supplied(outputs) * real_count(outputs) * self.sent.rounding_variance();
+        self.unit * (4.0 * squares).sqrt()
     }
 
     /// What the sampler compares, by token, as far as the sent logits tell.
@@ -215,6 +217,7 @@ mod tests {
     use assay_sumcheck::field::f_from_i64;
 
     use super::*;
+    use crate::num::nearest_integer;
     use crate::products::HeadProduct;
     use crate::sampling::{gumbel_noise, sample};
     use crate::sketch::{SIGNS_WITH_NONCE, Signs};
@@ -338,6 +341,20 @@ mod tests {
         assert!(coarse.is_canonical_logits());
         assert_eq!(judged(&coarse), Err(Reason::TooManyCandidates));
         assert_eq!(judged(&Scores::compress(&exact, EXPONENT, &pick)), Ok(()), "an honest miner takes more bytes");
+    }
+
+    /// One logit off by as much as the reach spends four thresholds of the sketch, whatever is rounded: a token that lies
+    /// beyond the reach is beyond what passes.
+    #[test]
+    fn the_reach_of_a_logit_is_what_four_thresholds_of_its_sketch_allow() {
+        for shift in [0, 1, 2, 3, 8] {
+            let sent = Supplied::forged(shift, (1..=4_000).collect());
+            let scores = Scores::new(&sent, EXPONENT, &greedy_pick(3_999));
+            let mut exact: Vec<i64> = sent.on_product_grid().collect();
+            exact[7] += nearest_integer(scores.reach() / power_of_two(EXPONENT)).unwrap();
+            let ratio = scores.target().exact_ratio(&exact);
+            assert!((ratio - 4.0).abs() < 0.1, "{shift}: {ratio}");
+        }
     }
 
     /// A candidate's logit is sent as what it is, to half a rounding.

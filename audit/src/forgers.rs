@@ -104,8 +104,9 @@ fn moves(products: &[i64], supplied: &Supplied) -> Vec<Move> {
 }
 
 /// What the sketch lets the squares of all roundings add up to, in steps.
-fn budget(outputs: usize) -> f64 {
-    theta_supplied(outputs) * real_count(outputs) / 12.0
+fn budget(supplied: &Supplied) -> f64 {
+    let outputs = supplied.values.len();
+    theta_supplied(outputs) * real_count(outputs) * supplied.rounding_variance() / (supplied.step() * supplied.step())
 }
 
 fn spent(products: &[i64], supplied: &Supplied) -> f64 {
@@ -145,7 +146,7 @@ fn keys(products: &Products, share: f64) -> (f64, f64) {
     for (place, other) in named.into_iter().filter(|entry| worth(entry) > 0.0).take(64) {
         taken[place] = other;
     }
-    let mut room = budget(integers.len()) - spent(&integers, &supplied);
+    let mut room = budget(&supplied) - spent(&integers, &supplied);
     let mut moves = moves(&integers, &supplied);
     moves.retain(|entry| gain(entry) > 0.0 && taken[entry.place] == doubts[entry.place].nearest());
     moves.sort_by(|a, b| (gain(b) / b.cost).total_cmp(&(gain(a) / a.cost)));
@@ -208,7 +209,7 @@ fn branch(bits: i32, share: f64, is_nudged: bool) -> f64 {
         for (products, is_gate) in [(&gate, true), (&up, false)] {
             let integers = products.integers();
             let supplied = Supplied::compress(&integers);
-            let mut room = budget(FFN) - spent(&integers, &supplied);
+            let mut room = budget(&supplied) - spent(&integers, &supplied);
             let column = |entry: &Move| -> Vec<f64> {
                 let j = entry.place;
                 let moved = if is_gate { active(entry.taken, ups[j]) } else { active(gates[j], entry.taken) };
@@ -272,7 +273,7 @@ fn queries(bits: i32, share: f64, is_nudged: bool) -> f64 {
     if is_nudged {
         let integers = products.integers();
         let supplied = Supplied::compress(&integers);
-        let mut room = budget(integers.len()) - spent(&integers, &supplied);
+        let mut room = budget(&supplied) - spent(&integers, &supplied);
         let mut moves = moves(&integers, &supplied);
         loop {
             let head = worst(&ratios);
@@ -339,7 +340,7 @@ fn searched(signs: usize, ratio: f64, entries: usize, tries: u32) -> f64 {
     const SHIFT: u32 = 24;
     let supplied = Supplied::forged(SHIFT, (1..=64).map(|j| j * 1_000).collect());
     let target = Target::supplied(&supplied);
-    let squares = ratio * budget(OUTPUTS) * supplied.step() * supplied.step();
+    let squares = ratio * budget(&supplied) * supplied.step() * supplied.step();
     // Just inside: the chance of a pair jumps at its bound.
     let each = nearest_integer((squares / real_count(entries)).sqrt()).unwrap() - 1;
     let mut products: Vec<i64> = supplied.on_product_grid().collect();
