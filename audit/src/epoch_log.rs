@@ -19,7 +19,7 @@ use crate::keys::{Keypair, Signature, is_signed};
 use crate::num::long;
 use crate::request::{AuditRate, Network};
 use crate::sealed::{self, Kind, open, seal};
-use crate::session::{Answer, Exchange, Reply, SessionRecord};
+use crate::session::{Exchange, Reply, SessionRecord};
 use crate::transcript_file::{FileError, TranscriptFile};
 use crate::verdict::{OwnFault, Verdict};
 
@@ -274,7 +274,8 @@ impl Asked {
 fn commonest<T: Ord>(values: impl Iterator<Item = T> + Clone) -> Option<T> {
     let mut counts = BTreeMap::<T, u64>::new();
     for value in values.clone() {
-        *counts.entry(value).or_default() += 1;
+        let count = counts.entry(value).or_default();
+        *count = count.saturating_add(1);
     }
     let most = counts.values().max()?;
     values.into_iter().find(|value| counts.get(value) == Some(most))
@@ -379,11 +380,10 @@ impl<'a> Account<'a> {
                 tally.owed = tally.owed.saturating_add(u64::from(owed));
                 owed || expected != Some(*nonce)
             }
-            Reply::Challenged { nonce, answer } => {
+            Reply::Challenged { nonce, .. } => {
                 tally.owed = tally.owed.saturating_add(u64::from(owed));
                 let due = owed && *nonce == expected;
-                let made = due && *answer != Answer::Interrupted;
-                tally.made = tally.made.saturating_add(u64::from(made));
+                tally.made = tally.made.saturating_add(u64::from(due));
                 !due
             }
         };

@@ -249,7 +249,6 @@ fn read_answer<'a>(request: &Request, answer: &'a Answer) -> Result<&'a SignedBy
             Err(Failure::at(reason, Stage::Stream).into())
         }
         Answer::Omitted(omission) => Err(omitted(*omission, Reason::ProofAbsent, Reason::ProofLate).into()),
-        Answer::Interrupted => Err(End::Own(OwnFault::Interrupted)),
     }
 }
 

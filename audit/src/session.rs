@@ -214,6 +214,4 @@ pub enum Answer {
     Refusal(SignedBytes),
     /// Nothing in time.
     Omitted(Omission),
-    /// The validator stopped waiting through a fault of its own, for instance a crash.
-    Interrupted,
 }

@@ -389,7 +389,6 @@ impl Canonical for Answer {
                 out.u8(2);
                 out.value(omission);
             }
-            Self::Interrupted => out.u8(3),
         }
     }
 
@@ -398,7 +397,6 @@ impl Canonical for Answer {
             0 => from.value().map(Self::Proof),
             1 => from.value().map(Self::Refusal),
             2 => from.value().map(Self::Omitted),
-            3 => Ok(Self::Interrupted),
             _ => Err(Malformed::NotCanonical),
         }
     }

@@ -169,8 +169,6 @@ coded! {
         Storage = 908 "storage",
         /// The validator's own network or chain connection failed
         Connection = 909 "connection",
-        /// The validator cancelled the stream
-        Cancelled = 910 "cancelled",
         /// The manifest or the embedding digests are not those of the model that the request names
         WrongManifest = 911 "wrong_manifest",
         /// The request is not signed by the validator that it names
@@ -198,7 +196,6 @@ impl OwnFault {
             Self::Interrupted => "find out why the validator stopped; the session's counter is not used again",
             Self::Storage => "make room on the disk and the paths writable, then restart",
             Self::Connection => "check the network of this machine and the chain's endpoint",
-            Self::Cancelled => "nothing, unless it happens often",
             Self::WrongManifest => "fetch the model again under the id that stands on chain",
             Self::RequestSignature => "check which hotkey signs requests",
             Self::AuditTooLarge => "ask for fewer cells or shorter answers",

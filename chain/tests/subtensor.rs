@@ -396,11 +396,15 @@ async fn what_was_read_of_a_block_is_not_read_again() {
     let net = Net::start(parameters()).await;
     let client = net.client(vec![]).await;
     let (metagraph, settings) = (client.metagraph().await.unwrap(), client.hyperparameters().await.unwrap());
+    client.reach().await.unwrap();
     net.node.disconnect().await;
     assert_eq!(client.clone().metagraph().await.unwrap(), metagraph);
     assert_eq!(client.hyperparameters().await.unwrap(), settings);
-    let unread = client.manifests().await.unwrap_err();
-    assert!(matches!(&unread, ChainError::Unreachable { endpoint, .. } if *endpoint == net.node.url()), "{unread}");
+    // What is known does not answer for the chain.
+    for unread in [client.manifests().await.map(drop), client.reach().await] {
+        let unread = unread.unwrap_err();
+        assert!(matches!(&unread, ChainError::Unreachable { endpoint, .. } if *endpoint == net.node.url()), "{unread}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -213,7 +213,7 @@ mod tests {
     use assay_audit::prompt::Prompt;
     use assay_audit::request::{AuditRate, Deadlines};
     use assay_audit::sampling::Sampling;
-    use assay_audit::session::{Answer, SignedBytes};
+    use assay_audit::session::{Answer, Omission, SignedBytes};
 
     use super::*;
 
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(found(|_| ()), never);
         assert_eq!(found(|case| case.reply = Reply::None), never);
         let nonce = EpochKey::new(KEY).nonce(3, &MINER, 4);
-        let answer = Answer::Interrupted;
+        let answer = Answer::Omitted(Omission::Absent);
         assert_eq!(found(|case| case.reply = Reply::Challenged { nonce: Some(nonce), answer }), never);
         assert_eq!(found(|case| case.history.hotkeys[1].1 = block(199)), never, "registered in the epoch");
         assert_eq!(found(|case| of_key(case).published_at = block(199)), never, "published in the epoch");
@@ -377,14 +377,14 @@ mod tests {
             assert_eq!(found(change), [picked.clone(), picked.clone()]);
         }
         // What was revealed stands in the record only.
-        let (nonce, answer) = ([0; 32], Answer::Interrupted);
+        let (nonce, answer) = ([0; 32], Answer::Omitted(Omission::Absent));
         for reply in [Reply::Settled { nonce }, Reply::Challenged { nonce: Some(nonce), answer }] {
             assert_eq!(found(|case| case.reply = reply), [picked.clone(), None]);
         }
         // A complete proof has no nonce, and so none that was picked.
         let complete = |case: &mut Case| {
             case.request.nonce_commitment = None;
-            case.reply = Reply::Challenged { nonce: None, answer: Answer::Interrupted };
+            case.reply = Reply::Challenged { nonce: None, answer: Answer::Omitted(Omission::Absent) };
         };
         assert_eq!(found(complete), [None, None]);
     }

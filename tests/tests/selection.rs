@@ -125,7 +125,7 @@ fn a_challenge_with_another_nonce_than_the_requests_is_no_audit() {
 fn an_audit_that_was_owed_is_counted_whatever_the_validator_calls_its_absence() {
     let (audit, mut file) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
     *reply_of(&mut file) = Reply::None;
-    let faults = [OwnFault::NeverSettled, OwnFault::Interrupted, OwnFault::Cancelled].map(Conclusion::Inconclusive);
+    let faults = [OwnFault::NeverSettled, OwnFault::Interrupted, OwnFault::Connection].map(Conclusion::Inconclusive);
     for conclusion in faults.into_iter().chain([Conclusion::Rejected(Reason::WrongPrompt), Conclusion::Accepted]) {
         file.receipt.conclusion = conclusion;
         let tally = tally(&log(&audit, &file), &[&file]);
@@ -178,8 +178,10 @@ fn a_request_that_is_left_out_or_repeated_shows() {
     assert_eq!((missing.missing, missing.shown.len()), (1, 0));
 }
 
+type Change<'a> = &'a dyn Fn(&mut Request);
+
 /// What is shown of a validator that asked each of these miners twice, the requests of each changed in the same way.
-fn shown_of(miners: &[(u8, &dyn Fn(&mut Request))]) -> BTreeMap<u8, Vec<(u64, Shown)>> {
+fn shown_of(miners: &[(u8, Change<'_>)]) -> BTreeMap<u8, Vec<(u64, Shown)>> {
     let audit = audit("abc", 1);
     let base = play(&audit);
     let mut log = log(&audit, &base);
@@ -210,10 +212,10 @@ fn shown_of(miners: &[(u8, &dyn Fn(&mut Request))]) -> BTreeMap<u8, Vec<(u64, Sh
     found
 }
 
-const AS_THE_REST: &dyn Fn(&mut Request) = &|_| ();
+const AS_THE_REST: Change<'_> = &|_| ();
 
 /// The first miner's requests are changed, the others' are alike.
-fn shown_of_a_friend(change: &dyn Fn(&mut Request)) -> Vec<(u64, Shown)> {
+fn shown_of_a_friend(change: Change<'_>) -> Vec<(u64, Shown)> {
     let mut shown = shown_of(&[(1, change), (2, AS_THE_REST), (3, AS_THE_REST)]);
     assert_eq!((shown.remove(&2), shown.remove(&3)), (Some(vec![]), Some(vec![])));
     shown.remove(&1).unwrap()
@@ -221,8 +223,8 @@ fn shown_of_a_friend(change: &dyn Fn(&mut Request)) -> Vec<(u64, Shown)> {
 
 #[test]
 fn a_validator_that_spares_a_miner_by_policy_or_deadlines_shows() {
-    type Change = fn(&mut u32, &mut u32, &mut Option<Columns>, &mut u32);
-    let by: [Change; 4] = [
+    type Numbers = fn(&mut u32, &mut u32, &mut Option<Columns>, &mut u32);
+    let by: [Numbers; 4] = [
         |cells, _, _, _| *cells = 1,
         |_, decodes, _, _| *decodes = 1,
         |_, _, columns, _| *columns = None,
@@ -259,11 +261,11 @@ fn a_validator_that_spares_a_miner_by_audit_rate_shows_and_one_that_audits_newco
     }
     assert_eq!(shown_of_a_friend(&|request| request.audit_rate = AuditRate::Always), []);
     // However many newcomers there are: the rate that counts is that of the others.
-    let always: &dyn Fn(&mut Request) = &|request| request.audit_rate = AuditRate::Always;
+    let always: Change<'_> = &|request| request.audit_rate = AuditRate::Always;
     let newcomers = shown_of(&[(1, always), (2, always), (3, AS_THE_REST)]);
     assert_eq!(newcomers.into_values().flatten().collect::<Vec<_>>(), []);
     // A configuration that changes in mid-epoch shows too.
-    let spared: &dyn Fn(&mut Request) = &|request| {
+    let spared: Change<'_> = &|request| {
         if request.counter == 1 {
             request.audit_rate = AuditRate::Below(1 << 60);
             request.deadlines.proof_ms -= 1;

@@ -57,7 +57,7 @@ pub(crate) fn kept(file: &TranscriptFile) -> Outcome {
     let proof_bytes = match &file.record.exchange {
         Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } => Some(match answer {
             Answer::Proof(proof) => count(proof.bytes.len()),
-            Answer::Refusal(_) | Answer::Omitted(_) | Answer::Interrupted => 0,
+            Answer::Refusal(_) | Answer::Omitted(_) => 0,
         }),
         Exchange::Committed { reply: Reply::Settled { .. } | Reply::None, .. } | Exchange::Uncommitted(_) => None,
     };

@@ -200,7 +200,7 @@ impl<C: Chain + 'static> Validator<C> {
         let metagraph = self.chain.metagraph().await?;
         let (targets, mut miners) = self.targets(&metagraph, &nonces, until, stop).await?;
         (self.events)(ValidatorEvent::EpochBegan { epoch, miners: targets.len(), requests: self.settings.requests });
-        if !self.hold_sessions(&nonces, targets, until, stop, &mut miners).await? {
+        if !self.hold_sessions(&nonces, &targets, until, stop, &mut miners).await? {
             return Ok(Judged::Stopped);
         }
 
@@ -399,7 +399,7 @@ impl<C: Chain + 'static> Validator<C> {
             let fetched = tokio::select! {
                 biased;
                 fetched = fetches.join_next() => fetched,
-                _ = &mut time, if !over.is_cancelled() => {
+                ((), ()) = &mut time, if !over.is_cancelled() => {
                     over.cancel();
                     continue;
                 }
@@ -441,7 +441,7 @@ impl<C: Chain + 'static> Validator<C> {
     async fn hold_sessions(
         &self,
         nonces: &EpochNonces,
-        targets: Vec<Target>,
+        targets: &[Target],
         until: Option<BlockNumber>,
         stop: &CancellationToken,
         miners: &mut BTreeMap<Hotkey, MinerReport>,

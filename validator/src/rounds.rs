@@ -129,7 +129,7 @@ impl UnderWay {
 
 impl<C: Chain + 'static> Rounds<C> {
     /// Begins the sessions with all targets, `at_once` of them side by side and `per_miner` with one.
-    pub(crate) fn begin(self, targets: Vec<Target>, at_once: usize, per_miner: usize) -> UnderWay {
+    pub(crate) fn begin(self, targets: &[Target], at_once: usize, per_miner: usize) -> UnderWay {
         let (shared, places) = (Arc::new(self), Places::new(at_once, per_miner, targets.len()));
         let mut sessions = JoinSet::new();
         let rounds = targets.iter().map(|target| target.requests).max().unwrap_or(0);

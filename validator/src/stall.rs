@@ -1,8 +1,8 @@
 //! Whether this process ran while it waited.
 //!
-//! A process that is suspended or swapped out reads late what came in time. It must not hold its own absence
-//! against a miner; nor a machine that slept. A thread that does nothing else looks at the clock: whatever is sent to this process, it cannot
-//! be kept from that, as a task could be that has other tasks, or a flood of messages, on its thread.
+//! A process that is suspended or swapped out, or whose machine slept, reads late what came in time. It must not hold
+//! its own absence against a miner. A thread that does nothing else looks at the clock: whatever is sent to this
+//! process, it cannot be kept from that, as a task could be that has other tasks, or a flood of messages, on its thread.
 
 use std::ops::Add;
 use std::sync::{Mutex, OnceLock, PoisonError};

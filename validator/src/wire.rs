@@ -302,8 +302,8 @@ mod tests {
         Wire::new(mpsc::channel(1).0, stream)
     }
 
-    fn tokens() -> Result<MinerMessage, Fault> {
-        Ok(MinerMessage { message: Some(FromMiner::Tokens(v1::Tokens { ids: vec![1] })) })
+    fn tokens() -> MinerMessage {
+        MinerMessage { message: Some(FromMiner::Tokens(v1::Tokens { ids: vec![1] })) }
     }
 
     #[tokio::test]
@@ -334,7 +334,7 @@ mod tests {
         fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
             assert!(!self.said, "the bytes make no sense");
             self.said = true;
-            Poll::Ready(Some(tokens()))
+            Poll::Ready(Some(Ok(tokens())))
         }
     }
 
@@ -353,13 +353,13 @@ mod tests {
         // One that is let go unread takes nobody with it either.
         drop(wire(Poisoned { said: false }));
         tokio::task::yield_now().await;
-        let call = contained(async { Option::<u8>::None.expect("a header makes sense") });
+        let call = contained::<()>(async { panic!("a header makes no sense") });
         assert_eq!(call.await, Err(Fault::Violation));
     }
 
     /// A stream that is never without a message.
     fn flood() -> Wire {
-        wire(tokio_stream::iter(std::iter::repeat_with(tokens)))
+        wire(tokio_stream::iter(std::iter::repeat_with(|| Ok(tokens()))))
     }
 
     #[tokio::test]

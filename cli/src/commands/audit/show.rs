@@ -264,7 +264,6 @@ impl Shown {
                 Answer::Proof(proof) => format!("challenged, and proven in {}", bytes(proof.bytes.len() as u64)),
                 Answer::Refusal(_) => "challenged, and refused".to_owned(),
                 Answer::Omitted(omission) => format!("challenged, and {}", owed(omission, "proof")),
-                Answer::Interrupted => "challenged, and then the validator stopped".to_owned(),
             },
         }
     }
