@@ -242,9 +242,11 @@ pub struct Tally {
     pub owed: u64,
     /// Of those, how many were.
     pub made: u64,
-    /// Responses that the draw calls to be audited and whose commitment, wrong in itself, was not answered. They are not
-    /// owed.
+    /// Responses that the draw calls to be audited and whose commitment, wrong in itself, was not answered, and those
+    /// whose commitment cannot be read, so that nothing is drawn. They are not owed.
     pub unaudited: u64,
+    /// Responses without a commitment, as the validator states it.
+    pub uncommitted: u64,
     /// Responses that were settled.
     pub settled: u64,
     /// The audit rates of its requests.
@@ -356,8 +358,15 @@ impl<'a> Account<'a> {
             tally.shown.push((counter, Shown::PickedNonce));
             return;
         }
-        let Exchange::Committed { commitment, reply } = &file.record.exchange else { return };
-        let Ok(commitment) = codec::decode::<TraceCommitment>(&commitment.bytes) else { return };
+        let Exchange::Committed { commitment, reply } = &file.record.exchange else {
+            tally.uncommitted = tally.uncommitted.saturating_add(1);
+            return;
+        };
+        // Of what is no commitment nothing can be drawn.
+        let Ok(commitment) = codec::decode::<TraceCommitment>(&commitment.bytes) else {
+            tally.unaudited = tally.unaudited.saturating_add(1);
+            return;
+        };
         let owed = committed.is_none() || is_audited(request.audit_rate, &nonce, &commitment.digest());
         // A reply with another nonce than the request's answers nothing.
         let expected = committed.map(|_| nonce);

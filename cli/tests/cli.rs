@@ -847,6 +847,12 @@ fn an_epoch_is_checked_with_the_assets_that_lie_beside_its_transcripts() {
         fs::write(paths.last().unwrap(), asset).unwrap();
     }
     check(0, [0, 0, 1, 0]);
+    // What cannot be read hides nothing of the rest.
+    let junk = folder.join("epoch-1/epoch.log");
+    fs::create_dir(folder.join("epoch-1")).unwrap();
+    fs::write(&junk, b"junk").unwrap();
+    assert!(check(4, [0, 0, 1, 0]).contains("epoch-1"));
+    fs::remove_file(&junk).unwrap();
     let table = prints(&["audit", "epoch", folder.to_str().unwrap()]);
     assert!(table.contains("unaudited"), "{table}");
     let log = folder.join("epoch-0/epoch.log");
@@ -923,6 +929,12 @@ fn a_validator_that_asks_a_miner_on_other_terms_than_the_rest_is_shown() {
         assert!(miners[2]["shown"][0]["what"].as_str().unwrap().starts_with(what), "{miners:?}");
         assert_eq!((&miners[0]["shown"], &miners[1]["shown"]), (&Value::Array(vec![]), &Value::Array(vec![])));
     }
+    // Junk beside it hides nothing.
+    fs::write(Path::new(folder).join("junk.assay"), b"junk").unwrap();
+    let run = assay(&["audit", "epoch", folder, "--json"]);
+    let json: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((run.code, &json["selective"]), (1, &true.into()), "{run:?}");
+    assert!(run.stderr.contains("junk.assay"), "{run:?}");
 }
 
 #[test]

@@ -27,8 +27,8 @@
 //! together cannot have been warned by each other's verdicts.
 //!
 //! Our own faults cost nothing. When the audits that came out inconclusive would have been enough,
-//! the epoch neither counts nor breaks a run, and a good miner keeps the score and the weight it
-//! had. Requests for which the validator had no time are among them, but not those that the miner's
+//! the epoch neither counts nor breaks a run, and a good miner keeps the weight it had and the score,
+//! of which only its own silence in that epoch takes something. Requests for which the validator had no time are among them, but not those that the miner's
 //! own slowness left out: these are not recorded at all, and the epoch is judged by the others.
 //!
 //! # From measurements to a score

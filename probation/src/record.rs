@@ -142,9 +142,13 @@ impl Record {
         match judgement {
             Judgement::Clean => self.credit(policy),
             Judgement::Silent | Judgement::Short => self.fall_short(policy),
-            // A failure had its whole effect when it was proven. What we broke ourselves changes
-            // nothing: score, weight and the run of clean epochs stay as they were.
-            Judgement::Failed | Judgement::OurFault => {}
+            // What we broke ourselves changes nothing: score, weight and the run of clean epochs stay as
+            // they were, but for what the miner's own silence costs in any epoch.
+            Judgement::OurFault => {
+                self.score = score::smooth(policy, self.score, score::available(self.score, &self.tally))
+            }
+            // A failure had its whole effect when it was proven.
+            Judgement::Failed => {}
         }
         self.last_epoch = Some(judgement);
         self.tally = Tally::default();

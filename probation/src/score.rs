@@ -16,6 +16,17 @@ pub(crate) fn sample(policy: &Policy, tally: &Tally) -> Millionths {
     Millionths::ratio(quality * served, asked * u128::from(Millionths::ONE.get()))
 }
 
+/// A score times the epoch's availability: what an epoch is worth whose quality nobody knows.
+pub(crate) fn available(score: Millionths, tally: &Tally) -> Millionths {
+    let served = u128::from(tally.served());
+    let asked = served + u128::from(tally.unavailable);
+    if tally.unavailable == 0 {
+        score
+    } else {
+        Millionths::ratio(u128::from(score.get()) * served, asked * u128::from(Millionths::ONE.get()))
+    }
+}
+
 /// The score after a sample, rounded down. From zero it takes `1 / smoothing` epochs to come near
 /// to a steady sample.
 pub(crate) fn smooth(policy: &Policy, score: Millionths, sample: Millionths) -> Millionths {

@@ -152,6 +152,27 @@ fn our_own_fault_neither_counts_nor_breaks_the_run() {
 }
 
 #[test]
+fn our_own_fault_takes_nothing_and_hides_no_silence() {
+    let score_after = |outcomes: &[Outcome]| {
+        let mut run = Run::new();
+        run.clean(3).epoch(outcomes);
+        assert_eq!((run.0.explain(&MINER).last_epoch, run.standing()), (Some(Judgement::OurFault), Standing::Good));
+        run.0.score(&MINER).get()
+    };
+    let mut run = Run::new();
+    let before = run.clean(3).0.score(&MINER).get();
+    let ours = [Outcome::Inconclusive; 3];
+    assert_eq!(score_after(&ours), before);
+    // Of two sessions that were answered and two that were not, half counts; of none that was, nothing.
+    let newest = u64::from(Policy::default().parameters().smoothing.get());
+    let smoothed = |sample: u32| (u64::from(before) * (1_000_000 - newest) + u64::from(sample) * newest) / 1_000_000;
+    let half = [&[ACCEPTED, SETTLED, Outcome::Unavailable, Outcome::Unavailable][..], &ours].concat();
+    assert_eq!(u64::from(score_after(&half)), smoothed(before / 2));
+    let none = [&[Outcome::Unavailable; 5][..], &ours].concat();
+    assert_eq!(u64::from(score_after(&none)), smoothed(0));
+}
+
+#[test]
 fn a_failure_on_probation_starts_it_again_and_doubles_it() {
     let mut run = Run::new();
     run.epoch(&[REJECTED]).clean(2).epoch(&[REJECTED]);

@@ -94,6 +94,24 @@ fn a_reply_against_the_draw_shows() {
     assert_eq!((spared.owed, spared.made, spared.shown), (1, 0, vec![(0, Shown::AgainstTheDraw)]));
 }
 
+/// Nothing can be drawn of these: how many there are, and of whom, is for whoever reads the table.
+#[test]
+fn responses_without_a_commitment_that_can_be_read_are_counted() {
+    let (audit, due) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
+    let of = |change: fn(&mut Exchange)| {
+        let mut file = due.clone();
+        change(&mut file.record.exchange);
+        let tally = tally(&log(&audit, &file), &[&file]);
+        (tally.owed, tally.unaudited, tally.uncommitted, tally.shown)
+    };
+    assert_eq!(of(|exchange| *exchange = Exchange::Uncommitted(Omission::Absent)), (0, 0, 1, vec![]));
+    let spoilt = |exchange: &mut Exchange| match exchange {
+        Exchange::Committed { commitment, .. } => commitment.bytes.truncate(9),
+        Exchange::Uncommitted(_) => panic!("it was committed"),
+    };
+    assert_eq!(of(spoilt), (0, 1, 0, vec![]));
+}
+
 #[test]
 fn two_exchanges_of_one_session_show_in_either_order() {
     let (audit, due) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();

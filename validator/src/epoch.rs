@@ -257,7 +257,10 @@ impl<C: Chain + 'static> Validator<C> {
                     self.records().forget(epoch);
                 }
                 // A crash before the hash was published, and so before any session.
-                Err(ChainError::KeyNotPublished(_)) => nonces.retire().await?,
+                Err(ChainError::KeyNotPublished(_)) => {
+                    nonces.retire().await?;
+                    self.records().forget(epoch);
+                }
                 Err(refusal) if refusal.is_passing() || refusal.next().is_some() => return Err(refusal.into()),
                 Err(refusal) => warn!(%epoch, %refusal, "the epoch key is not revealed; trying again next epoch"),
             }
@@ -382,16 +385,30 @@ impl<C: Chain + 'static> Validator<C> {
             return Ok(absent);
         }
         let head = self.chain.head().await?;
-        let left = until.unwrap_or(head.next_epoch).get().saturating_sub(head.block.get());
+        let until = until.unwrap_or(head.next_epoch).get();
+        let (left, whole) = (until.saturating_sub(head.block.get()), until.saturating_sub(head.epoch_start.get()));
+        if left == 0 {
+            let unheard = |peers: Vec<Peer>| peers.into_iter().map(|peer| peer.hotkey).collect();
+            let absent = missing.into_iter();
+            return Ok(absent
+                .map(|(manifest, peers)| (manifest, Absent { fault: None, unheard: unheard(peers) }))
+                .collect());
+        }
+        // Whoever begins late, or again after a crash, has less time, which is no miner's doing.
+        let to_blame = left >= whole / 2;
         let last = BlockNumber::new(head.block.get() + (left / FETCHING).max(1));
         let (over, side_by_side) = (stop.child_token(), (DOWNLOADS / missing.len()).max(1));
         let mut fetches = JoinSet::new();
         for (manifest, mut peers) in missing {
-            // Those first who have proven themselves: no crowd of new ones is between us and the model.
+            // Those first who have proven themselves: no crowd of new ones is between us and the model. Among equals
+            // another one begins in each epoch: no crowd is before a new one for ever.
             let ledger = self.ledger();
+            let turn = head.epoch.get() % peers.len().max(1) as u64;
+            peers.rotate_left(usize::try_from(turn).unwrap_or(0));
             peers.sort_by_key(|peer| Reverse(ledger.score(&peer.hotkey)));
             let over = over.clone();
-            fetches.spawn(async move { (manifest, fetch_from_any(manifest, peers, side_by_side, over).await) });
+            fetches
+                .spawn(async move { (manifest, fetch_from_any(manifest, peers, side_by_side, to_blame, over).await) });
         }
         let block = reach(Arc::clone(&self.chain), last);
         let mut time = std::pin::pin!(async { tokio::join!(block, sleep(LEAST_FETCHING)) });

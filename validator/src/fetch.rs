@@ -68,15 +68,16 @@ pub(crate) struct Absent {
 }
 
 /// Fetches a model from whichever of its miners delivers it first, so many of them asked `side_by_side`, until it is
-/// `over`. Those who drip then are silent if they had half of the time, and without blame if they had less: others had
-/// it before them.
+/// `over`. Of those who drip then, some may be silent, if there was time enough `to_blame` them: whoever had half of it.
+/// Others had it before the rest.
 pub(crate) async fn fetch_from_any(
     manifest: ManifestId,
     peers: Vec<Peer>,
     side_by_side: usize,
+    to_blame: bool,
     over: CancellationToken,
 ) -> Result<(Peer, VerifierModel), Absent> {
-    let (begun, mut waiting) = (Instant::now(), peers.into_iter());
+    let (begun, since, mut waiting) = (Instant::now(), Since::now(), peers.into_iter());
     let (mut fetches, mut under_way, mut fault) = (JoinSet::new(), BTreeMap::new(), None);
     loop {
         while fetches.len() < side_by_side
@@ -106,8 +107,12 @@ pub(crate) async fn fetch_from_any(
             None => break,
         }
     }
+    if fault.is_none() && since.stood_still() {
+        fault = Some(OwnFault::Stalled);
+    }
     let half = begun.elapsed() / 2;
-    let late = under_way.into_iter().filter(|(_, since)| since.elapsed() < half).map(|(miner, _)| miner);
+    let had_time = |begun: Instant| to_blame && begun.elapsed() >= half;
+    let late = under_way.into_iter().filter(|(_, begun)| !had_time(*begun)).map(|(miner, _)| miner);
     let unheard = waiting.map(|peer| peer.hotkey).chain(late).collect();
     Err(Absent { fault, unheard })
 }
@@ -142,7 +147,8 @@ struct Source {
 
 impl Source {
     fn silent(&self, why: impl Into<String>) -> FetchError {
-        FetchError::Silent(self.address, why.into())
+        // A miner's own words have no end.
+        FetchError::Silent(self.address, why.into().chars().take(200).collect())
     }
 
     async fn model(&self, id: ManifestId) -> Result<VerifierModel, FetchError> {
@@ -202,6 +208,32 @@ impl Source {
                 })?,
                 None => return Ok(assembly.finish()),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stall::tests::PRETENDED;
+
+    #[tokio::test]
+    async fn a_standstill_while_models_are_fetched_is_no_miners_silence() {
+        // It takes connections and says nothing.
+        let mute = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = Peer { hotkey: Hotkey::new([1; 32]), endpoint: mute.local_addr().unwrap() };
+        for (stood, expected) in [(Duration::ZERO, None), (Duration::from_secs(9), Some(OwnFault::Stalled))] {
+            let over = CancellationToken::new();
+            let fetch = fetch_from_any(ManifestId::new([2; 32]), vec![peer], 1, true, over.clone());
+            let pass = async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                PRETENDED.set(stood);
+                over.cancel();
+            };
+            let (fetched, ()) = tokio::join!(fetch, pass);
+            PRETENDED.set(Duration::ZERO);
+            let Err(absent) = fetched else { panic!("it says nothing") };
+            assert_eq!((absent.fault, absent.unheard.len()), (expected, 0));
         }
     }
 }

@@ -53,9 +53,9 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         return Err(Fault::damaged(format!("{}: {why}: name one of transcripts", args.folder.display())));
     }
     let assets = Assets::new(args.assets.as_deref(), std::slice::from_ref(&args.folder))?;
-    let logs = read_logs(&args.folder)?;
+    let (logs, mut damaged) = read_logs(&args.folder)?;
     let files = transcripts(&args.folder)?;
-    if logs.is_empty() && files.is_empty() {
+    if logs.is_empty() && files.is_empty() && !damaged {
         let folder = args.folder.display();
         return Err(Fault::own(format!(
             "{folder} holds no epoch log and no transcript: name a validator's folder of them"
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let past = args.past.look_up(|| claims(&logs))?;
     let mut accounts: BTreeMap<_, _> = logs.iter().map(|(of, log)| (*of, Account::new(log))).collect();
     let progress = Progress::new("reading");
-    let (mut damaged, mut without_log) = (false, 0_u64);
+    let mut without_log = 0_u64;
     for (number, path) in files.iter().enumerate() {
         match read_transcript(path).and_then(|file| account(&mut accounts, &file, &assets)) {
             Ok(has_log) => without_log += u64::from(!has_log),
@@ -109,10 +109,18 @@ fn claims(logs: &Logs) -> Claims {
     claims
 }
 
-fn read_logs(folder: &Path) -> Result<Logs, Fault> {
-    let mut logs = Logs::new();
+/// The logs below a folder, and whether there are some that cannot be read.
+fn read_logs(folder: &Path) -> Result<(Logs, bool), Fault> {
+    let (mut logs, mut damaged) = (Logs::new(), false);
     for path in files_below(folder, |path| path.file_name().is_some_and(|name| name == LOG_NAME))? {
-        let log = read_log(&path)?;
+        let log = match read_log(&path) {
+            Ok(log) => log,
+            Err(fault) => {
+                damaged = true;
+                complain("error", &fault);
+                continue;
+            }
+        };
         let before = logs.insert((log.validator, log.epoch), log.clone());
         if before.is_some_and(|before| before != log) {
             return Err(Fault::damaged(format!(
@@ -121,7 +129,7 @@ fn read_logs(folder: &Path) -> Result<Logs, Fault> {
             )));
         }
     }
-    Ok(logs)
+    Ok((logs, damaged))
 }
 
 /// Follows the draw of a transcript; false if there is no log of its epoch.
@@ -172,8 +180,8 @@ fn on_chain(log: &EpochLog, past: Option<&Past>) -> (Option<&'static str>, Optio
     }
 }
 
-/// What was shown counts before what is missing: leaving files out must hide nothing. A damaged file may
-/// be anything.
+/// What was shown counts before what is missing or damaged: neither leaving files out nor putting others beside them
+/// hides anything.
 fn outcome(checked: &[Checked], damaged: bool, without_log: u64, has_chain: bool) -> Outcome {
     let shown = |checked: &Checked| {
         checked.contradicted.is_some() || checked.tallies.values().any(|tally| !tally.shown.is_empty())
@@ -182,10 +190,10 @@ fn outcome(checked: &[Checked], damaged: bool, without_log: u64, has_chain: bool
         let is_short = |tally: &Tally| tally.missing > 0 || tally.made < tally.owed;
         checked.tallies.values().any(is_short) || (has_chain && checked.unchecked.is_some())
     };
-    if damaged {
-        Outcome::Damaged
-    } else if checked.iter().any(shown) {
+    if checked.iter().any(shown) {
         Outcome::Rejected
+    } else if damaged {
+        Outcome::Damaged
     } else if checked.is_empty() || without_log > 0 || checked.iter().any(missing) {
         Outcome::Inconclusive
     } else {
@@ -228,6 +236,7 @@ impl Checked {
                 tally.owed,
                 tally.made,
                 tally.unaudited,
+                tally.uncommitted,
                 tally.settled,
                 tally.silent,
                 tally.refused,
@@ -246,6 +255,7 @@ impl Checked {
             "owed",
             "made",
             "unaudited",
+            "uncommitted",
             "settled",
             "silent",
             "refused",
@@ -281,6 +291,7 @@ impl Checked {
                 "owed": tally.owed,
                 "made": tally.made,
                 "unaudited": tally.unaudited,
+                "uncommitted": tally.uncommitted,
                 "settled": tally.settled,
                 "silent": tally.silent,
                 "refused": tally.refused,
