@@ -139,14 +139,17 @@ async fn follow(
         match event {
             Ok(Event::Tokens(more)) => {
                 answer.take(&more)?;
-                if at > answer.due_after(token_ms) {
+                let due = answer.due_after(token_ms);
+                if at > due + since.still() {
                     return Err(Omission::Late);
                 }
                 answer.last_token = at;
-                *since = Since::now();
+                if at <= due {
+                    *since = Since::now();
+                }
             }
             Ok(Event::Commitment(signed)) => {
-                let late = at > answer.due_after(commitment_ms);
+                let late = at > answer.due_after(commitment_ms) + since.still();
                 return if late { Err(Omission::Late) } else { Ok(Commitment { signed, at }) };
             }
             Ok(Event::Refusal(_) | Event::Proof(_)) | Err(Fault::Violation) => return Err(Omission::Violation),
@@ -202,7 +205,8 @@ async fn challenge(wire: &mut Wire, demand: &Demand, since: &mut Since) -> Resul
         let Ok(event) = timeout_at(demand.due + LATENESS, wire.next()).await else {
             return Ok(Answer::Omitted(Omission::Absent));
         };
-        let late = Instant::now() > demand.due;
+        let at = Instant::now();
+        let late = at > demand.due + since.still();
         match event? {
             Event::Proof(chunk) => {
                 if let Some(whole) = assembly.push_proof(&chunk).map_err(|_| Fault::Violation)? {
@@ -215,7 +219,7 @@ async fn challenge(wire: &mut Wire, demand: &Demand, since: &mut Since) -> Resul
             }
             Event::Tokens(_) | Event::Commitment(_) => return Err(Fault::Violation),
         }
-        if !late {
+        if at <= demand.due {
             *since = Since::now();
         }
     }
@@ -255,8 +259,8 @@ mod tests {
         Wait(u64),
         Say(FromMiner),
         Fail(Fault),
-        /// The validator stands still meanwhile.
-        Freeze,
+        /// The validator stands still for so many milliseconds meanwhile.
+        Freeze(u64),
         Hang,
     }
 
@@ -285,7 +289,9 @@ mod tests {
                         Act::Wait(milliseconds) => sleep(Duration::from_millis(milliseconds)).await,
                         Act::Say(message) => say.send(Ok(MinerMessage { message: Some(message) })).await.unwrap(),
                         Act::Fail(fault) => say.send(Err(fault)).await.unwrap(),
-                        Act::Freeze => PRETENDED.set(PRETENDED.get() + Duration::from_secs(2)),
+                        Act::Freeze(milliseconds) => {
+                            PRETENDED.set(PRETENDED.get() + Duration::from_millis(milliseconds))
+                        }
                         Act::Hang => while heard.recv().await.is_some() {},
                     }
                 }
@@ -436,7 +442,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_standstill_excuses_only_what_was_due_meanwhile() {
-        let freeze = || vec![Act::Wait(100), Act::Freeze, Act::Wait(100)];
+        let freeze = || vec![Act::Wait(100), Act::Freeze(2_000), Act::Wait(100)];
         check_standstill([vec![tokens(1)], freeze()].concat(), true).await;
         check_standstill([freeze(), vec![tokens(1)]].concat(), false).await;
         check_standstill([vec![tokens(1)], freeze(), vec![tokens(1)]].concat(), false).await;
@@ -450,6 +456,19 @@ mod tests {
             check_answer_since(vec![script], absent(), &mut since).await;
             assert_eq!(since.stood_still(), expected);
         }
+    }
+
+    /// Too short to leave open who was late, and long enough for what came in time to be read late.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_late_by_less_than_a_standstill_is_in_time() {
+        let answers = |wait| vec![Act::Freeze(700), Act::Wait(wait), piece(40, true), Act::Hang];
+        check_answer(vec![answers(10_700)], proof(40)).await;
+        check_answer(vec![answers(10_701)], Answer::Omitted(Omission::Late)).await;
+        let streams =
+            |wait, then| vec![tokens(1), Act::Freeze(700), Act::Wait(wait), tokens(1), Act::Wait(then), commitment()];
+        check_stream(streams(1_200, 2_000), Ok(2)).await;
+        check_stream(streams(1_201, 2_000), Err(Omission::Late)).await;
+        check_stream(streams(100, 2_001), Err(Omission::Late)).await;
     }
 
     async fn check_answer(scripts: Vec<Vec<Act>>, expected: Answer) -> Vec<Message> {

@@ -511,12 +511,10 @@ impl<C: Chain + 'static> Validator<C> {
             }
             (self.events)(ValidatorEvent::Session { miner, counter, ending, transcript });
         }
-        let requests = nonces.requests();
         for (miner, counter, ending) in over {
             let (spent, unseen) = {
                 let records = self.records();
-                let listed = requests.get(&miner).map_or(&[][..], Vec::as_slice);
-                (records.proof_ms(epoch, &miner), unseen(&records, epoch, &miner, listed))
+                (records.proof_ms(epoch, &miner), unseen(&records, epoch, &miner, &nonces.revealed(&miner)))
             };
             let deadline_ms = self.settings.terms.deadlines.proof_ms;
             let outcome = over_budget(spent, unseen, deadline_ms, self.least_budget_ms());
@@ -674,11 +672,10 @@ fn whole_time(head: &Head, until: Option<BlockNumber>, elapsed: Duration) -> Dur
     whole.and_then(|whole| u64::try_from(whole).ok()).map_or(Duration::MAX, Duration::from_millis)
 }
 
-/// Of how many of a miner's requests of an epoch nobody knows what a proof took: they were sent, and ended by a crash or
-/// another fault of ours.
-fn unseen(records: &Records, epoch: Epoch, miner: &Hotkey, listed: &[Listed]) -> u64 {
+/// Of how many of a miner's requests of an epoch nobody knows what a proof took: their nonce was out, so that one may
+/// have been asked for, and they ended by a crash or another fault of ours.
+fn unseen(records: &Records, epoch: Epoch, miner: &Hotkey, revealed: &BTreeSet<u64>) -> u64 {
     let ours = |ending| matches!(ending, LogEnding::Dead | LogEnding::Fault);
-    let counted = |counter| records.counted(epoch, miner, counter).is_some_and(|counted| ours(counted.ending));
-    let sent = (0_u64..).zip(listed).filter(|(counter, listed)| listed.session.is_some() && counted(*counter));
-    sent.fold(0, |sum, _| sum + 1)
+    let counted = |counter: &&u64| records.counted(epoch, miner, **counter).is_some_and(|counted| ours(counted.ending));
+    revealed.iter().filter(counted).fold(0, |sum, _| sum + 1)
 }

@@ -5,7 +5,7 @@
 //! out. After a crash, counters that were drawn and not closed are dead: their sessions say nothing
 //! about the miner, and no later session takes their place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,6 +52,8 @@ struct State {
     journal: Journal,
     /// By miner, and by counter.
     requests: BTreeMap<Hotkey, Vec<Listed>>,
+    /// Counters whose nonce is out.
+    revealed: BTreeMap<Hotkey, BTreeSet<u64>>,
 }
 
 /// A request of which nothing more is known than its counter.
@@ -97,7 +99,8 @@ impl EpochNonces {
             header.key
         };
         let mut requests = BTreeMap::<Hotkey, Vec<Listed>>::new();
-        let mut unfinished = BTreeMap::new();
+        let mut revealed = BTreeMap::<Hotkey, BTreeSet<u64>>::new();
+        let mut unfinished = BTreeSet::new();
         for record in records {
             let Mark { step, miner, counter } = decode(record).map_err(|_| damaged("a record is malformed"))?;
             let list = requests.entry(miner).or_default();
@@ -109,7 +112,7 @@ impl EpochNonces {
                         return Err(damaged("a counter is too large"));
                     }
                     list.resize(list.len().max(number + 1), DRAWN);
-                    unfinished.insert((miner, counter), false);
+                    unfinished.insert((miner, counter));
                 }
                 Step::Asked(session) => {
                     if let Some(listed) = list.get_mut(number) {
@@ -117,7 +120,7 @@ impl EpochNonces {
                     }
                 }
                 Step::Revealed => {
-                    unfinished.insert((miner, counter), true);
+                    revealed.entry(miner).or_default().insert(counter);
                 }
                 Step::Closed(ending) => {
                     if let Some(listed) = list.get_mut(number) {
@@ -129,9 +132,12 @@ impl EpochNonces {
         }
         let unfinished = unfinished
             .into_iter()
-            .map(|((miner, counter), revealed)| Unfinished { miner, counter, revealed })
+            .map(|(miner, counter)| {
+                let revealed = revealed.get(&miner).is_some_and(|counters| counters.contains(&counter));
+                Unfinished { miner, counter, revealed }
+            })
             .collect();
-        let state = Arc::new(Mutex::new(State { journal, requests }));
+        let state = Arc::new(Mutex::new(State { journal, requests, revealed }));
         Ok((Self { epoch, network, validator, key: Arc::new(EpochKey::new(*key)), state }, unfinished))
     }
 
@@ -203,6 +209,12 @@ impl EpochNonces {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
     }
 
+    /// The counters of a miner whose nonce is out: only of these can a proof have been asked for.
+    pub(crate) fn revealed(&self, miner: &Hotkey) -> BTreeSet<u64> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.revealed.get(miner).cloned().unwrap_or_default()
+    }
+
     /// Puts the journal away after its key is revealed on chain.
     ///
     /// # Errors
@@ -226,6 +238,9 @@ impl EpochNonces {
                     Step::Closed(ending) => listed.ending = ending,
                     Step::Drawn | Step::Revealed => {}
                 }
+            }
+            if step == Step::Revealed {
+                state.revealed.entry(miner).or_default().insert(counter);
             }
             state.journal.append(&encode(&Mark { step, miner, counter }))
         })

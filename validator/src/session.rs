@@ -363,11 +363,13 @@ impl Running<'_> {
             return too_late();
         }
         if self.request.nonce_commitment.is_none() {
-            return self.challenge(wire, &commitment, None, measured).await;
+            return self.challenge(wire, &commitment, None, Since::now(), measured).await;
         }
+        // A standstill from here on may keep the nonce from the miner.
+        let since = Since::now();
         let Some(nonce) = self.reveal(settle_due).await? else { return too_late() };
         if is_audited(self.request.audit_rate, &nonce, &commitment.digest()) {
-            return self.challenge(wire, &commitment, Some(nonce), measured).await;
+            return self.challenge(wire, &commitment, Some(nonce), since, measured).await;
         }
         // The nonce is out once it is noted, whether or not it arrives.
         let _ = wire.send(ToMiner::Settle(v1::Settle { nonce: nonce.to_vec() })).await;
@@ -400,6 +402,7 @@ impl Running<'_> {
         wire: &mut Wire,
         commitment: &TraceCommitment,
         nonce: Option<Nonce>,
+        mut since: Since,
         measured: &mut Measurements,
     ) -> Result<Reply, OwnFault> {
         let manifest = self.model.manifest();
@@ -414,7 +417,6 @@ impl Running<'_> {
             proof_bytes: max_proof_bytes(manifest, &challenge, positions),
             due: begun + Duration::from_millis(u64::from(self.request.deadlines.proof_ms)),
         };
-        let mut since = Since::now();
         let answer = conversation::demand(wire, self.line, &demand, &mut since).await;
         measured.proof_ms = to_ms(begun.elapsed());
         if matches!(answer, Answer::Omitted(omission) if is_silence(omission))

@@ -92,9 +92,15 @@ impl Since {
         Self(stood_still())
     }
 
-    /// Whether the process has stood still for too long since then to say who was late.
+    /// For how long the process has stood still since then. What came later than it was due by no more may have been in
+    /// time.
+    pub(crate) fn still(self) -> Duration {
+        stood_still().saturating_sub(self.0)
+    }
+
+    /// Whether that was too long to say who was late.
     pub(crate) fn stood_still(self) -> bool {
-        stood_still().saturating_sub(self.0) >= LIMIT
+        self.still() >= LIMIT
     }
 }
 

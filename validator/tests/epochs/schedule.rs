@@ -344,6 +344,21 @@ async fn proof_time_of_a_session_that_a_crash_cut_short_is_not_held_against_the_
     }
 }
 
+/// No proof can have been asked for in it: otherwise one crash would excuse all refusals of its epoch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_a_crash_cut_short_before_its_nonce_was_out_explains_no_refusal() {
+    let world = world().await;
+    let (_miner, settings) = short_of_time(&world).await;
+    let epoch = world.chain.head().await.unwrap().epoch;
+    let nonces_at = settings.directory.join("nonces");
+    let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK, world.validator.hotkey(), epoch).unwrap();
+    let drawn = nonces.draw(keys(1).hotkey()).await.unwrap();
+    drawn.asked(assay_commitments::SessionId::new([1; 32])).await.unwrap();
+    drop((drawn, nonces));
+    let miner = judged(&world, settings).await;
+    assert_eq!((miner.refused, miner.inconclusive, miner.unavailable), (0, 0, 3), "{miner:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_was_counted_and_not_closed_ends_as_it_was_counted() {
     let world = world().await;
