@@ -464,10 +464,11 @@ mod tests {
         let answers = |wait| vec![Act::Freeze(700), Act::Wait(wait), piece(40, true), Act::Hang];
         check_answer(vec![answers(10_700)], proof(40)).await;
         check_answer(vec![answers(10_701)], Answer::Omitted(Omission::Late)).await;
-        let streams =
-            |wait, then| vec![tokens(1), Act::Freeze(700), Act::Wait(wait), tokens(1), Act::Wait(then), commitment()];
-        check_stream(streams(1_200, 2_000), Ok(2)).await;
-        check_stream(streams(1_201, 2_000), Err(Omission::Late)).await;
+        let streams = |wait, then| {
+            vec![tokens(1), Act::Wait(100), Act::Freeze(700), Act::Wait(wait), tokens(1), Act::Wait(then), commitment()]
+        };
+        check_stream(streams(1_100, 2_000), Ok(2)).await;
+        check_stream(streams(1_101, 2_000), Err(Omission::Late)).await;
         check_stream(streams(100, 2_001), Err(Omission::Late)).await;
     }
 

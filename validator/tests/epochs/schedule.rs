@@ -348,9 +348,12 @@ async fn proof_time_of_a_session_that_a_crash_cut_short_is_not_held_against_the_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_a_crash_cut_short_before_its_nonce_was_out_explains_no_refusal() {
     let world = world().await;
-    let (_miner, settings) = short_of_time(&world).await;
+    let (miner, settings) = short_of_time(&world).await;
+    // The miner has spent its budget on a session that the journal loses.
+    crashed_session(&world, &settings, &miner).await;
     let epoch = world.chain.head().await.unwrap().epoch;
     let nonces_at = settings.directory.join("nonces");
+    std::fs::remove_dir_all(&nonces_at).unwrap();
     let (nonces, _) = EpochNonces::open(&nonces_at, NETWORK, world.validator.hotkey(), epoch).unwrap();
     let drawn = nonces.draw(keys(1).hotkey()).await.unwrap();
     drawn.asked(assay_commitments::SessionId::new([1; 32])).await.unwrap();
