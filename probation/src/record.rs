@@ -145,7 +145,7 @@ impl Record {
             // What we broke ourselves changes nothing: score, weight and the run of clean epochs stay as
             // they were, but for what the miner's own silence costs in any epoch.
             Judgement::OurFault => {
-                self.score = score::smooth(policy, self.score, score::available(self.score, &self.tally))
+                self.score = score::smooth(policy, self.score, score::available(self.score, &self.tally));
             }
             // A failure had its whole effect when it was proven.
             Judgement::Failed => {}

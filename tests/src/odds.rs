@@ -176,7 +176,7 @@ impl Odds {
         let columns = columns.map_or(1.0, |Columns { count, one_in }| {
             let begun = |turn| parts.iter().cycle().skip(turn).zip(0..count.get()).map(|(missed, _)| missed).product();
             let missed: [f64; 2] = [0, 1].map(begun);
-            1.0 - (1.0 - (missed[0] + missed[1]) / 2.0) / f64::from(one_in.get())
+            1.0 - (1.0 - f64::midpoint(missed[0], missed[1])) / f64::from(one_in.get())
         });
         let broken = |picks: &[bool]| picks.iter().map(|pick| f64::from(u8::from(*pick))).sum::<f64>();
         let last = broken(&self.picks[self.picks.len() - 1..]);

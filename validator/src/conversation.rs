@@ -290,7 +290,7 @@ mod tests {
                         Act::Say(message) => say.send(Ok(MinerMessage { message: Some(message) })).await.unwrap(),
                         Act::Fail(fault) => say.send(Err(fault)).await.unwrap(),
                         Act::Freeze(milliseconds) => {
-                            PRETENDED.set(PRETENDED.get() + Duration::from_millis(milliseconds))
+                            PRETENDED.set(PRETENDED.get() + Duration::from_millis(milliseconds));
                         }
                         Act::Hang => while heard.recv().await.is_some() {},
                     }

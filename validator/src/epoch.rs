@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use assay_audit::epoch_log::{Ending as LogEnding, EpochLog, Listed};
+use assay_audit::epoch_log::{Ending as LogEnding, EpochLog};
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::request::{AuditRate, Network};

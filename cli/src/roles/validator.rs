@@ -61,7 +61,7 @@ pub(super) async fn run(path: &Path, epochs: Option<u64>) -> CommandResult {
             opened => break opened?,
         }
     };
-    let followed = validator.run(&stop, epochs).await?;
+    let followed = Box::pin(validator.run(&stop, epochs)).await?;
     if stop.is_cancelled() {
         info!("stopped; what is not done is done after the next start");
         return Ok(Outcome::Done);

@@ -146,7 +146,7 @@ impl Cut {
         let last = if self.is_last { 1.0 } else { 0.0 };
         let cells = cell(self.prompt).powi(2) * cell(self.answer) * cell(last);
         let (prompt, answer) = (1.0 - self.prompt, 1.0 - self.answer);
-        let columns = [1.0, (prompt + answer) / 2.0, prompt * answer][columns];
+        let columns = [1.0, f64::midpoint(prompt, answer), prompt * answer][columns];
         cells.powi(rounds) * (1.0 - drawn * (1.0 - columns))
     }
 
