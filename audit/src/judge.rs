@@ -468,14 +468,7 @@ mod tests {
                 stop: vec![],
                 policy: Policy::Everything,
                 audit_rate: AuditRate::Always,
-                deadlines: Deadlines {
-                    first_token_ms: 1,
-                    token_ms: 1,
-                    commitment_ms: 1,
-                    answer_ms: 1,
-                    settle_ms: 1,
-                    proof_ms: 1,
-                },
+                deadlines: Deadlines::all(1),
                 counter: 0,
                 nonce_commitment: None,
             };

@@ -45,6 +45,19 @@ pub struct Deadlines {
     pub proof_ms: u32,
 }
 
+impl Deadlines {
+    /// The same number of milliseconds for every step.
+    pub const fn all(ms: u32) -> Self {
+        Self { first_token_ms: ms, token_ms: ms, commitment_ms: ms, answer_ms: ms, settle_ms: ms, proof_ms: ms }
+    }
+
+    /// Each of them, in the order of the encoding, in milliseconds.
+    pub const fn each(&self) -> [u32; 6] {
+        let Self { first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms } = *self;
+        [first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms]
+    }
+}
+
 /// How often a response is audited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuditRate {
@@ -168,8 +181,7 @@ fn read_stop(from: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
 
 impl Canonical for Deadlines {
     fn write(&self, out: &mut Writer) {
-        let Self { first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms } = *self;
-        for ms in [first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms] {
+        for ms in self.each() {
             out.u32(ms);
         }
     }

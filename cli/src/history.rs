@@ -251,14 +251,7 @@ mod tests {
             stop: vec![],
             policy: Policy::DEFAULT,
             audit_rate: AuditRate::Always,
-            deadlines: Deadlines {
-                first_token_ms: 1,
-                token_ms: 1,
-                commitment_ms: 1,
-                answer_ms: 1,
-                settle_ms: 1,
-                proof_ms: 1,
-            },
+            deadlines: Deadlines::all(1),
             counter: 4,
             nonce_commitment: Some(nonce_commitment(&nonce, 4, &VALIDATOR, &MINER)),
         };

@@ -39,14 +39,7 @@ pub struct SelfAudit {
 /// No network is involved: a session of this kind belongs to none.
 const NOWHERE: Network = Network { genesis: [0; 32], netuid: 0 };
 /// Deadlines that never pass; nobody keeps time in a session with oneself.
-const NEVER: Deadlines = Deadlines {
-    first_token_ms: u32::MAX,
-    token_ms: u32::MAX,
-    commitment_ms: u32::MAX,
-    answer_ms: u32::MAX,
-    settle_ms: u32::MAX,
-    proof_ms: u32::MAX,
-};
+const NEVER: Deadlines = Deadlines::all(u32::MAX);
 
 impl SelfAudit {
     fn keys(&self, role: &str) -> Keypair {

@@ -49,12 +49,8 @@ pub(crate) fn check_limits(
 }
 
 fn deadlines_within(deadlines: &Deadlines, limits: &Limits) -> bool {
-    let listed = |of: &Deadlines| {
-        let Deadlines { first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms } = *of;
-        [first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms]
-    };
-    let (least, most) = (listed(&limits.least_deadlines), listed(&limits.most_deadlines));
-    listed(deadlines).iter().zip(least.iter().zip(&most)).all(|(asked, (least, most))| (least..=most).contains(&asked))
+    let (least, most) = (limits.least_deadlines.each(), limits.most_deadlines.each());
+    deadlines.each().iter().zip(least.iter().zip(&most)).all(|(asked, (least, most))| (least..=most).contains(&asked))
 }
 
 /// The most cells and decodes that an audit under the policy can ask for.

@@ -82,14 +82,6 @@ pub struct Limits {
 impl Default for Limits {
     /// For one model on a machine with a few cores.
     fn default() -> Self {
-        let all = |ms| Deadlines {
-            first_token_ms: ms,
-            token_ms: ms,
-            commitment_ms: ms,
-            answer_ms: ms,
-            settle_ms: ms,
-            proof_ms: ms,
-        };
         Self {
             streams: 256,
             streams_per_address: 64,
@@ -104,8 +96,8 @@ impl Default for Limits {
             cells: 1 << 16,
             decodes: 1 << 12,
             proof_ms_per_epoch: 600_000,
-            least_deadlines: Deadlines { settle_ms: 0, ..all(100) },
-            most_deadlines: all(600_000),
+            least_deadlines: Deadlines { settle_ms: 0, ..Deadlines::all(100) },
+            most_deadlines: Deadlines::all(600_000),
             drain: Duration::from_secs(30),
         }
     }

@@ -118,14 +118,7 @@ mod tests {
             stop: Vec::new(),
             policy: if complete { Policy::Everything } else { Policy::DEFAULT },
             audit_rate,
-            deadlines: Deadlines {
-                first_token_ms: 1,
-                token_ms: 1,
-                commitment_ms: 1,
-                answer_ms: 1,
-                settle_ms: 1,
-                proof_ms: 1,
-            },
+            deadlines: Deadlines::all(1),
             counter: 7,
             nonce_commitment: (!complete).then(|| nonce_commitment(&nonce, 7, &validator, &miner)),
         };

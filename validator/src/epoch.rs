@@ -410,7 +410,7 @@ impl<C: Chain + 'static> Validator<C> {
             fetches
                 .spawn(async move { (manifest, fetch_from_any(manifest, peers, side_by_side, to_blame, over).await) });
         }
-        let block = reach(Arc::clone(&self.chain), last);
+        let block = wait_for(Arc::clone(&self.chain), last);
         let mut time = std::pin::pin!(async { tokio::join!(block, sleep(LEAST_FETCHING)) });
         loop {
             let fetched = tokio::select! {
@@ -652,7 +652,7 @@ fn without(absent: Option<&Absent>, miner: &Hotkey) -> NoModel {
 }
 
 /// Waits until a chain has this block. One that does not answer is asked again.
-async fn reach<C: Chain>(chain: Arc<C>, block: BlockNumber) {
+async fn wait_for<C: Chain>(chain: Arc<C>, block: BlockNumber) {
     let mut seen = BlockNumber::new(0);
     loop {
         match chain.head_after(seen).await {

@@ -171,7 +171,7 @@ impl ValidatorFile {
         let DeadlineSettings { first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms } =
             self.deadlines;
         let deadlines = Deadlines { first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms };
-        if [first_token_ms, token_ms, commitment_ms, answer_ms, settle_ms, proof_ms].contains(&0) {
+        if deadlines.each().contains(&0) {
             return Err(base.refuse("deadlines", "a deadline of 0 ms cannot be kept by anybody"));
         }
         Ok(ValidatorSettings {
