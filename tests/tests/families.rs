@@ -242,6 +242,34 @@ fn no_honest_cell_of_a_hundred_thousand_comes_near_a_threshold() {
     assert!(cells >= 100_000 && rejections < 1e-3);
 }
 
+/// The same through prover and verifier. `cargo test --release --test families -- --ignored --nocapture a_hundred_thousand`
+#[test]
+#[ignore = "takes minutes"]
+fn honest_proofs_of_a_hundred_thousand_cells_are_accepted() {
+    let counted = Mutex::new((0, 0, 0));
+    let profiles = [Profile::Bf16V1, Profile::F32V1];
+    let cases = families().into_iter().flat_map(|family| profiles.map(|profile| (family, profile)));
+    let cases: Vec<_> = (0..12).flat_map(|seed| cases.clone().map(move |case| (case, seed))).collect();
+    in_parallel(cases, |(((name, numbers), profile), seed)| {
+        let local = local(&Checkpoint { profile, ..synthetic::checkpoint(&numbers, 300 + seed) });
+        for answer in 0..4 {
+            let mut audit = session(&PROMPT.repeat(2)[..100], 24, 4 * seed + answer);
+            audit.policy = Policy::Everything;
+            let file = audit.run(&local, &local.backend()).expect("a synthetic model answers");
+            let judgement = file.judge(&|_| None);
+            assert_eq!(judgement.verdict, Verdict::Accepted, "{name} {} {seed}", profile.name());
+            let challenge = judgement.report.challenge.expect("everything is asked for");
+            let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            counted.0 += 1;
+            counted.1 += challenge.cells.len();
+            counted.2 += challenge.decodes.len();
+        }
+    });
+    let (answers, cells, decodes) = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{answers} answers, {cells} cells and {decodes} decodes, all accepted");
+    assert!(cells >= 100_000, "{cells}");
+}
+
 /// The margins of all cells of a run over `count` tokens, served with `tensors` where `claimed` is claimed.
 fn margins_of(claimed: &Checkpoint, tensors: &ModelTensors, count: u32) -> Vec<Margin> {
     let Checkpoint { architecture, profile, .. } = claimed;

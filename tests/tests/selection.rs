@@ -7,7 +7,7 @@ use assay_audit::challenge::{EpochKey, nonce_commitment};
 use assay_audit::epoch_log::{Account, Ending, EpochLog, Listed, Shown, Tally};
 use assay_audit::policy::{Columns, Policy};
 use assay_audit::prompt::Prompt;
-use assay_audit::request::{AuditRate, Request};
+use assay_audit::request::{AuditRate, Deadlines, Request};
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::transcript_file::{Conclusion, FileError, TranscriptFile};
 use assay_audit::verdict::{OwnFault, Reason};
@@ -255,10 +255,11 @@ fn a_validator_that_spares_a_miner_by_policy_or_deadlines_shows() {
         });
         assert_eq!(spared, [(0, Shown::OtherTerms), (1, Shown::OtherTerms)]);
     }
-    let by: [fn(&mut Request) -> &mut u32; 5] = [
+    let by: [fn(&mut Request) -> &mut u32; Deadlines::all(0).each().len()] = [
         |request| &mut request.deadlines.first_token_ms,
         |request| &mut request.deadlines.token_ms,
         |request| &mut request.deadlines.commitment_ms,
+        |request| &mut request.deadlines.answer_ms,
         |request| &mut request.deadlines.settle_ms,
         |request| &mut request.deadlines.proof_ms,
     ];

@@ -1,7 +1,7 @@
 //! Honest miners at the edges where others have been failed: each is accepted, by the same validator.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::time::Duration;
 
 use assay_audit::policy::Policy;
@@ -141,22 +141,35 @@ async fn honest_few_tokens_allowed_at_a_high_temperature() {
     }
 }
 
+/// Six answers of different lengths, begun at once: whoever ends leaves the others a smaller batch.
 #[tokio::test(flavor = "multi_thread")]
 async fn honest_a_batch_that_changes_under_a_request() {
+    const ANSWERS: [u32; 6] = [40, 34, 28, 22, 16, 10];
     let local = fixture();
     let arena = Arena::new(&local);
-    let (_running, peer) = arena.miner(1, local.backend()).await;
-    let session = |number: u32| {
-        let prompt = &VERSE[..VERSE.len() - usize::try_from(5 * number).unwrap()];
-        let question = Question::new(Prompt::Text(prompt.to_owned()), 40 - 6 * number);
+    let (all_there, picked) = (Barrier::new(ANSWERS.len()), Arc::new(Mutex::new(vec![])));
+    let log = Arc::clone(&picked);
+    let together = Serving::new(local.backend(), move |honest, request, on_token| {
+        all_there.wait();
+        honest.serve(request, &mut |token| {
+            log.lock().unwrap().push(request.max_tokens);
+            on_token(token)
+        })
+    });
+    let (_running, peer) = arena.miner(1, together).await;
+    let session = |number: usize| {
+        let prompt = &VERSE[..VERSE.len() - 5 * number];
+        let question = Question::new(Prompt::Text(prompt.to_owned()), ANSWERS[number]);
         let arena = &arena;
-        async move {
-            tokio::time::sleep(Duration::from_millis(u64::from(7 * number))).await;
-            commitment_of(arena.ask(peer, &question).await).output.len()
-        }
+        async move { commitment_of(arena.ask(peer, &question).await) }
     };
-    let lengths = tokio::join!(session(0), session(1), session(2), session(3), session(4), session(5));
-    assert!(lengths.0 > 0, "{lengths:?}");
+    tokio::join!(session(0), session(1), session(2), session(3), session(4), session(5));
+    let picked = picked.lock().unwrap();
+    let first = |answer: u32| picked.iter().position(|of| *of == answer).unwrap();
+    let last = |answer: u32| picked.iter().rposition(|of| *of == answer).unwrap();
+    let longest = ANSWERS[0];
+    let under = ANSWERS[1..].iter().filter(|&&other| first(longest) < last(other) && last(other) < last(longest));
+    assert!(under.count() > 0, "no answer ended under the longest: {picked:?}");
 }
 
 /// A stream that the validator cancels has no verdict, holds nothing of the miner's, and costs it nothing.

@@ -122,8 +122,11 @@ attacks! {
         Cheat::of_one_cell(|adversary| adversary.proof(again)).in_the_second_session()
     };
     /// another miner's commitment relayed
-    attack_14_commitment_relayed: Always [WrongSession] => Cheat::of(claimed().commitment(|_, commitment| {
+    attack_14_commitment_relayed: Always [CommitmentSignature] => Cheat::speaking(at_the_answer(|_, mut due| {
+        let mut commitment = commitment_in(due.last().unwrap());
         commitment.miner = keys(9).hotkey();
+        *due.last_mut().unwrap() = commitment_message(sign_commitment(&keys(9), &commitment));
+        as_scripted(due)
     }));
     /// the roots of another session under the right names
     attack_14_roots_relayed: Always [WrongEmbeddings] => knowing_the_first(|first, commitment| {
@@ -136,6 +139,10 @@ attacks! {
     /// a commitment that names another model
     attack_21_other_manifest: Always [WrongSession] => Cheat::of(claimed().commitment(|_, commitment| {
         commitment.manifest = assay_commitments::ManifestId::new([1; 32]);
+    }));
+    /// a commitment that names another hotkey
+    attack_21_other_hotkey_named: Always [WrongSession] => Cheat::of(claimed().commitment(|_, commitment| {
+        commitment.miner = keys(9).hotkey();
     }));
     /// a commitment that another hotkey signed
     attack_21_other_hotkey_commits: Always [CommitmentSignature] => Cheat::speaking(at_the_answer(|_, mut due| {
