@@ -38,7 +38,7 @@ use crate::transcript_file::FileError;
 use crate::verdict::{Evidence, Failure, Margin, Relation, Verdict, Where};
 use crate::verify::{CheckedDecode, RowOpenings, check_cell, check_decode, judge_cell, judge_decode};
 
-const KIND: Kind = Kind { magic: *b"ASSAY\0EX", version: 6, checksum: domains::EXHIBIT_CHECKSUM };
+const KIND: Kind = Kind { magic: *b"ASSAY\0EX", version: 7, checksum: domains::EXHIBIT_CHECKSUM };
 /// Most bytes of a part.
 const MAX_PART: usize = 1 << 30;
 
@@ -320,7 +320,7 @@ impl Exhibit {
         let places = Places { challenge: &asked };
         holds("the proof has other parts", self.contents.len() == places.total())?;
         let contents = Contents::Parts(self.contents.clone());
-        let signed = is_proof_signed(&request.miner, &session, &contents, &self.signature);
+        let signed = is_proof_signed(&request.miner, &commitment, &contents, &self.signature);
         holds("the proof is not signed by the miner", signed)?;
         let stated = places.of(self.item).map(|place| self.contents.get(place).copied());
         let shown = self.parts.each_ref().map(|part| Some(PartDigest::of(part)));

@@ -43,8 +43,9 @@ pub(crate) fn most_tokens(max_tokens: u32, architecture: &Architecture, prompt_t
     index(max_tokens).min(index(architecture.max_positions).saturating_sub(prompt_tokens))
 }
 
-/// Most bytes that are looked at while a whole answer is searched for stop strings: a minute's work.
-const MAX_SEARCHED_BYTES: u64 = 1 << 34;
+/// Most bytes that are looked at while a whole answer is searched for stop strings: seconds of work, which a validator
+/// does before it settles.
+const MAX_SEARCHED_BYTES: u64 = 1 << 31;
 
 impl FinishRule<'_> {
     /// Most output tokens of an answer that ends by this rule.
@@ -172,9 +173,9 @@ mod tests {
             FinishRule { tokenizer, architecture, stop, max_tokens, prompt_tokens }.is_bounded()
         };
         let long_stop = ["x".repeat(256)];
-        assert!(is_bounded(&[], u32::MAX, 1) && is_bounded(&long_stop, 1 << 10, 1));
+        assert!(is_bounded(&[], u32::MAX, 1) && is_bounded(&long_stop, 1 << 9, 1));
         assert!(!is_bounded(&long_stop, u32::MAX, 1), "a million windows");
-        assert!(is_bounded(&long_stop, u32::MAX, (1 << 20) - 1_000), "the context leaves few");
+        assert!(is_bounded(&long_stop, u32::MAX, (1 << 20) - 500), "the context leaves few");
     }
 
     /// Decoding the answer anew after every token would take minutes here.

@@ -10,7 +10,7 @@ use crate::num::{nearest_integer, power_of_two, real, real_count};
 use crate::reference::{attention, dot, silu};
 use crate::rounding::Rounded;
 use crate::sketch::{SIGNS_COMPLETE, SIGNS_WITH_NONCE, Signs, Target};
-use crate::tolerance::{Tolerance, deviation, median_magnitude, theta_supplied};
+use crate::tolerance::{Tolerance, channels, deviation, median_magnitude, theta_supplied};
 
 const PROFILE: Profile = Profile::Bf16V1;
 const TOLERANCE: Tolerance = Tolerance::of(PROFILE);
@@ -254,16 +254,15 @@ fn queries(bits: i32, share: f64, is_nudged: bool) -> f64 {
     let keys: Vec<&[f64]> = keys.iter().map(Vec::as_slice).collect();
     let values: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
     let round = |row: &[f64]| -> Vec<f64> { row.iter().map(|y| PROFILE.round_once(*y)).collect() };
+    let channels = channels(&values);
     let committed: Vec<Vec<f64>> = products
         .off_by(share)
         .chunks(HEAD_DIM)
-        .map(|query| round(&attention(&round(query), &keys, &values).output))
+        .map(|query| round(&attention(&round(query), &keys, &values, &TOLERANCE).output))
         .collect();
     let ratio = |head: usize, query: &[f64]| {
-        let attended = attention(query, &keys, &values);
-        let own = TOLERANCE.of_row(&committed[head], median_magnitude(&committed[head]));
-        let tau: Vec<f64> =
-            own.iter().zip(&attended.spread).map(|(tau, spread)| tau + TOLERANCE.eps_rel * spread).collect();
+        let attended = attention(query, &keys, &values, &TOLERANCE);
+        let tau = TOLERANCE.of_head(&committed[head], &attended.moved, &channels);
         deviation(&committed[head], &attended.output, &tau).0 / TOLERANCE.theta_attention
     };
     let mut taken = round(&products.claimed);
@@ -307,6 +306,97 @@ fn nudging_queries_hides_little() {
         println!("int{bits}: all of it, nudged {all:.2}; passes up to {plain:.4}, nudged {nudged:.4}");
         assert!(all > 1.0 && nudged < most && nudged <= 1.25 * plain, "{bits}");
     }
+}
+
+/// How far a head's output is from what the cache gives, in units of the threshold.
+fn head_ratio(tolerance: &Tolerance, query: &[f64], [keys, values]: [&[Vec<f64>]; 2], output: &[f64]) -> f64 {
+    let [keys, values] = [keys, values].map(|rows| rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let attended = attention(query, &keys, &values, tolerance);
+    let tau = tolerance.of_head(output, &attended.moved, &channels(&values));
+    deviation(output, &attended.output, &tau).0 / tolerance.theta_attention
+}
+
+/// Two rows of a cache, broken where they were committed, that draw all attention and cancel: they give whoever attends
+/// to them no room.
+#[test]
+fn values_that_cancel_hide_no_other_output() {
+    const HEAD_DIM: usize = 128;
+    for profile in [Profile::Bf16V1, Profile::F32V1] {
+        let (tolerance, mut random) = (Tolerance::of(profile), Random(5));
+        let mut rows = |scale: f64| (0..200).map(|_| random.row(HEAD_DIM, scale)).collect::<Vec<_>>();
+        let ([mut keys, mut values], query) = ([rows(1.0), rows(1.0)], rows(1.0).remove(0));
+        let other = rows(1.0).remove(0);
+        for size in [1e2, 1e4, 1e8] {
+            // In all channels alike, and in half of them.
+            for opposed in [HEAD_DIM, HEAD_DIM / 2] {
+                for (position, sign) in [(3, 1.0), (4, -1.0)] {
+                    keys[position] = query.iter().map(|q| 4.0 * q).collect();
+                    values[position][..opposed].fill(sign * size);
+                }
+                let ratio = head_ratio(&tolerance, &query, [&keys, &values], &other);
+                assert!(ratio > 100.0, "{} {size:e} {opposed}: {ratio}", profile.name());
+            }
+        }
+    }
+}
+
+/// Nor does a long key to which nobody attends.
+#[test]
+fn a_key_that_is_not_attended_to_hides_no_other_output() {
+    const HEAD_DIM: usize = 128;
+    let (tolerance, mut random) = (Tolerance::of(Profile::F32V1), Random(6));
+    let mut rows = || (0..200).map(|_| random.row(HEAD_DIM, 1.0)).collect::<Vec<_>>();
+    let ([mut keys, values], query) = ([rows(), rows()], rows().remove(0));
+    keys[3] = query.iter().map(|q| -1e12 * q).collect();
+    let [all_keys, all_values] = [&keys, &values].map(|rows| rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let honest = attention(&query, &all_keys, &all_values, &tolerance).output;
+    assert!(head_ratio(&tolerance, &query, [&keys, &values], &honest) < 1e-9);
+    let off: Vec<f64> = honest.iter().map(|y| y * 1.01).collect();
+    let ratio = head_ratio(&tolerance, &query, [&keys, &values], &off);
+    assert!(ratio > 100.0, "{ratio}");
+}
+
+/// What honest runtimes do at worst: probabilities of bf16 before the sum that divides them, over caches of any length,
+/// of values with and without something in common, and with channels that tower over the rest.
+#[test]
+fn heads_of_rounded_probabilities_are_within_the_threshold() {
+    let mut random = Random(7);
+    let mut largest = 0.0_f64;
+    for head_dim in [64, 128] {
+        for length in [1, 2, 3, 4, 8, 60, 500] {
+            for (sharp, common, towering) in
+                [(0.1, 0.0, 0), (1.0, 0.0, 0), (4.0, 0.0, 0), (1.0, 1.0, 0), (1.0, 0.0, 2), (4.0, 0.5, 1)]
+            {
+                for _ in 0..8 {
+                    let query = random.row(head_dim, sharp);
+                    let keys: Vec<Vec<f64>> = (0..length).map(|_| random.row(head_dim, 1.0)).collect();
+                    let shared = random.row(head_dim, common);
+                    let values: Vec<Vec<f64>> = (0..length)
+                        .map(|_| {
+                            let mut row = random.row(head_dim, 1.0);
+                            row.iter_mut().zip(&shared).for_each(|(v, shared)| *v += shared);
+                            row[..towering].iter_mut().for_each(|v| *v *= 300.0);
+                            row.iter().map(|v| PROFILE.round_once(*v)).collect()
+                        })
+                        .collect();
+                    let scale = 1.0 / real_count(head_dim).sqrt();
+                    let scores: Vec<f64> = keys.iter().map(|key| dot(&query, key) * scale).collect();
+                    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let weights: Vec<f64> = scores.iter().map(|score| libm::exp(score - top)).collect();
+                    let total: f64 = weights.iter().sum();
+                    let rounded: Vec<f64> = weights.iter().map(|weight| PROFILE.round_once(*weight)).collect();
+                    let output: Vec<f64> = (0..head_dim)
+                        .map(|j| rounded.iter().zip(&values).map(|(weight, row)| weight * row[j]).sum::<f64>() / total)
+                        .map(|y| PROFILE.round_once(y))
+                        .collect();
+                    let ratio = head_ratio(&TOLERANCE, &query, [&keys, &values], &output);
+                    largest = largest.max(ratio);
+                    assert!(ratio < 1.0, "{head_dim} {length} {sharp} {common} {towering}: {ratio}");
+                }
+            }
+        }
+    }
+    println!("the largest: {largest:.3} thresholds");
 }
 
 /// The chance, in bits, that a chi-square sum of so many signs stays below `1 / ratio` of its mean: a sketch of an

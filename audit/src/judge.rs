@@ -144,7 +144,7 @@ fn conclude(
             let proof = read_answer(request, answer)?;
             report.proof_bytes = proof.bytes.len();
             let contents = Contents::of(&proof.bytes);
-            if !is_proof_signed(&request.miner, &request.session_id(), &contents, &proof.signature) {
+            if !is_proof_signed(&request.miner, &commitment, &contents, &proof.signature) {
                 return Err(Failure::at(Reason::ProofSignature, Stage::Shape).into());
             }
             follow(&statement, manifest, lengths, &proof.bytes, report)
@@ -377,7 +377,7 @@ mod tests {
     use assay_commitments::rows::Profile;
     use assay_commitments::trace::FinishReason;
     use assay_commitments::weights::WeightCommitment;
-    use assay_commitments::{Epoch, Hotkey, SessionId};
+    use assay_commitments::{Epoch, Hotkey};
 
     use super::*;
     use crate::assets::EmbeddingTable;
@@ -454,7 +454,7 @@ mod tests {
             prompt: &str,
             max_tokens: u32,
             output: usize,
-            answer: impl Fn(&SessionId) -> Answer,
+            answer: impl Fn(&TraceCommitment) -> Answer,
         ) -> SessionRecord {
             let request = Request {
                 network: Network { genesis: [0; 32], netuid: 1 },
@@ -490,7 +490,7 @@ mod tests {
             let tokens: Vec<TokenId> = commitment.prompt.iter().chain(&streamed).copied().collect();
             let digests = self.table.open(tokens.iter().copied());
             commitment.roots[0] = embedding_root(&commitment, tokens.iter().take(positions), &digests).ok().unwrap();
-            let reply = Reply::Challenged { nonce: None, answer: answer(&session) };
+            let reply = Reply::Challenged { nonce: None, answer: answer(&commitment) };
             SessionRecord {
                 request_signature: request.sign(&self.validator),
                 request,
@@ -529,7 +529,7 @@ mod tests {
         }
     }
 
-    fn absent(_: &SessionId) -> Answer {
+    fn absent(_: &TraceCommitment) -> Answer {
         Answer::Omitted(Omission::Absent)
     }
 
@@ -543,7 +543,8 @@ mod tests {
     #[test]
     fn a_short_proof_of_everything_is_rejected_before_the_list_is_made() {
         let scene = scene(1024, 1 << 16);
-        let short = |session: &SessionId| Answer::Proof(sign_proof(&scene.miner, session, vec![0; 4096]));
+        let short =
+            |commitment: &TraceCommitment| Answer::Proof(sign_proof(&scene.miner, commitment, vec![0; 4096]));
         // 2 * 1024 * 120 cells: within the bound, and no list of them for a proof of 4096 bytes.
         let judgement = scene.judge(&scene.record(&"x".repeat(100), 21, 21, short));
         assert_eq!(reason(judgement.verdict), Some(Reason::ProofShape));
@@ -574,7 +575,7 @@ mod tests {
     fn an_answer_whose_end_could_not_be_checked_is_the_validators_own_fault_whatever_the_miner_does() {
         let scene = scene_with(2, 1 << 20, &wordy_tokenizer_json());
         let judged = |stop: &str, output| {
-            let mut record = scene.record("xyz", 1 << 17, output, absent);
+            let mut record = scene.record("xyz", 1 << 14, output, absent);
             record.request.policy = Policy::DEFAULT;
             record.request.nonce_commitment = Some([0; 32]);
             record.request.stop = vec![stop.to_owned()];

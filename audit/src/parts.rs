@@ -1,7 +1,6 @@
 //! A proof as a list of parts, each hashed by itself: whoever holds the digests of all parts and the
 //! bytes of one can show that one alone, with the miner's signature over it.
 
-use assay_commitments::SessionId;
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer};
 use sha3::{Digest, Sha3_256};
 
@@ -117,11 +116,11 @@ impl Contents {
         }
     }
 
-    /// What is signed: the contents, bound to their session.
-    pub(crate) fn digest(&self, session: &SessionId) -> [u8; 32] {
+    /// What is signed: the contents, bound to the digest of the commitment that they prove, and by it to the session.
+    pub(crate) fn digest(&self, commitment: &[u8; 32]) -> [u8; 32] {
         let mut out = Writer::new();
         out.raw(domains::PROOF_CONTENTS);
-        out.raw(session.as_bytes());
+        out.raw(commitment);
         match self {
             Self::Parts(parts) => {
                 out.u8(1);
@@ -242,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_tells_parts_from_bytes_and_sessions_from_each_other() {
+    fn a_signature_tells_parts_from_bytes_and_commitments_from_each_other() {
         let part = b"a part".to_vec();
-        let (joined, session) = (join(std::slice::from_ref(&part)), SessionId::new([1; 32]));
+        let (joined, commitment) = (join(std::slice::from_ref(&part)), [1; 32]);
         let digests = [
-            Contents::of(&joined).digest(&session),
-            Contents::of(&part).digest(&session),
-            Contents::of(&joined).digest(&SessionId::new([2; 32])),
-            Contents::of(&join(&[b"a ".to_vec(), b"part".to_vec()])).digest(&session),
+            Contents::of(&joined).digest(&commitment),
+            Contents::of(&part).digest(&commitment),
+            Contents::of(&joined).digest(&[2; 32]),
+            Contents::of(&join(&[b"a ".to_vec(), b"part".to_vec()])).digest(&commitment),
         ];
         let distinct: std::collections::BTreeSet<_> = digests.iter().collect();
         assert_eq!(distinct.len(), digests.len());

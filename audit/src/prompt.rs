@@ -39,6 +39,10 @@ const MAX_SECTION: usize = 1 << 16;
 const MAX_PATTERNS: usize = 8;
 /// Most components there.
 const MAX_COMPONENTS: usize = 32;
+/// Most bytes of the added tokens together, for which an automaton is built.
+const MAX_ADDED_BYTES: usize = 1 << 20;
+/// Most added tokens that look at what stands before them.
+const MAX_LOOKING_BACK: usize = 64;
 /// How many times as long as its input what a tokenizer makes of a text may be at most.
 const MAX_GROWTH: u64 = 256;
 /// Most bytes of a text to be tokenised, times what the tokenizer may make of a byte.
@@ -134,6 +138,8 @@ pub struct Tokenizer {
     encode_growth: u64,
     /// How often one of them may be looked at.
     encode_passes: u64,
+    /// Added tokens for each of which, wherever it stands, all of the text before it may be looked at.
+    looking_back: Vec<String>,
     /// How often one of a token's bytes may be.
     decode_passes: u64,
     /// How many bytes may come of one of a token's.
@@ -153,6 +159,14 @@ struct Sections {
     post_processor: Value,
     #[serde(default)]
     decoder: Value,
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+}
+
+/// An added token, as far as it is measured.
+#[derive(Deserialize)]
+struct Added {
+    content: String,
 }
 
 /// The size of a section: values and bytes of text.
@@ -261,6 +275,9 @@ impl Tokenizer {
         if matched.1 > MAX_PATTERNS {
             return Err(refused("it has too many regular expressions"));
         }
+        if sections.added_tokens.iter().map(|token| token.content.len()).fold(0, usize::saturating_add) > MAX_ADDED_BYTES {
+            return Err(refused("its added tokens are too long together"));
+        }
         let load = || -> Result<_, tokenizers::Error> {
             let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
             inner.with_truncation(None)?;
@@ -288,6 +305,26 @@ impl Tokenizer {
             ModelWrapper::WordPiece(_) => {
                 return Err(refused("its model is WordPiece, which takes cubic time in the longest word"));
             }
+        }
+        let mut looking_back = vec![];
+        for token in inner.get_added_tokens_decoder().into_values() {
+            let takes_space = token.lstrip || token.rstrip;
+            if !(takes_space || token.single_word) {
+                continue;
+            }
+            // The library looks for it again in the space that it has taken, and takes that again.
+            if takes_space && (token.content.trim_start() != token.content || token.content.trim_end() != token.content) {
+                return Err(refused("an added token that takes the space beside it is space itself"));
+            }
+            if token.normalized {
+                return Err(refused("an added token that looks beside it is looked for in a text that was changed"));
+            }
+            if token.lstrip || token.single_word {
+                looking_back.push(token.content);
+            }
+        }
+        if looking_back.len() > MAX_LOOKING_BACK {
+            return Err(refused("too many of its added tokens look at what stands before them"));
         }
         let longest_token = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
         if longest_token > MAX_TOKEN_BYTES {
@@ -325,6 +362,7 @@ impl Tokenizer {
             inner,
             encode_growth,
             encode_passes,
+            looking_back,
             decode_passes,
             decode_growth,
             longest_token: long(longest_token),
@@ -355,7 +393,9 @@ impl Tokenizer {
     fn ids(&self, text: &str, special: bool) -> Result<Vec<TokenId>, PromptError> {
         let refused = |text: &str| PromptError::Encode(one_line(text));
         let bytes = long(text.len()).saturating_mul(self.encode_growth);
-        if bytes > MAX_NORMALISED_BYTES || bytes.saturating_mul(self.encode_passes) > MAX_ENCODE_WORK {
+        let found = self.looking_back.iter().map(|token| text.matches(token.as_str()).count());
+        let passes = found.map(long).fold(self.encode_passes, u64::saturating_add);
+        if bytes > MAX_NORMALISED_BYTES || bytes.saturating_mul(passes) > MAX_ENCODE_WORK {
             return Err(refused("it is too long for this tokenizer"));
         }
         let encoding = guarded(|| self.inner.encode(text, special))
@@ -642,6 +682,49 @@ pub(crate) mod tests {
         let long = "x".repeat(MAX_PROMPT_BYTES);
         assert_eq!(byte_tokenizer().encode(&long).unwrap().len(), long.len());
         assert!(byte_tokenizer().encode(&long.repeat(9)).is_err());
+    }
+
+    /// The library takes a run of space anew for each of its parts, and looks at all of a text for each token in it.
+    #[test]
+    fn added_tokens_that_look_beside_them_are_bounded() {
+        let with = |content: &str, flags: &[&str]| {
+            changed(|json| {
+                let mut token = json!({"id": 258, "content": content, "single_word": false, "lstrip": false,
+                                       "rstrip": false, "normalized": false, "special": true});
+                flags.iter().for_each(|flag| token[flag] = json!(true));
+                json["added_tokens"].as_array_mut().unwrap().push(token);
+            })
+        };
+        for (content, flags) in [("\n", &["rstrip"][..]), ("x\u{3000}", &["rstrip"]), (" x", &["lstrip"])] {
+            let error = with(content, flags).unwrap_err();
+            assert!(error.to_string().contains("is space itself"), "{error}");
+        }
+        for flag in ["lstrip", "rstrip", "single_word"] {
+            let error = with("x", &[flag, "normalized"]).unwrap_err();
+            assert!(error.to_string().contains("a text that was changed"), "{error}");
+        }
+        // As models have them.
+        let user = with("<|user|>", &["rstrip"]).unwrap();
+        let spaces = "<|user|>".to_owned() + &"\n".repeat(MAX_PROMPT_BYTES / 2);
+        assert_eq!(user.encode(&spaces.repeat(2)).unwrap(), [TokenId::new(258); 2]);
+        assert!(with("\n", &[]).is_ok());
+        for flag in ["lstrip", "single_word"] {
+            let words = with("x", &[flag]).unwrap();
+            assert_eq!(words.encode(&"x ".repeat(100)).unwrap().len(), if flag == "lstrip" { 101 } else { 200 });
+            let error = words.encode(&"x ".repeat(MAX_PROMPT_BYTES / 2)).unwrap_err();
+            assert!(error.to_string().contains("too long for this tokenizer"), "{error}");
+        }
+        let many = |count: u32, length: usize, single_word: bool| {
+            changed(|json| {
+                let token = |id: u32| {
+                    json!({"id": id, "content": format!("{id:0length$}"), "single_word": single_word, "lstrip": false,
+                           "rstrip": false, "normalized": false, "special": true})
+                };
+                json["added_tokens"].as_array_mut().unwrap().extend((258..258 + count).map(token));
+            })
+        };
+        assert!(many(64, 8, true).is_ok() && many(65, 8, true).is_err());
+        assert!(many(1_000, 1_000, false).is_ok() && many(1_100, 1_000, false).is_err());
     }
 
     #[test]

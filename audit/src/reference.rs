@@ -10,6 +10,7 @@ use assay_commitments::manifest::Architecture;
 use assay_commitments::rows::{Profile, vectorized};
 
 use crate::num::real_count;
+use crate::tolerance::Tolerance;
 
 const LANES: usize = 8;
 
@@ -126,30 +127,35 @@ pub(crate) fn multiply(profile: Profile, a: &[f64], b: &[f64]) -> Vec<f64> {
 pub(crate) struct HeadOutput {
     /// `sum_t p_t v_t`, not rounded.
     pub(crate) output: Vec<f64>,
-    /// `sqrt(sum_t p_t^2 v_t^2)`: how far rounded probabilities can move each element.
-    pub(crate) spread: Vec<f64>,
+    /// `sqrt(sum_t (m_t p_t v_t)^2)`: how far rounded probabilities and scores can move each element, where `m_t` is
+    /// the share of `p_t` by which they move it.
+    pub(crate) moved: Vec<f64>,
 }
 
 /// Softmax attention of one query over a prefix of keys and values.
-pub(crate) fn attention(query: &[f64], keys: &[&[f64]], values: &[&[f64]]) -> HeadOutput {
+pub(crate) fn attention(query: &[f64], keys: &[&[f64]], values: &[&[f64]], tolerance: &Tolerance) -> HeadOutput {
     let scale = 1.0 / real_count(query.len()).sqrt();
     let scores: Vec<f64> = keys.iter().map(|key| dot(query, key) * scale).collect();
     let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| libm::exp(score - top)).collect();
     let total = sum(&weights);
     let probabilities: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
-    let squares: Vec<f64> = probabilities.iter().map(|p| p * p).collect();
+    let squared_query = dot(query, query);
+    let shares = probabilities.iter().zip(keys).map(|(p, key)| {
+        let of_score = if tolerance.score_rel > 0.0 {
+            // The most that the magnitudes of the score's terms add up to, by the norms of query and key.
+            tolerance.score_rel * (squared_query * dot(key, key)).sqrt() * scale
+        } else {
+            0.0
+        };
+        p * (tolerance.eps_rel + of_score)
+    });
+    let squares: Vec<f64> = shares.map(|share| share * share).collect();
     let squared_values: Vec<Vec<f64>> = values.iter().map(|row| row.iter().map(|v| v * v).collect()).collect();
     let squared_rows: Vec<&[f64]> = squared_values.iter().map(Vec::as_slice).collect();
     let output = weighted_sum(&probabilities, values, query.len());
-    let spread = weighted_sum(&squares, &squared_rows, query.len());
-    HeadOutput { output, spread: spread.into_iter().map(f64::sqrt).collect() }
-}
-
-/// The most that the magnitudes of a score's terms add up to, by the norms of query and keys.
-pub(crate) fn score_reach(query: &[f64], keys: &[&[f64]]) -> f64 {
-    let longest = keys.iter().map(|key| dot(key, key)).fold(0.0, f64::max);
-    (dot(query, query) * longest / real_count(query.len())).sqrt()
+    let moved = weighted_sum(&squares, &squared_rows, query.len());
+    HeadOutput { output, moved: moved.into_iter().map(f64::sqrt).collect() }
 }
 
 #[cfg(test)]
@@ -203,7 +209,8 @@ mod tests {
     #[test]
     fn attention_over_equal_keys_is_the_mean() {
         let (key, values) = ([1.0, 0.0], [[1.0, 2.0], [3.0, 4.0]]);
-        let head = attention(&[0.5, 0.5], &[&key, &key], &[&values[0], &values[1]]);
+        let tolerance = Tolerance::of(Profile::Bf16V1);
+        let head = attention(&[0.5, 0.5], &[&key, &key], &[&values[0], &values[1]], &tolerance);
         assert_eq!(head.output, [2.0, 3.0]);
     }
 
@@ -214,8 +221,11 @@ mod tests {
         let exp: f64 = x.iter().map(|&x| libm::exp(x)).sum();
         let log: f64 = (1..50_i32).map(|i| libm::log(f64::from(i) / 3.0)).sum();
         let trig: f64 = (0..50_i32).map(|i| libm::sin(f64::from(i)) * libm::cos(f64::from(i) / 3.0)).sum();
-        let head = attention(&x[..4], &[&x[4..8], &x[8..12], &x[12..16]], &[&x[16..20], &x[20..24], &x[24..28]]);
-        let bits: Vec<u64> = [exp, log, trig, dot(&x, &x), head.output[1], head.spread[2]].map(f64::to_bits).to_vec();
+        let (keys, values) = ([&x[4..8], &x[8..12], &x[12..16]], [&x[16..20], &x[20..24], &x[24..28]]);
+        let head = attention(&x[..4], &keys, &values, &Tolerance::of(Profile::Bf16V1));
+        // In units of the tolerance, a power of two.
+        let spread = head.moved[2] * 256.0;
+        let bits: Vec<u64> = [exp, log, trig, dot(&x, &x), head.output[1], spread].map(f64::to_bits).to_vec();
         let norm = rms_norm(Profile::Bf16V1, &x, &[1.5; 37], 1e-5);
         let digest = blake3::hash(&norm.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
         let expected = [

@@ -14,10 +14,10 @@ use assay_commitments::{KvGroup, Position};
 use crate::challenge::Cell;
 use crate::fixed::{FixedRow, Supplied};
 use crate::num::index;
-use crate::reference::{HeadOutput, add, attention, multiply, rms_norm, rope, score_reach};
+use crate::reference::{add, attention, multiply, rms_norm, rope};
 use crate::rounding::{Flips, Rounded, resolve_silu};
 use crate::sketch::Target;
-use crate::tolerance::{Tolerance, deviation, median_magnitude};
+use crate::tolerance::{Tolerance, channels, deviation, median_magnitude};
 use crate::verdict::Relation;
 
 /// A cached key and value of one group at one position.
@@ -265,24 +265,17 @@ impl Layer<'_> {
             let own = rows.caches.get(number);
             let keys: Vec<&[f64]> = prefix.iter().chain(own).map(|cache| cache.key.as_slice()).collect();
             let values: Vec<&[f64]> = prefix.iter().chain(own).map(|cache| cache.value.as_slice()).collect();
+            let channels = channels(&values);
             let outputs = rows.a.chunks(group_width).nth(number).unwrap_or(&[]);
             for (output, query) in outputs.chunks(head_dim).zip(queries.chunks(head_dim)) {
                 let query = self.query(query, position);
-                let head = attention(&query, &keys, &values);
-                let reach = if self.tolerance.score_rel > 0.0 { score_reach(&query, &keys) } else { 0.0 };
-                let tau = self.attention_tolerance(output, &head, reach);
+                let head = attention(&query, &keys, &values, &self.tolerance);
+                let tau = self.tolerance.of_head(output, &head.moved, &channels);
                 let (relation, group, reference) = (Relation::C5, *group, head.output);
                 compared.push(Compared { relation, group, committed: output, reference, tau });
             }
         }
         Ok(compared)
-    }
-
-    /// The tolerance of a head's output: that of any row, and what rounded probabilities and scores may move.
-    pub(crate) fn attention_tolerance(&self, output: &[f64], head: &HeadOutput, reach: f64) -> Vec<f64> {
-        let own = self.tolerance.of_row(output, median_magnitude(output));
-        let moved = self.tolerance.eps_rel + self.tolerance.score_rel * reach;
-        own.iter().zip(&head.spread).map(|(tau, spread)| tau + moved * spread).collect()
     }
 
     /// The most mean square deviation of a relation, in tolerances.

@@ -11,7 +11,7 @@ use crate::num::{count, index, power_of_two};
 use crate::reference::{attention, dot};
 use crate::relations::{CellRows, Layer, SuppliedProducts};
 use crate::rounding::{Doubt, Flips, silu_doubt};
-use crate::tolerance::{deviation, median_magnitude};
+use crate::tolerance::{channels, deviation, median_magnitude};
 
 /// Deviations below this share of the threshold are not worth improving.
 const WORTH: f64 = 0.2;
@@ -63,11 +63,13 @@ impl Search<'_> {
             let own = &self.rows.caches[number];
             let keys: Vec<&[f64]> = prefix.iter().chain([own]).map(|cache| cache.key.as_slice()).collect();
             let values: Vec<&[f64]> = prefix.iter().chain([own]).map(|cache| cache.value.as_slice()).collect();
+            let channels = channels(&values);
             let outputs = self.rows.a[number * group_width..][..group_width].chunks(head_dim);
             for ((head, output), first) in doubts.chunks(head_dim).zip(outputs).zip((first..).step_by(head_dim)) {
                 let off = |query: &[f64]| {
-                    let reference = attention(&self.layer.query(query, self.position), &keys, &values);
-                    let tau = self.layer.attention_tolerance(output, &reference, 0.0);
+                    let tolerance = &self.layer.tolerance;
+                    let reference = attention(&self.layer.query(query, self.position), &keys, &values, tolerance);
+                    let tau = tolerance.of_head(output, &reference.moved, &channels);
                     deviation(output, &reference.output, &tau).0
                 };
                 improve(head, first, self.layer.tolerance.theta_attention, &off, &mut flips);

@@ -118,15 +118,20 @@ pub(crate) fn is_commitment_signed(miner: &Hotkey, commitment: &TraceCommitment,
     is_signed(miner, domains::SIGN_COMMITMENT, &commitment.digest(), signature)
 }
 
-/// A proof with the miner's signature over the digests of its parts, which shows to others that the
-/// bytes are the miner's own, all of them or one part alone.
-pub fn sign_proof(keys: &Keypair, session: &SessionId, proof: Vec<u8>) -> SignedBytes {
-    let signature = keys.sign(domains::SIGN_PROOF, &Contents::of(&proof).digest(session));
+/// A proof with the miner's signature over the digests of its parts and of what it proves, which shows to others that the
+/// bytes are the miner's own answer to that commitment, all of them or one part alone.
+pub fn sign_proof(keys: &Keypair, commitment: &TraceCommitment, proof: Vec<u8>) -> SignedBytes {
+    let signature = keys.sign(domains::SIGN_PROOF, &Contents::of(&proof).digest(&commitment.digest()));
     SignedBytes { bytes: proof, signature }
 }
 
-pub(crate) fn is_proof_signed(miner: &Hotkey, session: &SessionId, contents: &Contents, by: &Signature) -> bool {
-    is_signed(miner, domains::SIGN_PROOF, &contents.digest(session), by)
+pub(crate) fn is_proof_signed(
+    miner: &Hotkey,
+    commitment: &TraceCommitment,
+    contents: &Contents,
+    by: &Signature,
+) -> bool {
+    is_signed(miner, domains::SIGN_PROOF, &contents.digest(&commitment.digest()), by)
 }
 
 fn sign_bytes(keys: &Keypair, domain: &[u8], session: &SessionId, bytes: Vec<u8>) -> SignedBytes {

@@ -25,7 +25,7 @@ use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
 use crate::verdict::{OwnFault, Reason, Verdict};
 
-const KIND: Kind = Kind { magic: *b"ASSAY\0TR", version: 6, checksum: domains::FILE_CHECKSUM };
+const KIND: Kind = Kind { magic: *b"ASSAY\0TR", version: 7, checksum: domains::FILE_CHECKSUM };
 /// Most bytes of a proof in a file.
 const MAX_PROOF: usize = 1 << 31;
 /// Most bytes that a token costs a file: it is streamed and committed (12), has a digest and hashes above it (68), and

@@ -75,7 +75,6 @@ impl SelfAudit {
                 .as_ref()
                 .map(|nonce| nonce_commitment(nonce, 0, &validator.hotkey(), &miner.hotkey())),
         };
-        let session = request.session_id();
 
         let begin = Instant::now();
         let mut first_token = None;
@@ -94,7 +93,7 @@ impl SelfAudit {
             Some(nonce) if !due => Reply::Settled { nonce },
             nonce => Reply::Challenged {
                 answer: match backend.prove(&request, &commitment, &served.trace, nonce.as_ref()) {
-                    Ok(proof) => Answer::Proof(sign_proof(&miner, &session, proof)),
+                    Ok(proof) => Answer::Proof(sign_proof(&miner, &commitment, proof)),
                     Err(_) => Answer::Omitted(Omission::Absent),
                 },
                 nonce,

@@ -39,13 +39,10 @@ pub(crate) struct Peers {
 #[derive(Debug, Default)]
 struct Peer {
     open: usize,
-    epochs: BTreeMap<Epoch, EpochUse>,
-}
-
-#[derive(Debug, Default)]
-struct EpochUse {
-    spent: Duration,
-    sessions: HashSet<SessionId>,
+    /// Proof time, by this miner's view of the epoch.
+    spent: BTreeMap<Epoch, Duration>,
+    /// Sessions, by the epoch that their requests name.
+    asked: BTreeMap<Epoch, HashSet<SessionId>>,
 }
 
 /// A session that counts as open; dropping it makes room.
@@ -57,30 +54,33 @@ pub(crate) struct SessionPermit {
 }
 
 impl Peers {
-    /// Opens a session in this miner's own view of the epoch, so that nobody gains a second budget
-    /// by naming another.
+    /// Opens a session that a request for the epoch `named` asks for, in this miner's own view of the `epoch`, so that
+    /// nobody gains a second budget by naming another. Requests for another than the view's, the one before or the one
+    /// after are not admitted.
     pub(crate) fn open(
         self: &Arc<Self>,
         validator: Hotkey,
-        session: SessionId,
+        (named, session): (Epoch, SessionId),
         epoch: Epoch,
         grant: Grant,
     ) -> Result<SessionPermit, Turned> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let peer = known.entry(validator).or_default();
-        // A session may run into the next epoch, and a request may be sent again just after it ended.
-        peer.epochs.retain(|&past, _| past.next() >= epoch);
-        if peer.epochs.values().any(|used| used.sessions.contains(&session)) {
+        // A session may run into the next epoch, and its request is admitted as long as that runs.
+        peer.spent.retain(|&past, _| past.next() >= epoch);
+        peer.asked.retain(|&past, _| past.next() >= epoch);
+        let asked = peer.asked.entry(named).or_default();
+        if asked.contains(&session) {
             return Err(Turned::Replayed);
         }
-        let used = peer.epochs.entry(epoch).or_default();
-        if used.spent.as_millis() >= u128::from(grant.proof_ms) {
+        let spent = peer.spent.entry(epoch).or_default();
+        if spent.as_millis() >= u128::from(grant.proof_ms) {
             return Err(Turned::Refused(RefusalReason::OverBudget));
         }
-        if peer.open >= grant.sessions || used.sessions.len() >= SESSIONS_PER_EPOCH {
+        if peer.open >= grant.sessions || asked.len() >= SESSIONS_PER_EPOCH {
             return Err(Turned::Refused(RefusalReason::Busy));
         }
-        used.sessions.insert(session);
+        asked.insert(session);
         peer.open += 1;
         Ok(SessionPermit { peers: Arc::clone(self), validator, epoch })
     }
@@ -90,8 +90,8 @@ impl SessionPermit {
     /// Books proof time on the validator's budget of the epoch in which the session began.
     pub(crate) fn charge(&self, time: Duration) {
         let mut known = self.peers.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(used) = known.get_mut(&self.validator).and_then(|peer| peer.epochs.get_mut(&self.epoch)) {
-            used.spent = used.spent.saturating_add(time);
+        if let Some(spent) = known.get_mut(&self.validator).and_then(|peer| peer.spent.get_mut(&self.epoch)) {
+            *spent = spent.saturating_add(time);
         }
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn open(peers: &Arc<Peers>, number: u8, epoch: u64) -> Result<SessionPermit, Turned> {
-        peers.open(VALIDATOR, session(number), Epoch::new(epoch), GRANT)
+        peers.open(VALIDATOR, (Epoch::new(epoch), session(number)), Epoch::new(epoch), GRANT)
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(open(&peers, 3, 0).unwrap_err(), Turned::Refused(RefusalReason::Busy));
         drop(first);
         assert!(open(&peers, 3, 0).is_ok());
-        assert!(peers.open(Hotkey::new([2; 32]), session(4), Epoch::new(0), GRANT).is_ok());
+        assert!(peers.open(Hotkey::new([2; 32]), (Epoch::new(0), session(4)), Epoch::new(0), GRANT).is_ok());
     }
 
     #[test]
@@ -145,8 +145,13 @@ mod tests {
     #[test]
     fn a_request_is_answered_once() {
         let peers = Arc::new(Peers::default());
-        drop(open(&peers, 1, 0).unwrap());
-        assert_eq!(open(&peers, 1, 0).unwrap_err(), Turned::Replayed);
-        assert_eq!(open(&peers, 1, 1).unwrap_err(), Turned::Replayed);
+        let in_view = |view| peers.open(VALIDATOR, (Epoch::new(4), session(1)), Epoch::new(view), GRANT);
+        // The first time just before its epoch, the last time just after it.
+        drop(in_view(3).unwrap());
+        for view in [3, 4, 5] {
+            assert_eq!(in_view(view).unwrap_err(), Turned::Replayed);
+        }
+        // Then no request of that epoch is admitted, and none is remembered.
+        assert!(in_view(6).is_ok());
     }
 }

@@ -70,7 +70,7 @@ async fn compute(state: Arc<State>, kept: Arc<Kept>, trace: Held, nonce: Option<
             kept.permit.charge(spent);
             drop(trace);
             drop(slot);
-            (proof.map(|proof| sign_proof(&state.config.keys, &kept.session, proof)), spent)
+            (proof.map(|proof| sign_proof(&state.config.keys, &kept.commitment, proof)), spent)
         }
     };
     let outcome = match tokio::task::spawn_blocking(work).await {

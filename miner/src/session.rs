@@ -137,7 +137,7 @@ where
             return Err(Turned::Refused(RefusalReason::Busy));
         }
         let grant = state.grant(stake, admission::least_budget_ms(&request.policy));
-        let permit = state.peers.open(request.validator, session, epoch, grant)?;
+        let permit = state.peers.open(request.validator, (request.epoch, session), epoch, grant)?;
 
         let busy = || {
             info!(%session, validator = %request.validator, "refused: busy");

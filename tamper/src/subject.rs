@@ -102,10 +102,9 @@ impl Subject {
 
     /// The verdict on the session with another proof that its miner signed.
     pub fn verdict_on_signed_proof(&self, proof: &[u8]) -> Verdict {
-        let session = self.session.record.request.session_id();
         self.verdict_with(|exchange| {
             if let Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } = exchange {
-                *answer = Answer::Proof(sign_proof(&self.miner, &session, proof.to_vec()));
+                *answer = Answer::Proof(sign_proof(&self.miner, &self.committed, proof.to_vec()));
             }
         })
     }

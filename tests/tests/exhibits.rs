@@ -11,6 +11,8 @@ use assay_audit::transcript_file::{FileError, TranscriptFile};
 use assay_audit::verdict::{Reason, Stage, Verdict};
 use assay_cli::demo::cast::{Behaviour, Models};
 use assay_cli::self_audit::SelfAudit;
+use assay_commitments::codec;
+use assay_commitments::trace::TraceCommitment;
 use assay_tamper::subject::{Message, exhibits, miner_keys, verdict_on_exhibit};
 use assay_tests::{fixture, fixture_checkpoint, session, smallest};
 
@@ -34,6 +36,11 @@ fn answer_of(file: &mut TranscriptFile) -> &mut Answer {
         Exchange::Committed { reply: Reply::Challenged { answer, .. }, .. } => answer,
         other => panic!("{other:?} holds no answer"),
     }
+}
+
+fn commitment_of(file: &TranscriptFile) -> TraceCommitment {
+    let Exchange::Committed { commitment, .. } = &file.record.exchange else { panic!("it was committed to") };
+    codec::decode(&commitment.bytes).unwrap()
 }
 
 #[test]
@@ -134,6 +141,22 @@ fn parts_of_several_sessions_do_not_mix() {
     }
 }
 
+/// A miner that was brought to answer one request twice, differently, as another build of it would: the one commitment and
+/// the other's proof are no failure that could be shown.
+#[test]
+fn two_answers_to_one_request_do_not_mix() {
+    let mut file = honest();
+    let mut other = commitment_of(&file);
+    other.roots.swap(1, 2);
+    let Answer::Proof(proof) = answer_of(&mut file).clone() else { panic!("a proof") };
+    let keys = miner_keys(small_audit().entropy);
+    *answer_of(&mut file) = Answer::Proof(sign_proof(&keys, &other, proof.bytes));
+    let verdict = file.judge(&|_| None).verdict;
+    assert!(matches!(verdict, Verdict::Rejected(failure) if failure.reason == Reason::ProofSignature), "{verdict:?}");
+    let none = Exhibit::of(&file.record, &file.manifest, &verdict);
+    assert_eq!(none, Err(NoExhibit::Attested("proof_signature")));
+}
+
 #[test]
 fn what_one_cell_cannot_show_says_so() {
     let file = honest();
@@ -152,7 +175,7 @@ fn what_one_cell_cannot_show_says_so() {
         let mut bytes = proof.bytes.clone();
         let place = bytes.len() - back;
         bytes[place] ^= 1;
-        *answer_of(&mut opened) = Answer::Proof(sign_proof(&keys, &file.record.request.session_id(), bytes));
+        *answer_of(&mut opened) = Answer::Proof(sign_proof(&keys, &commitment_of(&file), bytes));
         let verdict = opened.judge(&|_| None).verdict;
         let Verdict::Rejected(failure) = verdict else { panic!("{verdict:?}") };
         let none = Exhibit::of(&opened.record, &opened.manifest, &verdict);
@@ -186,7 +209,7 @@ fn of_several_cells_that_fail_the_first_is_told_whatever_the_threads_do() {
     bytes[next - 1] ^= 1;
     bytes[next..next + 4].copy_from_slice(&[0x80, 0x7f, 0x80, 0x7f]);
     let keys = miner_keys(audit.entropy);
-    *answer_of(&mut file) = Answer::Proof(sign_proof(&keys, &file.record.request.session_id(), bytes));
+    *answer_of(&mut file) = Answer::Proof(sign_proof(&keys, &commitment_of(&file), bytes));
     for _ in 0..100 {
         let verdict = file.judge(&|_| None).verdict;
         let Verdict::Rejected(failure) = verdict else { panic!("{verdict:?}") };

@@ -467,8 +467,9 @@ fn a_commitment_or_proof_signed_by_somebody_else_is_rejected() {
     else {
         panic!("the session holds a proof")
     };
-    let of_commitment = sign_commitment(&stranger, &codec::decode(&commitment.bytes).unwrap());
-    let of_proof = sign_proof(&stranger, &file.record.request.session_id(), proof.bytes.clone());
+    let committed = codec::decode(&commitment.bytes).unwrap();
+    let of_commitment = sign_commitment(&stranger, &committed);
+    let of_proof = sign_proof(&stranger, &committed, proof.bytes.clone());
     let mut forged = file.clone();
     if let Exchange::Committed { commitment, .. } = &mut forged.record.exchange {
         *commitment = of_commitment;

@@ -82,6 +82,8 @@ pub struct Talk<'a> {
     pub moment: Moment,
     /// The request.
     pub request: &'a Request,
+    /// The commitment to the answer, before a script changes it.
+    pub commitment: &'a TraceCommitment,
     /// The miner's keys: whatever is sent can be signed.
     pub keys: &'a Keypair,
 }
@@ -314,7 +316,9 @@ impl Stage {
         let served = served.expect("an adversary's model answers");
         let commitment = self.backend.commit(&request, &served);
         due.push(message(Message::Commitment(envelope(sign_commitment(&self.keys, &commitment)))));
-        let acts = (self.script)(&Talk { moment: Moment::Answer, request: &request, keys: &self.keys }, due);
+        let talk =
+            Talk { moment: Moment::Answer, request: &request, commitment: &commitment, keys: &self.keys };
+        let acts = (self.script)(&talk, due);
         let session = *request.session_id().as_bytes();
         let kept = Kept { request, commitment, served, asked: 0 };
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(session, kept);
@@ -326,9 +330,9 @@ impl Stage {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let Kept { request, commitment, served, asked } = kept.get_mut(&session)?;
         let proof = self.backend.prove(request, commitment, &served.trace, nonce.as_ref()).ok()?;
-        let signed = sign_proof(&self.keys, &request.session_id(), proof);
+        let signed = sign_proof(&self.keys, commitment, proof);
         let due = chunks::proof_messages(&signed.bytes, signed.signature.0).collect();
-        let talk = Talk { moment: Moment::Proof(*asked), request, keys: &self.keys };
+        let talk = Talk { moment: Moment::Proof(*asked), request, commitment, keys: &self.keys };
         *asked += 1;
         Some((self.script)(&talk, due))
     }

@@ -126,6 +126,7 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
         "attack_12_older_version",
         "attack_14_commitment_relayed",
         "attack_20_commitment_bit_flipped",
+        "attack_21_other_hotkey_named",
         "attack_21_other_manifest",
         "attack_21_other_validator",
         "attack_21_other_subnet",
@@ -145,6 +146,7 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
         "attack_11_pieces_reordered",
         "attack_11_piece_omitted",
         "attack_11_piece_duplicated",
+        "attack_14_proof_for_another_commitment",
         "attack_21_other_hotkey_proves",
     ],
     // Input rows.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::request::{Network, PROTOCOL_VERSION, Request};
 use assay_audit::session::{SignedBytes, sign_commitment, sign_proof};
@@ -28,6 +29,17 @@ pub(crate) fn commitment_in(due: &MinerMessage) -> TraceCommitment {
 /// A commitment as a message.
 pub(crate) fn commitment_message(signed: SignedBytes) -> MinerMessage {
     message(Message::Commitment(Signed { body: signed.bytes, signature: signed.signature.0.to_vec() }))
+}
+
+/// The proof in messages, signed by others or for another commitment.
+fn signed_again(keys: &Keypair, commitment: &TraceCommitment, due: Vec<MinerMessage>) -> Vec<MinerMessage> {
+    let mut proof = chunks::Assembly::new(usize::MAX);
+    for due in due {
+        let Some(Message::Proof(chunk)) = due.message else { panic!("a proof is due") };
+        proof.push(&chunk.data).unwrap();
+    }
+    let signed = sign_proof(keys, commitment, proof.finish());
+    chunks::proof_messages(&signed.bytes, signed.signature.0).collect()
 }
 
 /// The id of the session of a request in that encoding.
@@ -122,7 +134,7 @@ attacks! {
         Cheat::of_one_cell(|adversary| adversary.proof(again)).in_the_second_session()
     };
     /// another miner's commitment relayed
-    attack_14_commitment_relayed: Always [CommitmentSignature] => Cheat::speaking(at_the_answer(|_, mut due| {
+    attack_14_commitment_relayed: Always [WrongSession] => Cheat::speaking(at_the_answer(|_, mut due| {
         let mut commitment = commitment_in(due.last().unwrap());
         commitment.miner = keys(9).hotkey();
         *due.last_mut().unwrap() = commitment_message(sign_commitment(&keys(9), &commitment));
@@ -132,6 +144,12 @@ attacks! {
     attack_14_roots_relayed: Always [WrongEmbeddings] => knowing_the_first(|first, commitment| {
         commitment.roots.clone_from(&first.roots);
     });
+    /// a proof signed for another commitment of the session
+    attack_14_proof_for_another_commitment: Always [ProofSignature] => Cheat::speaking(at_the_proof(|talk, due| {
+        let mut other = talk.commitment.clone();
+        other.roots.swap(1, 2);
+        as_scripted(signed_again(talk.keys, &other, due))
+    }));
     /// a proof for another validator's nonce
     attack_14_another_validators_nonce: Always [ProofShape, SmallTensors, TraceOpening, ProtocolViolation] => {
         Cheat::of(claimed().proof(|proving| Proving { nonce: Some(&[9; 32]), ..*proving }.honest()))
@@ -152,13 +170,7 @@ attacks! {
     }));
     /// a proof that another hotkey signed
     attack_21_other_hotkey_proves: Always [ProofSignature] => Cheat::speaking(at_the_proof(|talk, due| {
-        let mut proof = chunks::Assembly::new(usize::MAX);
-        for due in due {
-            let Some(Message::Proof(chunk)) = due.message else { panic!("a proof is due") };
-            proof.push(&chunk.data).unwrap();
-        }
-        let signed = sign_proof(&keys(9), &talk.request.session_id(), proof.finish());
-        as_scripted(chunks::proof_messages(&signed.bytes, signed.signature.0).collect())
+        as_scripted(signed_again(&keys(9), talk.commitment, due))
     }));
     /// a session for another validator
     attack_21_other_validator: Always [WrongSession] => Cheat::of(claimed().commitment(|_, commitment| {
