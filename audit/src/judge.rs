@@ -543,8 +543,7 @@ mod tests {
     #[test]
     fn a_short_proof_of_everything_is_rejected_before_the_list_is_made() {
         let scene = scene(1024, 1 << 16);
-        let short =
-            |commitment: &TraceCommitment| Answer::Proof(sign_proof(&scene.miner, commitment, vec![0; 4096]));
+        let short = |commitment: &TraceCommitment| Answer::Proof(sign_proof(&scene.miner, commitment, vec![0; 4096]));
         // 2 * 1024 * 120 cells: within the bound, and no list of them for a proof of 4096 bytes.
         let judgement = scene.judge(&scene.record(&"x".repeat(100), 21, 21, short));
         assert_eq!(reason(judgement.verdict), Some(Reason::ProofShape));

@@ -275,7 +275,9 @@ impl Tokenizer {
         if matched.1 > MAX_PATTERNS {
             return Err(refused("it has too many regular expressions"));
         }
-        if sections.added_tokens.iter().map(|token| token.content.len()).fold(0, usize::saturating_add) > MAX_ADDED_BYTES {
+        if sections.added_tokens.iter().map(|token| token.content.len()).fold(0, usize::saturating_add)
+            > MAX_ADDED_BYTES
+        {
             return Err(refused("its added tokens are too long together"));
         }
         let load = || -> Result<_, tokenizers::Error> {
@@ -313,7 +315,8 @@ impl Tokenizer {
                 continue;
             }
             // The library looks for it again in the space that it has taken, and takes that again.
-            if takes_space && (token.content.trim_start() != token.content || token.content.trim_end() != token.content) {
+            if takes_space && (token.content.trim_start() != token.content || token.content.trim_end() != token.content)
+            {
                 return Err(refused("an added token that takes the space beside it is space itself"));
             }
             if token.normalized {

@@ -316,8 +316,7 @@ impl Stage {
         let served = served.expect("an adversary's model answers");
         let commitment = self.backend.commit(&request, &served);
         due.push(message(Message::Commitment(envelope(sign_commitment(&self.keys, &commitment)))));
-        let talk =
-            Talk { moment: Moment::Answer, request: &request, commitment: &commitment, keys: &self.keys };
+        let talk = Talk { moment: Moment::Answer, request: &request, commitment: &commitment, keys: &self.keys };
         let acts = (self.script)(&talk, due);
         let session = *request.session_id().as_bytes();
         let kept = Kept { request, commitment, served, asked: 0 };
