@@ -6,7 +6,7 @@ use assay_audit::epoch_log::EpochLog;
 use assay_audit::exhibit::Exhibit;
 use assay_audit::judge::{check_proof, judge};
 use assay_audit::keys::Keypair;
-use assay_audit::session::{Answer, Exchange, Reply, SessionRecord, SignedBytes, sign_commitment, sign_proof};
+use assay_audit::session::{Answer, Exchange, Reply, SessionRecord, sign_commitment, sign_proof};
 use assay_audit::sizes::proof_structure;
 use assay_audit::transcript_file::{FileError, TranscriptFile};
 use assay_audit::verdict::Verdict;
@@ -109,15 +109,17 @@ impl Subject {
         })
     }
 
-    /// The verdict on the session with another commitment that its miner signed, as far as there is
-    /// something to sign.
+    /// The verdict on the session with another commitment that its miner signed, and its proof for that, as far as there
+    /// is something to sign.
     pub fn verdict_on_commitment(&self, bytes: &[u8]) -> Verdict {
         self.verdict_with(|exchange| {
-            if let Exchange::Committed { commitment, .. } = exchange {
-                *commitment = match codec::decode::<TraceCommitment>(bytes) {
-                    Ok(changed) => sign_commitment(&self.miner, &changed),
-                    Err(_) => SignedBytes { bytes: bytes.to_vec(), signature: commitment.signature },
-                };
+            let Exchange::Committed { commitment, reply: Reply::Challenged { answer, .. } } = exchange else { return };
+            match codec::decode::<TraceCommitment>(bytes) {
+                Ok(changed) => {
+                    *commitment = sign_commitment(&self.miner, &changed);
+                    *answer = Answer::Proof(sign_proof(&self.miner, &changed, self.proof.bytes.clone()));
+                }
+                Err(_) => commitment.bytes = bytes.to_vec(),
             }
         })
     }
