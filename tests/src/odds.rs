@@ -147,6 +147,7 @@ fn missed(chances: &[(Option<Relation>, f64)]) -> f64 {
 
 impl Odds {
     /// Those of an answer of the same length and the same picks with other margins.
+    #[must_use]
     pub fn with_margins(&self, margins: &Margins, chance: impl Fn(&Margin) -> f64) -> Self {
         Self { cells: chances(margins, chance), ..self.clone() }
     }

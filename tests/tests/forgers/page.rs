@@ -38,7 +38,7 @@ In short:
 - Leaving out cells saves less than it risks: a fifth of the work, three audits in four.
 - **Stored rows behind one layer are the cheap cheat**, the cheaper the deeper the model (below). Columns find them, and for
   them the default policy draws one in an audit of four.
-- A drift, a stop too early, nudged products and a choice among traces gain next to nothing.
+- A drift, a stop too early, nudged products or logits and a choice among traces gain next to nothing.
 ";
 
 const SEARCH: &str = "
@@ -102,10 +102,23 @@ one that passes most of them passes 20,000 true ones as often as the odds of a s
 (`choosing_among_traces_gains_nothing_while_the_nonce_is_hidden`). With the nonce in hand one of the 2^10 always passes:
 that is what the commitment to the nonce is for.
 
-**Supplied products.** `audit::forgers` moves key, gate and up products over the middles between two bf16 numbers,
-by gain and cost, as far as the sketch lets roundings be off, and names roundings in doubt. A key row at the width of 8B passes
-with 0.211 of what int8 weights are off by (0.012 of int4), nudged or not; an MLP row with 0.094 and 0.004. To three digits nothing is
-gained: a supplied product has at least 14 bits, so that few of them lie near enough to a middle.
+**Supplied products.** `audit::forgers` takes keys, queries, gates and ups over the middles between two bf16 numbers, as far as the
+sketch lets roundings be off, and names roundings in doubt: keys and queries by gain and cost, gates and ups in least squares, by a
+bound below which no choice comes. Of what int8 and int4 weights are off by, such a share passes honestly, and nudging leaves so much
+of the row's deviation there:
+
+| | int8 | left | int4 | left |
+|---|---:|---:|---:|---:|
+| a key row at the width of 8B | 0.212 | 1.00 | 0.012 | 0.99 |
+| the queries of a group | 0.079 | 0.97 | 0.003 | 0.89 |
+| an MLP row | 0.094 | 0.97 | 0.005 | 0.95 |
+
+A supplied product has at least 14 bits, so that few of them lie near enough to a middle.
+
+**Logits.** Tokens that should have been picked can be sent so low that they are no candidates, but that costs 16 thresholds of the
+sketch for each of them (`logits`). As low as the sketch bears, they are candidates still, and off by more than half a rounding
+(`candidate`). Under top-k or top-p a token passes that may be allowed as far as the sent logits tell. Of 4096 tokens, under top-k 100,
+one of rank 103 passes where logits of two bytes are sent, of rank 108 where they are nudged too, and of three bytes none beyond 100.
 
 **Signs.** Whatever is nudged draws the signs of all sketches anew, offline. Measured with 8 to 32 signs and 2^16 tries, an error passes as
 often as the larger of two chances says: a chi-square sum (an error spread over many outputs), or a binomial one (on two
