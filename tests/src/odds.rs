@@ -47,8 +47,16 @@ impl std::fmt::Debug for Execution<'_> {
     }
 }
 
+/// The margins of every cell, by position, layer and group.
+pub type Margins = BTreeMap<(u32, u32, u32), Vec<Margin>>;
+
 /// How likely each relation of a cell is found broken when the cell is drawn, by position, layer and group.
 type Chances = BTreeMap<(u32, u32, u32), Vec<(Option<Relation>, f64)>>;
+
+fn chances(margins: &Margins, chance: impl Fn(&Margin) -> f64) -> Chances {
+    let of = |margin: &Margin| (margin.place.relation, chance(margin));
+    margins.iter().map(|(place, margins)| (*place, margins.iter().map(of).collect())).collect()
+}
 
 /// What is broken in an answer.
 #[derive(Clone, Debug)]
@@ -78,34 +86,34 @@ pub fn chance(margin: &Margin) -> f64 {
 impl Execution<'_> {
     /// Judges every cell, group and decode.
     pub fn odds(&self) -> Odds {
-        let layers = self.architecture.layers;
-        let everything = (0..layers).flat_map(|layer| (0..self.lengths.positions()).map(move |at| (layer, at)));
         let decodes = self.lengths.first_decode()..self.lengths.positions();
         Odds {
-            layers,
+            layers: self.architecture.layers,
             groups: self.architecture.kv_heads,
             lengths: self.lengths,
-            cells: self.chances(&everything.collect::<Vec<_>>()),
+            cells: chances(&self.margins(), chance),
             picks: decodes.map(|position| self.is_pick_broken(position)).collect(),
         }
     }
 
-    fn chances(&self, cells: &[(u32, u32)]) -> Chances {
-        let mut chances = Chances::new();
+    /// The margins of every cell and group.
+    pub fn margins(&self) -> Margins {
+        let cell = |layer, position, group| Cell {
+            layer: LayerIndex::new(layer),
+            position: Position::new(position),
+            groups: vec![KvGroup::new(group)],
+        };
+        let mut found = Margins::new();
         for group in 0..self.architecture.kv_heads {
-            let cell = |(layer, position): &(u32, u32)| Cell {
-                layer: LayerIndex::new(*layer),
-                position: Position::new(*position),
-                groups: vec![KvGroup::new(group)],
-            };
-            let challenge = Challenge { cells: cells.iter().map(cell).collect(), decodes: vec![] };
+            let of_layer = |layer| (0..self.lengths.positions()).map(move |position| cell(layer, position, group));
+            let cells = (0..self.architecture.layers).flat_map(of_layer).collect();
+            let challenge = Challenge { cells, decodes: vec![] };
             for margin in margins(self.reference, self.rows, &challenge).expect("the rows are all there") {
                 let (Some(layer), Some(position)) = (margin.place.layer, margin.place.position) else { continue };
-                let of = chances.entry((position.get(), layer.get(), group)).or_default();
-                of.push((margin.place.relation, chance(&margin)));
+                found.entry((position.get(), layer.get(), group)).or_default().push(margin);
             }
         }
-        chances
+        found
     }
 
     fn is_pick_broken(&self, position: u32) -> bool {
@@ -138,6 +146,12 @@ fn missed(chances: &[(Option<Relation>, f64)]) -> f64 {
 }
 
 impl Odds {
+    /// Those of an answer of the same length and the same picks with other margins.
+    #[must_use]
+    pub fn with_margins(&self, margins: &Margins, chance: impl Fn(&Margin) -> f64) -> Self {
+        Self { cells: chances(margins, chance), ..self.clone() }
+    }
+
     /// How likely a cell shows nothing when it is drawn, over the group that is drawn with it.
     fn cell_missed(&self, layer: u32, position: u32) -> f64 {
         let missed: f64 = (0..self.groups).map(|group| missed(&self.cells[&(position, layer, group)])).sum();

@@ -98,18 +98,29 @@ pub(crate) fn write(rates: &[Rate], audits: u32) {
     std::fs::write(path(), page).unwrap();
 }
 
+const STALE: &str = "run `BLESS=1 cargo test --release --test attacks` and review the change";
+
+/// Whether the page says how often each attack must be found, to a tenth of a percent.
+pub(crate) fn check(rates: &[Rate]) {
+    let page = std::fs::read_to_string(path()).unwrap();
+    for Rate { attack, expected, .. } in rates {
+        let (_, rest) = page.split_once(&stable(attack)).unwrap();
+        let stated: f64 = rest.split_once('%').unwrap().0.trim().parse().unwrap();
+        assert!((stated - 100.0 * expected).abs() < 0.1, "{}: {expected}; {STALE}", attack.name);
+    }
+}
+
 #[test]
 fn the_page_has_every_attack_and_its_codes() {
     if std::env::var_os("BLESS").is_some() {
         return;
     }
     let page = std::fs::read_to_string(path()).unwrap();
-    let stale = "run `BLESS=1 cargo test --release --test attacks` and review the change";
     for attack in attacks() {
-        assert!(page.contains(&stable(attack)), "{}: {stale}", attack.name);
+        assert!(page.contains(&stable(attack)), "{}: {STALE}", attack.name);
     }
     let lines = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attack |")).count();
-    assert_eq!(lines, attacks().len(), "{stale}");
+    assert_eq!(lines, attacks().len(), "{STALE}");
 }
 
 #[test]

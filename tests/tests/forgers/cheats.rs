@@ -1,20 +1,15 @@
 //! Cheats that save something, each with what it saves.
 
-use assay_audit::challenge::{Cell, Challenge};
-use assay_audit::measure::margins;
-use assay_audit::model::ModelTensors;
 use assay_audit::sampling::gumbel_noise;
 use assay_audit::verdict::Reason;
 use assay_commitments::manifest::Matrix;
-use assay_commitments::rows::round_bf16;
 use assay_commitments::trace::{FinishReason, TreeId};
-use assay_commitments::{KvGroup, LayerIndex, Position, TokenId};
+use assay_commitments::{LayerIndex, Position, TokenId};
 use assay_llm_runtime::quantize::{self, Format};
 use assay_tamper::Random;
-use assay_tests::in_parallel;
 
 use crate::forward::{Bend, Forward, Left, Picks, Point, straight};
-use crate::stored::{OUTPUT, Stored, VERSE, checkpoint, honest, reference, sampling, tokens};
+use crate::stored::{OUTPUT, Stored, VERSE, checkpoint, honest, sampling, tokens};
 
 /// The fixture's stop token.
 const STOP: TokenId = TokenId::new(1);
@@ -44,9 +39,6 @@ pub(crate) struct Forger {
     pub(crate) stored: Stored,
 }
 
-/// Weights of another value can show in every relation that has a product.
-const PRODUCTS: &[Reason] = &[Reason::C3, Reason::C4, Reason::C5, Reason::C6, Reason::C9];
-
 fn index(number: u32) -> usize {
     usize::try_from(number).unwrap()
 }
@@ -60,13 +52,13 @@ pub(crate) fn real(number: usize) -> f64 {
 pub(crate) struct Work;
 
 impl Work {
-    fn matrix(matrix: Matrix) -> f64 {
+    pub(crate) fn matrix(matrix: Matrix) -> f64 {
         let shape = checkpoint().architecture.shape(matrix);
         f64::from(shape.inputs) * f64::from(shape.outputs)
     }
 
     /// Of one head over the vocabulary.
-    fn head() -> f64 {
+    pub(crate) fn head() -> f64 {
         f64::from(checkpoint().architecture.vocab_size) * f64::from(checkpoint().architecture.hidden)
     }
 
@@ -86,7 +78,7 @@ impl Work {
     }
 }
 
-fn answered(left: &Left) -> Stored {
+pub(crate) fn answered(left: &Left) -> Stored {
     Stored::new(left, FinishReason::Length)
 }
 
@@ -282,143 +274,6 @@ pub(crate) fn replaced() -> Vec<Forger> {
         }
     }
     forgers
-}
-
-/// Bits of a weight, by layer and matrix; 16 is what the checkpoint has.
-pub(crate) type Bits = [[u32; 7]; 4];
-
-/// Weights of so many bits with one scale of 16 bits for 32 inputs of an output.
-fn to_bits(weights: &mut [f32], bits: u32) {
-    if bits >= 16 {
-        return;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "below 2^15")]
-    let top = ((1_u32 << (bits - 1)) - 1) as f32;
-    for group in weights.chunks_mut(32) {
-        let scale = group.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs())) / top;
-        if scale > 0.0 {
-            group.iter_mut().for_each(|weight| *weight = round_bf16((*weight / scale).round_ties_even() * scale));
-        }
-    }
-}
-
-fn mixed(bits: &Bits) -> ModelTensors {
-    let mut tensors = checkpoint().tensors.clone();
-    for (layer, bits) in tensors.layers.iter_mut().zip(bits) {
-        for (matrix, bits) in layer.matrices.iter_mut().zip(bits) {
-            to_bits(matrix, *bits);
-        }
-    }
-    tensors
-}
-
-/// The share of all weight bytes that a mix leaves out.
-fn lighter(bits: &Bits) -> f64 {
-    let cost = |bits: u32| if bits >= 16 { 1.0 } else { (f64::from(bits) + 0.5) / 16.0 };
-    let saved: f64 = bits
-        .iter()
-        .flat_map(|layer| Matrix::ALL.into_iter().zip(layer))
-        .map(|(matrix, bits)| Work::matrix(matrix) * (1.0 - cost(*bits)))
-        .sum();
-    let layers: f64 = Matrix::ALL.into_iter().map(Work::matrix).sum();
-    saved / (f64::from(LAYERS) * layers + Work::head())
-}
-
-fn lighter_forger(curve: &'static str, does: String, bits: &Bits, reasons: &'static [Reason]) -> Forger {
-    let tensors = mixed(bits);
-    let left =
-        Forward { tensors: &tensors, ..honest() }.run(&tokens(VERSE), Picks::Sampled(sampling(1), OUTPUT), &straight);
-    Forger { curve, does, saves: Saves::Weights, share: lighter(bits), reasons, stored: answered(&left) }
-}
-
-/// Weights of fewer bits, in one matrix of one layer up to all.
-pub(crate) fn mixes() -> Vec<Forger> {
-    let full = [[16; 7]; 4];
-    let mut forgers = vec![];
-    for bits in [13, 12, 11, 10, 9, 8, 6, 4] {
-        let does = format!("{bits} bits in every matrix");
-        forgers.push(lighter_forger("fewer bits everywhere", does, &[[bits; 7]; 4], PRODUCTS));
-    }
-    for (bits, curve) in [(8, "8 bits in some layers"), (4, "4 bits in some layers")] {
-        for count in 1..4 {
-            let mut mix = full;
-            mix[4 - count..].fill([bits; 7]);
-            forgers.push(lighter_forger(curve, format!("{bits} bits in {count} of 4 layers"), &mix, PRODUCTS));
-        }
-    }
-    let names: [(&str, &'static [Reason]); 7] = [
-        ("q", &[Reason::C5]),
-        ("k", &[Reason::C3]),
-        ("v", &[Reason::C4]),
-        ("o", &[Reason::C6]),
-        ("gate", &[Reason::C9]),
-        ("up", &[Reason::C9]),
-        ("down", &[Reason::C9]),
-    ];
-    for (matrix, (name, reasons)) in Matrix::ALL.into_iter().zip(names) {
-        let mut mix = full;
-        mix[2][matrix.index()] = 8;
-        forgers.push(lighter_forger(
-            "8 bits in one matrix",
-            format!("8 bits in the {name} projection of one layer"),
-            &mix,
-            reasons,
-        ));
-    }
-    forgers
-}
-
-/// The fewest bits for each matrix by itself that keep every ratio at the sampled positions below `most`, for each
-/// `most`.
-pub(crate) fn just_under(most: &[f64]) -> Vec<Bits> {
-    let found = std::sync::Mutex::new(vec![[[16; 7]; 4]; most.len()]);
-    let places = (0..4_usize).flat_map(|layer| (0..7).map(move |matrix| (layer, matrix)));
-    in_parallel(places.collect::<Vec<_>>(), |(layer, matrix)| {
-        for bits in (4..14).rev() {
-            let mut mix = [[16; 7]; 4];
-            mix[layer][matrix] = bits;
-            let largest = largest_ratio(&mix, u32::try_from(layer).unwrap());
-            let mut found = found.lock().unwrap();
-            for (mix, most) in found.iter_mut().zip(most) {
-                if largest <= *most {
-                    mix[layer][matrix] = bits;
-                }
-            }
-            if most.iter().all(|most| largest > *most) {
-                break;
-            }
-        }
-    });
-    found.into_inner().unwrap()
-}
-
-/// The largest ratio of a mix in a layer, at every fifth position.
-fn largest_ratio(mix: &Bits, layer: u32) -> f64 {
-    let tensors = mixed(mix);
-    let left =
-        Forward { tensors: &tensors, ..honest() }.run(&tokens(VERSE), Picks::Sampled(sampling(1), OUTPUT), &straight);
-    answered(&left).execution(sampling(1), |execution| {
-        let cell = |position| Cell {
-            layer: LayerIndex::new(layer),
-            position: Position::new(position),
-            groups: (0..execution.architecture.kv_heads).map(KvGroup::new).collect(),
-        };
-        let cells = (0..execution.lengths.positions()).step_by(5).map(cell).collect();
-        let found = margins(reference(), execution.rows, &Challenge { cells, decodes: vec![] }).unwrap();
-        found.iter().map(|margin| margin.ratio).fold(0.0, f64::max)
-    })
-}
-
-/// Mixes that an optimiser finds: as few bits as each matrix bears.
-pub(crate) fn optimised() -> Vec<Forger> {
-    let most = [0.4, 0.45, 0.5, 0.7, 1.0, 2.0];
-    let mixes = just_under(&most);
-    let forger = |(mix, most): (&Bits, f64)| {
-        let fewest = mix.iter().flatten().min().unwrap();
-        let does = format!("the fewest bits, {fewest} to 16, that keep each matrix by itself below {most} thresholds");
-        lighter_forger("bits by matrix", does, mix, PRODUCTS)
-    };
-    mixes.iter().zip(most).map(forger).collect()
 }
 
 /// Keys and values of lower precision.

@@ -7,7 +7,7 @@ use assay_commitments::{LayerIndex, Position, TokenId};
 
 use crate::cheats::{plain, real};
 use crate::forward::{Left, Picks, Point, straight};
-use crate::stored::{OUTPUT, Stored, VERSE, checkpoint, honest, sampling, tokens};
+use crate::stored::{OTHER_VERSES, OUTPUT, Stored, VERSE, checkpoint, honest, sampling, tokens};
 
 /// Seeds under which an answer is picked again.
 const SEEDS: u64 = 40;
@@ -55,8 +55,8 @@ fn drifted(prompt: &[TokenId], picks: Picks<'_>, size: f64) -> Left {
 
 /// What drifts of these sizes do.
 pub(crate) fn measure(sizes: &[f64]) -> Vec<Drift> {
-    let verses =
-        [VERSE, "And the LORD spake unto Moses, saying, Speak unto the", "The LORD is my shepherd; I shall not"];
+    let [moses, shepherd] = OTHER_VERSES;
+    let verses = [VERSE, moses, shepherd];
     let greedy = |logits: &[f32]| sample(logits, &Sampling::GREEDY, Position::new(0));
     let honest: Vec<Left> = verses
         .iter()

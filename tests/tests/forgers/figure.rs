@@ -1,10 +1,11 @@
 //! `docs/figures/forgers.svg`: what forgers save against how often an audit finds them.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
-use crate::Found;
+use crate::Results;
 use crate::drift::Drift;
+use crate::precision::SEARCHED;
 
 const LEFT: f64 = 60.0;
 const WIDTH: f64 = 300.0;
@@ -80,8 +81,24 @@ fn panel(out: &mut String, number: u32, title: &str, below: &str, curves: &[Curv
     }
 }
 
+fn path() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/figures/forgers.svg"))
+}
+
 /// Writes the figure.
-pub(crate) fn write(found: &[Found], drifts: &[Drift]) {
+pub(crate) fn write(results: &Results) {
+    std::fs::write(path(), svg(results)).unwrap();
+}
+
+/// Whether the figure shows these results.
+pub(crate) fn check(results: &Results) {
+    assert!(
+        std::fs::read_to_string(path()).unwrap() == svg(results),
+        "run `BLESS=1 cargo test --release --test forgers`"
+    );
+}
+
+fn svg(Results { found, drifts, .. }: &Results) -> String {
     let curve = |of: &'static str, name: &str, policy: usize, colour: usize| {
         let of = found.iter().filter(|found| found.curve == of);
         let mut points: Vec<(f64, f64)> = of.map(|found| (found.share, found.expected[policy])).collect();
@@ -107,7 +124,7 @@ pub(crate) fn write(found: &[Found], drifts: &[Drift]) {
     panel(&mut out, 0, "work", "multiply-adds saved", &work);
     let weights = [
         curve("fewer bits everywhere", "13 to 4 bits in every matrix", 1, 0),
-        curve("bits by matrix", "as few bits as each matrix bears", 1, 1),
+        curve(SEARCHED, "bits by layer and matrix, as searched", 1, 1),
         curve("8 bits in some layers", "8 bits in one to three layers", 1, 2),
         curve("4 bits in some layers", "4 bits in one to three layers", 1, 3),
         curve("8 bits in one matrix", "8 bits in one matrix of one layer", 1, 4),
@@ -126,6 +143,5 @@ pub(crate) fn write(found: &[Found], drifts: &[Drift]) {
     ];
     panel(&mut out, 2, "a drift towards one token", "size, in tolerances of each entry", &drift);
     out.push_str("</svg>\n");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/figures/forgers.svg");
-    std::fs::write(path, out).unwrap();
+    out
 }

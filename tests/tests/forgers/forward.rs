@@ -93,7 +93,7 @@ impl Forward<'_> {
                 .iter()
                 .map(|frequency| {
                     let angle = f64::from(position as f32 * frequency);
-                    (f64::from(angle.cos() as f32), f64::from(angle.sin() as f32))
+                    (f64::from(libm::cos(angle) as f32), f64::from(libm::sin(angle) as f32))
                 })
                 .collect();
             let pairs = || low.iter().zip(high).zip(&turns);
@@ -159,7 +159,7 @@ impl Forward<'_> {
                 let x = self.norm(&h, small.get(Small::PostNorm));
                 let gate = self.product(layer, Matrix::Gate, &x);
                 let up = self.product(layer, Matrix::Up, &x);
-                let silu = self.rounded(gate.iter().map(|gate| gate / (1.0 + (-gate).exp())).collect());
+                let silu = self.rounded(gate.iter().map(|gate| gate / (1.0 + libm::exp(-gate))).collect());
                 let active = self.rounded(silu.iter().zip(&up).map(|(silu, up)| silu * up).collect());
                 let mut m = self.product(layer, Matrix::Down, &active);
                 bend(Point::M(number), position, &mut m);
@@ -207,7 +207,7 @@ fn attend(query: &[f64], cached: &[Vec<f64>]) -> Vec<f64> {
     let score = |row: &Vec<f64>| query.iter().zip(row).map(|(q, k)| q * k).sum::<f64>() * scale;
     let scores: Vec<f64> = cached.iter().map(score).collect();
     let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
+    let weights: Vec<f64> = scores.iter().map(|score| libm::exp(score - top)).collect();
     let total: f64 = weights.iter().sum();
     let value =
         |at| cached.iter().zip(&weights).map(|(row, weight)| weight * row[query.len() + at]).sum::<f64>() / total;

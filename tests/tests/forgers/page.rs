@@ -1,12 +1,13 @@
 //! `docs/forgers.md`.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
-use crate::Found;
 use crate::cheats::Saves;
 use crate::cost::{Cost, of_8b};
 use crate::drift::Drift;
+use crate::precision::{Elsewhere, SEARCHED};
+use crate::{Found, Results};
 
 const INTRODUCTION: &str = "\
 # Forgers
@@ -31,12 +32,23 @@ one of them its own draw tells what it had to find: the test fails if it finds a
 
 In short:
 
-- Lower precision pays little: 8 bits anywhere are found as often as their cells are drawn, 12 or 13 bits save 13 to 19 % of the
-  weights' bytes and are mostly not found, because they are hardly worse than bf16 itself. No rounded cache passes.
-- Leaving out cells saves about what it risks: a fifth of the work, two audits in three.
+- Lower precision pays little: 8 bits anywhere are found as often as their cells are drawn. Mixes of 10 to 14 bits are hardly worse
+  than bf16 itself: the best that a search finds save a fifth of the weights' bytes where one audit in seven finds them, and a
+  quarter where two in three do. No rounded cache passes.
+- Leaving out cells saves less than it risks: a fifth of the work, three audits in four.
 - **Stored rows behind one layer are the cheap cheat**, the cheaper the deeper the model (below). Columns find them, and for
   them the default policy draws one in an audit of four.
-- A drift, a stop too early, nudged products and a choice among traces gain next to nothing.
+- A drift, a stop too early, nudged products or logits and a choice among traces gain next to nothing.
+";
+
+const SEARCH: &str = "
+A search goes down from full precision, and from one to three layers of 4 bits. It takes a bit at a time, from the matrix where the
+chance to be found grows least for the bytes saved, and nothing that it comes by saves more and is found no more often than these. It
+knows the answer that it is measured on. A miner loads its weights before it is asked; the same mixes, and bits that are the same
+everywhere, under the default policy in that answer and in two others:
+
+| weights | saves | in this answer | in another | in a third |
+|---|---:|---:|---:|---:|
 ";
 
 const COLUMNS: &str = "
@@ -90,10 +102,23 @@ one that passes most of them passes 20,000 true ones as often as the odds of a s
 (`choosing_among_traces_gains_nothing_while_the_nonce_is_hidden`). With the nonce in hand one of the 2^10 always passes:
 that is what the commitment to the nonce is for.
 
-**Supplied products.** `audit::forgers` moves key, gate and up products over the middles between two bf16 numbers,
-by gain and cost, as far as the sketch lets roundings be off, and names roundings in doubt. A key row at the width of 8B passes
-with 0.211 of what int8 weights are off by (0.012 of int4), nudged or not; an MLP row with 0.094 and 0.004. To three digits nothing is
-gained: a supplied product has at least 14 bits, so that few of them lie near enough to a middle.
+**Supplied products.** `audit::forgers` takes keys, queries, gates and ups over the middles between two bf16 numbers, as far as the
+sketch lets roundings be off, and names roundings in doubt: keys and queries by gain and cost, gates and ups in least squares, by a
+bound below which no choice comes. Of what int8 and int4 weights are off by, such a share passes honestly, and nudging leaves so much
+of the row's deviation there:
+
+| | int8 | left | int4 | left |
+|---|---:|---:|---:|---:|
+| a key row at the width of 8B | 0.212 | 1.00 | 0.012 | 0.99 |
+| the queries of a group | 0.079 | 0.97 | 0.003 | 0.89 |
+| an MLP row | 0.094 | 0.97 | 0.005 | 0.95 |
+
+A supplied product has at least 14 bits, so that few of them lie near enough to a middle.
+
+**Logits.** Tokens that should have been picked can be sent so low that they are no candidates, but that costs 16 thresholds of the
+sketch for each of them (`logits`). As low as the sketch bears, they are candidates still, and off by more than half a rounding
+(`candidate`). Under top-k or top-p a token passes that may be allowed as far as the sent logits tell. Of 4096 tokens, under top-k 100,
+one of rank 103 passes where logits of two bytes are sent, of rank 108 where they are nudged too, and of three bytes none beyond 100.
 
 **Signs.** Whatever is nudged draws the signs of all sketches anew, offline. Measured with 8 to 32 signs and 2^16 tries, an error passes as
 often as the larger of two chances says: a chi-square sum (an error spread over many outputs), or a binomial one (on two
@@ -150,12 +175,16 @@ impl Cut {
         cells.powi(rounds) * (1.0 - drawn * (1.0 - columns))
     }
 
+    /// Audits until it is found nine times in ten.
+    fn audits(&self, columns: usize, drawn: f64) -> f64 {
+        (libm::log(0.1) / libm::log(self.missed(1, columns, drawn))).ceil()
+    }
+
     fn line(&self) -> String {
         let found = |rounds, columns| percent(1.0 - self.missed(rounds, columns, 1.0));
-        let default = self.missed(1, 1, 0.25);
-        let audits = (0.1_f64.ln() / default.ln()).ceil();
+        let audits = self.audits(1, 0.25);
         let (none, one, two, eight) = (found(1, 0), found(1, 1), found(1, 2), found(2, 0));
-        let (saves, default) = (percent(self.saves), percent(1.0 - default));
+        let (saves, default) = (percent(self.saves), percent(1.0 - self.missed(1, 1, 0.25)));
         format!("| {} | {saves} | {none} | {default} | {one} | {two} | {eight} | {audits:.0} |", self.does)
     }
 }
@@ -186,79 +215,128 @@ fn cuts() -> [Cut; 6] {
     ]
 }
 
-/// Writes the page.
-pub(crate) fn write(found: &[Found], drifts: &[Drift], stops: (usize, usize), costs: &[Cost; 3]) {
-    let mut page = INTRODUCTION.to_owned();
-    let mut curve = "";
-    for entry in found {
-        let Found { does, saves, share, reasons, expected, measured: [seen, with_two], .. } = entry;
-        if entry.curve != curve {
-            curve = entry.curve;
-            let mut title = curve.to_owned();
-            title[..1].make_ascii_uppercase();
-            let _ = write!(
-                page,
-                "\n## {title}\n\n| forger | saves | by | found, no column | default | one column | two columns | \
-                 measured, default | two columns |\n|---|---:|---|---:|---:|---:|---:|---:|---:|\n"
-            );
-        }
-        let [none, default, one, two] = expected.map(percent);
-        let [seen, with_two] = [seen, with_two].map(|share| percent(*share));
-        let by: Vec<&str> = reasons.iter().map(|reason| reason.slug()).collect();
-        let _ = writeln!(
-            page,
-            "| {does} | {} of {} | {} | {none} | {default} | {one} | {two} | {seen} | {with_two} |",
-            percent(*share),
-            of(*saves),
-            by.join(", ")
-        );
-    }
-    let (free, picks) = stops;
-    let _ = writeln!(
-        page,
-        "\n**Free stops.** Of {picks} picks of 200 seeds, {free} could have been a stop token that the tolerance of logits \
+fn path() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/forgers.md"))
+}
+
+/// A forger's line, without what was measured.
+fn computed(found: &Found) -> String {
+    let Found { does, saves, share, reasons, expected, .. } = found;
+    let by: Vec<&str> = reasons.iter().map(|reason| reason.slug()).collect();
+    let [none, default, one, two] = expected.map(percent);
+    let (share, of, by) = (percent(*share), of(*saves), by.join(", "));
+    format!("| {does} | {share} of {of} | {by} | {none} | {default} | {one} | {two} |")
+}
+
+fn elsewhere_line(Elsewhere { does, share, caught }: &Elsewhere) -> String {
+    let [here, one, other] = caught.map(percent);
+    format!("| {does} | {} | {here} | {one} | {other} |", percent(*share))
+}
+
+fn drift_line(Drift { size, caught, greedy, sampled, raised }: &Drift) -> String {
+    let [caught, greedy, sampled] = [caught, greedy, sampled].map(|share| percent(*share));
+    format!("| {size} | {caught} | {greedy} | {sampled} | {raised:.3} |")
+}
+
+fn stops_line((free, picks): (usize, usize)) -> String {
+    format!(
+        "**Free stops.** Of {picks} picks of 200 seeds, {free} could have been a stop token that the tolerance of logits \
          lets pass although the sampler picked another."
-    );
+    )
+}
+
+/// What cells and openings cost at 8B, with so many columns.
+fn megabytes(columns: usize) -> String {
+    format!("{:.2} MB", of_8b(columns, 500) / 1e6)
+}
+
+const COLUMN_COUNTS: [&str; 3] = ["no column", "one column", "two columns"];
+
+/// Writes the page.
+pub(crate) fn write(results: &Results, costs: &[Cost; 3]) {
+    let Results { found, elsewhere, drifts, stops } = results;
+    let mut page = INTRODUCTION.to_owned();
+    for of_curve in found.chunk_by(|a, b| a.curve == b.curve) {
+        let curve = of_curve[0].curve;
+        let mut title = curve.to_owned();
+        title[..1].make_ascii_uppercase();
+        let _ = write!(
+            page,
+            "\n## {title}\n\n| forger | saves | by | found, no column | default | one column | two columns | \
+             measured, default | two columns |\n|---|---:|---|---:|---:|---:|---:|---:|---:|\n"
+        );
+        for entry in of_curve {
+            let [seen, with_two] = entry.measured.map(percent);
+            let _ = writeln!(page, "{} {seen} | {with_two} |", computed(entry));
+        }
+        if curve == SEARCHED {
+            page.push_str(SEARCH);
+            for mix in elsewhere {
+                let _ = writeln!(page, "{}", elsewhere_line(mix));
+            }
+        }
+    }
+    let _ = writeln!(page, "\n{}", stops_line(*stops));
     page.push_str(COLUMNS);
     for cut in cuts() {
         let _ = writeln!(page, "{}", cut.line());
     }
     page.push_str(COSTS);
-    for (columns, cost) in costs.iter().enumerate() {
-        let name = ["no column", "one column", "two columns"][columns];
-        let _ = writeln!(
-            page,
-            "| {name} | {:.0} | {} ms | {:.1} ms | {:.2} MB |",
-            cost.bytes,
-            cost.prove,
-            cost.verify,
-            of_8b(columns, 500) / 1e6
-        );
+    for (columns, Cost { bytes, prove, verify }) in costs.iter().enumerate() {
+        let (name, at_8b) = (COLUMN_COUNTS[columns], megabytes(columns));
+        let _ = writeln!(page, "| {name} | {bytes:.0} | {prove} ms | {verify:.1} ms | {at_8b} |");
     }
     page.push_str(ADVICE);
     for drift in drifts {
-        let Drift { size, caught, greedy, sampled, raised } = drift;
-        let _ = writeln!(
-            page,
-            "| {size} | {} | {} | {} | {raised:.3} |",
-            percent(*caught),
-            percent(*greedy),
-            percent(*sampled)
-        );
+        let _ = writeln!(page, "{}", drift_line(drift));
     }
     page.push_str(CHOICES);
-    std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/forgers.md"), page).unwrap();
+    std::fs::write(path(), page).unwrap();
 }
 
-/// Whoever changes a sentence or the odds of a deep model writes the page anew.
+const STALE: &str = "run `BLESS=1 cargo test --release --test forgers` and review the change";
+
+/// Whether the page says what was computed, to the last digit shown: forgers, weights and odds are the same on every
+/// machine.
+pub(crate) fn check(Results { found, elsewhere, drifts, stops }: &Results) {
+    let page = std::fs::read_to_string(path()).unwrap();
+    let computed = found.iter().map(computed);
+    let others = elsewhere.iter().map(elsewhere_line).chain(drifts.iter().map(drift_line));
+    for line in computed.chain(others).chain([stops_line(*stops)]) {
+        assert!(page.lines().any(|on_page| on_page.starts_with(&line)), "{STALE}: {line}");
+    }
+    let columns = |line: &str| line.matches(" | ").count();
+    let count = |of: usize| page.lines().filter(|line| line.starts_with("| ") && columns(line) == of).count();
+    let of_forgers = found.chunk_by(|a, b| a.curve == b.curve).count() + found.len();
+    assert_eq!(count(8), of_forgers, "{STALE}");
+}
+
+/// Whoever changes a sentence or a formula writes the page anew.
 #[test]
 fn the_page_has_these_sentences() {
     if crate::is_blessing() {
         return;
     }
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/forgers.md")).unwrap();
+    let page = std::fs::read_to_string(path()).unwrap();
     let cuts = cuts().map(|cut| cut.line());
-    for part in [INTRODUCTION, COLUMNS, COSTS, ADVICE, CHOICES].into_iter().chain(cuts.iter().map(String::as_str)) {
-        assert!(page.contains(part), "run `BLESS=1 cargo test --release --test forgers`: {part}");
+    let sentences = [INTRODUCTION, SEARCH, COLUMNS, COSTS, ADVICE, CHOICES];
+    for part in sentences.into_iter().chain(cuts.iter().map(String::as_str)) {
+        assert!(page.contains(part), "{STALE}: {part}");
     }
+    for (columns, name) in COLUMN_COUNTS.iter().enumerate() {
+        let is_here = |line: &str| line.starts_with(&format!("| {name} |")) && line.contains(&megabytes(columns));
+        assert!(page.lines().any(is_here), "{STALE}: {name}");
+    }
+}
+
+/// What the advice says of audits, bytes and layers.
+#[test]
+fn the_advice_counts_right() {
+    let [_, _, prompt, answer, ..] = cuts();
+    for cut in [prompt, answer] {
+        assert_eq!((cut.audits(0, 0.0), cut.audits(1, 0.25)), (37.0, 12.0));
+    }
+    let [none, one] = [0, 1].map(|columns| of_8b(columns, 500));
+    assert_eq!(((0.75 * none + 0.25 * one) / none).round(), 3.0);
+    assert_eq!(LAYERS - 4.0, 28.0);
 }

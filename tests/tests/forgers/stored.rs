@@ -24,6 +24,9 @@ use crate::forward::{Forward, Left};
 
 /// The prompt of all forgers.
 pub(crate) const VERSE: &str = "In the beginning God created the heaven and the earth. And the earth was without form";
+/// Prompts of which some are asked too.
+pub(crate) const OTHER_VERSES: [&str; 2] =
+    ["And the LORD spake unto Moses, saying, Speak unto the", "The LORD is my shepherd; I shall not"];
 /// Tokens of an answer.
 pub(crate) const OUTPUT: usize = 16;
 
