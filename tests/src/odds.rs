@@ -13,7 +13,7 @@ use assay_audit::measure::{Reference, margins, reference_logits};
 use assay_audit::policy::{Columns, Policy};
 use assay_audit::sampling::{Sampling, gumbel_noise};
 use assay_audit::tolerance::Tolerance;
-use assay_audit::verdict::{Failure, Margin, Relation, Stage, Verdict};
+use assay_audit::verdict::{Failure, Margin, Reason, Relation, Stage, Verdict};
 use assay_commitments::manifest::Architecture;
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::TraceRows;
@@ -218,8 +218,8 @@ impl Odds {
         if picks { 1.0 } else { 1.0 - challenge.cells.iter().map(cell).product::<f64>() }
     }
 
-    /// Whether what a verdict names is broken.
-    fn explains(&self, failure: &Failure) -> bool {
+    /// Whether what a verdict names is broken, in an audit that finds something with this chance.
+    fn explains(&self, failure: &Failure, chance: f64) -> bool {
         let place = &failure.place;
         match (place.stage, place.layer, place.position) {
             (Stage::Cell, Some(layer), Some(position)) => {
@@ -228,6 +228,8 @@ impl Odds {
                 of.any(|(relation, chance)| *relation == place.relation && *chance > IMPOSSIBLE)
             }
             (Stage::Decode, _, Some(position)) => self.is_pick_broken(position),
+            // Of rows that leave the range of every product there is no proof.
+            (Stage::Stream, ..) => failure.reason == Reason::ProofAbsent && chance > IMPOSSIBLE,
             _ => false,
         }
     }
@@ -267,7 +269,7 @@ impl Tally {
         let caught = match judgement.verdict {
             Verdict::Accepted => 0.0,
             Verdict::Rejected(failure) => {
-                assert!(odds.explains(&failure), "{failure:?}, which holds");
+                assert!(odds.explains(&failure, chance), "{failure:?}, which holds");
                 1.0
             }
             Verdict::Inconclusive(fault) => panic!("{fault:?}"),

@@ -59,6 +59,16 @@ if it found anything else. Audits add up: what one finds in a quarter of cases, 
 ![Expected and measured detection](figures/detection.svg)
 ";
 
+/// What a row has besides its attacks.
+const NOTES: [(usize, &str); 2] = [
+    (6, "A drift of less than half of the tolerance is not found, and moves hardly a pick ([forgers.md](forgers.md))."),
+    (
+        18,
+        "Forgers that make everything anew behind the round, vector, answer or column that they change are unit tests:\n\
+         `commitments/src/weights/tests/forgers/`.",
+    ),
+];
+
 fn path() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/attacks.md"))
 }
@@ -86,6 +96,9 @@ pub(crate) fn write(rates: &[Rate], audits: u32) {
                 }
                 _ => writeln!(page, "{} always | always |", stable(attack)),
             };
+        }
+        for (_, note) in NOTES.iter().filter(|(row, _)| *row == number) {
+            let _ = writeln!(page, "\n{note}");
         }
         let others: Vec<_> = WITHOUT_VERDICT.iter().filter(|(row, ..)| *row == number).collect();
         if !others.is_empty() {
@@ -118,6 +131,9 @@ fn the_page_has_every_attack_and_its_codes() {
     let page = std::fs::read_to_string(path()).unwrap();
     for attack in attacks() {
         assert!(page.contains(&stable(attack)), "{}: {STALE}", attack.name);
+    }
+    for (_, note) in NOTES {
+        assert!(page.contains(note), "{STALE}: {note}");
     }
     let lines = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attack |")).count();
     assert_eq!(lines, attacks().len(), "{STALE}");

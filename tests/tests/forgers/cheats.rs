@@ -158,16 +158,21 @@ pub(crate) fn cuts() -> Vec<Forger> {
     forgers
 }
 
-/// Answers that others wrote, or that end early.
-pub(crate) fn answers() -> Vec<Forger> {
-    let prompt = tokens(VERSE);
-    let honest_answer = plain(1);
+/// What the first two layers alone answer.
+pub(crate) fn written() -> Vec<TokenId> {
     let mut small = checkpoint().tensors.clone();
     for layer in &mut small.layers[2..] {
         layer.matrices[Matrix::O.index()].fill(0.0);
         layer.matrices[Matrix::Down.index()].fill(0.0);
     }
-    let written = Forward { tensors: &small, ..honest() }.run(&prompt, Picks::Sampled(sampling(1), OUTPUT), &straight);
+    let pass = Forward { tensors: &small, ..honest() };
+    pass.run(&tokens(VERSE), Picks::Sampled(sampling(1), OUTPUT), &straight).output
+}
+
+/// Answers that others wrote, or that end early.
+pub(crate) fn answers() -> Vec<Forger> {
+    let prompt = tokens(VERSE);
+    let honest_answer = plain(1);
     let forced = |output: &[TokenId]| honest().run(&prompt, Picks::Forced(output), &straight);
     let stop_at = likeliest_stop(&honest_answer, 1);
     let mut stopped = honest_answer.output[..stop_at].to_vec();
@@ -181,7 +186,7 @@ pub(crate) fn answers() -> Vec<Forger> {
             saves: Saves::Work,
             share: 0.0,
             reasons: &[Reason::WrongToken],
-            stored: answered(&forced(&written.output)),
+            stored: answered(&forced(&written())),
         },
         Forger {
             curve: "early stop",

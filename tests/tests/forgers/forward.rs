@@ -106,9 +106,47 @@ impl Forward<'_> {
 
     /// The logits after a last residual row.
     #[expect(clippy::cast_possible_truncation, reason = "a runtime's logits are f32")]
-    fn logits(&self, h: &[f64]) -> Vec<f32> {
+    pub(crate) fn logits(&self, h: &[f64]) -> Vec<f32> {
         let x = self.norm(h, &self.tensors.final_norm);
         products(self.tensors.head(), &x).into_iter().map(|logit| logit as f32).collect()
+    }
+
+    /// The input of a layer's projections of queries, keys and values.
+    fn attention_input(&self, layer: usize, h: &[f64]) -> Vec<f64> {
+        self.norm(h, self.tensors.layers[layer].small.get(Small::InputNorm))
+    }
+
+    /// The queries of a layer, from the stream that enters it.
+    pub(crate) fn queries(&self, number: u32, position: usize, h: &[f64]) -> Vec<f64> {
+        let layer = size(number);
+        self.rope(&self.product(layer, Matrix::Q, &self.attention_input(layer, h)), position)
+    }
+
+    /// What a layer gives, from the stream that enters it and its attention output.
+    pub(crate) fn after_attention(
+        &self,
+        number: u32,
+        position: usize,
+        [h, a]: [&[f64]; 2],
+        bend: Bend<'_>,
+        keep: &mut dyn FnMut(TreeId, &[f64]),
+    ) -> Vec<f64> {
+        let (layer, at) = (size(number), LayerIndex::new(number));
+        let mut o = self.product(layer, Matrix::O, a);
+        bend(Point::O(number), position, &mut o);
+        let o = self.rounded(o);
+        keep(TreeId::O(at), &o);
+        let h = self.rounded(h.iter().zip(&o).map(|(h, o)| h + o).collect());
+        let x = self.norm(&h, self.tensors.layers[layer].small.get(Small::PostNorm));
+        let gate = self.product(layer, Matrix::Gate, &x);
+        let up = self.product(layer, Matrix::Up, &x);
+        let silu = self.rounded(gate.iter().map(|gate| gate / (1.0 + libm::exp(-gate))).collect());
+        let active = self.rounded(silu.iter().zip(&up).map(|(silu, up)| silu * up).collect());
+        let mut m = self.product(layer, Matrix::Down, &active);
+        bend(Point::M(number), position, &mut m);
+        let m = self.rounded(m);
+        keep(TreeId::M(at), &m);
+        self.rounded(h.iter().zip(&m).map(|(h, m)| h + m).collect())
     }
 
     /// Runs a prompt and answers it.
@@ -131,9 +169,8 @@ impl Forward<'_> {
                 let (layer, at) = (size(number), LayerIndex::new(number));
                 keep(TreeId::H(at), &h);
                 bend(Point::Stream(number), position, &mut h);
-                let small = &self.tensors.layers[layer].small;
-                let x = self.norm(&h, small.get(Small::InputNorm));
-                let q = self.rope(&self.product(layer, Matrix::Q, &x), position);
+                let x = self.attention_input(layer, &h);
+                let q = self.queries(number, position, &h);
                 let k = self.rope(&self.product(layer, Matrix::K, &x), position);
                 let v = self.product(layer, Matrix::V, &x);
                 for (group, (key, value)) in (0..).zip(k.chunks(head_dim).zip(v.chunks(head_dim))) {
@@ -151,21 +188,7 @@ impl Forward<'_> {
                 bend(Point::A(number), position, &mut a);
                 let a = self.rounded(a);
                 keep(TreeId::A(at), &a);
-                let mut o = self.product(layer, Matrix::O, &a);
-                bend(Point::O(number), position, &mut o);
-                let o = self.rounded(o);
-                keep(TreeId::O(at), &o);
-                h = self.rounded(h.iter().zip(&o).map(|(h, o)| h + o).collect());
-                let x = self.norm(&h, small.get(Small::PostNorm));
-                let gate = self.product(layer, Matrix::Gate, &x);
-                let up = self.product(layer, Matrix::Up, &x);
-                let silu = self.rounded(gate.iter().map(|gate| gate / (1.0 + libm::exp(-gate))).collect());
-                let active = self.rounded(silu.iter().zip(&up).map(|(silu, up)| silu * up).collect());
-                let mut m = self.product(layer, Matrix::Down, &active);
-                bend(Point::M(number), position, &mut m);
-                let m = self.rounded(m);
-                keep(TreeId::M(at), &m);
-                h = self.rounded(h.iter().zip(&m).map(|(h, m)| h + m).collect());
+                h = self.after_attention(number, position, [&h, &a], bend, &mut keep);
             }
             keep(TreeId::H(LayerIndex::new(layers)), &h);
             if position + 1 >= prompt.len() {

@@ -12,6 +12,7 @@ mod forward;
 mod grinding;
 mod page;
 mod precision;
+mod steered;
 mod stored;
 
 use assay_audit::policy::{Columns, Policy};
@@ -88,6 +89,7 @@ fn forgers_are_found_as_often_as_the_relations_they_break_say() {
         cheats::replaced(),
         cheats::cuts(),
         cheats::answers(),
+        steered::steered(),
         precision::mixes(),
         precision::searched(&frontier),
         cheats::caches(),
@@ -107,6 +109,10 @@ fn forgers_are_found_as_often_as_the_relations_they_break_say() {
     for (curve, least) in [("replay", 0.7), ("small writer", 0.9), ("early stop", 0.99), ("quantised cache", 0.99)] {
         assert!(of(curve).all(|found| found.expected[0] > least), "{curve}");
     }
+    // As often as a cell of the last layer is drawn, with its group; forged rows hide nothing.
+    let steered: Vec<f64> = of(steered::STEERED).map(|found| found.expected[0]).collect();
+    let [all, one_group, behind_rows] = steered[..] else { panic!("{steered:?}") };
+    assert!(all > 0.2 && behind_rows >= all && one_group < all && one_group > 0.4 * all, "{steered:?}");
     assert!(of("fewer bits everywhere").filter(|found| found.share > 0.45).all(|found| found.expected[0] > 0.999));
     for curve in ["fewer bits everywhere", "8 bits in some layers", "4 bits in some layers", "8 bits in one matrix"] {
         for plain in of(curve).filter(|plain| plain.expected[1] < precision::SURE) {

@@ -38,6 +38,9 @@ In short:
 - Leaving out cells saves less than it risks: a fifth of the work, three audits in four.
 - **Stored rows behind one layer are the cheap cheat**, the cheaper the deeper the model (below). Columns find them, and for
   them the default policy draws one in an audit of four.
+- **A smaller model's answer passes for the whole one's where the heads of one layer are bent towards it.** That saves no work,
+  but all decoding: the whole model reads what is written already. Of the cells of that layer over the answer, only those show it
+  that are drawn with a group whose heads are bent.
 - A drift, a stop too early, nudged products or logits and a choice among traces gain next to nothing.
 ";
 
@@ -54,7 +57,8 @@ everywhere, under the default policy in that answer and in two others:
 const COLUMNS: &str = "
 ## What a deep model changes
 
-A cut breaks one layer's cells, so uniform cells find it less often the deeper the model. By the same formula, for 32 layers, a
+A cut breaks one layer's cells, so uniform cells find it less often the deeper the model, and heads that are bent, one group of
+that layer's. By the same formula, for 32 layers, a
 prompt of 1000 tokens and 200 output tokens:
 
 | forger | saves | found, no column | default | one column | two columns | eight cells | default audits until 90 % |
@@ -150,16 +154,18 @@ const fn of(saves: Saves) -> &'static str {
     }
 }
 
-/// A cut through a deep model: shares of prompt and answer that it covers, and whether the last position.
+/// A cut through a deep model: how likely a cell of its layer shows it, at a position of prompt and answer and at the last.
 struct Cut {
     does: &'static str,
     prompt: f64,
     answer: f64,
-    is_last: bool,
+    last: f64,
     saves: f64,
 }
 
 const LAYERS: f64 = 32.0;
+/// Groups of heads, of which a cell is drawn with one.
+const GROUPS: f64 = 8.0;
 const PROMPT: f64 = 1000.0;
 /// Positions of the answer that were fed back.
 const ANSWER: f64 = 199.0;
@@ -168,8 +174,7 @@ impl Cut {
     /// How likely an audit shows nothing that draws cells so many times by four, and columns with this chance.
     fn missed(&self, rounds: i32, columns: usize, drawn: f64) -> f64 {
         let cell = |share: f64| 1.0 - share / LAYERS;
-        let last = if self.is_last { 1.0 } else { 0.0 };
-        let cells = cell(self.prompt).powi(2) * cell(self.answer) * cell(last);
+        let cells = cell(self.prompt).powi(2) * cell(self.answer) * cell(self.last);
         let (prompt, answer) = (1.0 - self.prompt, 1.0 - self.answer);
         let columns = [1.0, f64::midpoint(prompt, answer), prompt * answer][columns];
         cells.powi(rounds) * (1.0 - drawn * (1.0 - columns))
@@ -189,10 +194,9 @@ impl Cut {
     }
 }
 
-fn cuts() -> [Cut; 6] {
+fn cuts() -> [Cut; 7] {
     let all = PROMPT + ANSWER;
-    let stored =
-        |does, count: f64| Cut { does, prompt: count / PROMPT, answer: 0.0, is_last: false, saves: PROMPT / all };
+    let stored = |does, count: f64| Cut { does, prompt: count / PROMPT, answer: 0.0, last: 0.0, saves: PROMPT / all };
     [
         stored("a stored prompt with one token other", 1.0),
         stored("a stored prompt with five tokens other", 5.0),
@@ -201,16 +205,23 @@ fn cuts() -> [Cut; 6] {
             does: "an earlier answer's rows, tokens picked anew",
             prompt: 0.0,
             answer: 1.0,
-            is_last: true,
+            last: 1.0,
             saves: ANSWER / all,
         },
-        Cut { does: "another question's rows, and its answer's", prompt: 1.0, answer: 1.0, is_last: true, saves: 1.0 },
+        Cut { does: "another question's rows, and its answer's", prompt: 1.0, answer: 1.0, last: 1.0, saves: 1.0 },
         Cut {
             does: "the same, the last position honest",
             prompt: 1.0,
             answer: 1.0 - 1.0 / ANSWER,
-            is_last: false,
+            last: 0.0,
             saves: 1.0,
+        },
+        Cut {
+            does: "a smaller model's answer, the heads of one of eight groups bent towards it",
+            prompt: 0.0,
+            answer: 1.0 / GROUPS,
+            last: 1.0 / GROUPS,
+            saves: 0.0,
         },
     ]
 }
@@ -338,5 +349,4 @@ fn the_advice_counts_right() {
     }
     let [none, one] = [0, 1].map(|columns| of_8b(columns, 500));
     assert_eq!(((0.75 * none + 0.25 * one) / none).round(), 3.0);
-    assert_eq!(LAYERS - 4.0, 28.0);
 }
