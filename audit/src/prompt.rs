@@ -248,6 +248,32 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, &'static str> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the library that reads it broke off")
 }
 
+/// The added tokens that look at what stands before them, of a tokenizer whose added tokens look no farther than is known.
+fn looking_back(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<String>, PromptError> {
+    let refused = |text: &str| PromptError::Tokenizer(text.to_owned());
+    let mut looking_back = vec![];
+    for token in tokenizer.get_added_tokens_decoder().into_values() {
+        let takes_space = token.lstrip || token.rstrip;
+        if !(takes_space || token.single_word) {
+            continue;
+        }
+        // The library looks for it again in the space that it has taken, and takes that again.
+        if takes_space && token.content.trim() != token.content {
+            return Err(refused("an added token that takes the space beside it is space itself"));
+        }
+        if token.normalized {
+            return Err(refused("an added token that looks beside it is looked for in a text that was changed"));
+        }
+        if token.lstrip || token.single_word {
+            looking_back.push(token.content);
+        }
+    }
+    if looking_back.len() > MAX_LOOKING_BACK {
+        return Err(refused("too many of its added tokens look at what stands before them"));
+    }
+    Ok(looking_back)
+}
+
 impl Tokenizer {
     /// Reads a `tokenizer.json`. Truncation and padding, which it may ask for, are left out: a prompt is
     /// all of its tokens and no others.
@@ -308,27 +334,7 @@ impl Tokenizer {
                 return Err(refused("its model is WordPiece, which takes cubic time in the longest word"));
             }
         }
-        let mut looking_back = vec![];
-        for token in inner.get_added_tokens_decoder().into_values() {
-            let takes_space = token.lstrip || token.rstrip;
-            if !(takes_space || token.single_word) {
-                continue;
-            }
-            // The library looks for it again in the space that it has taken, and takes that again.
-            if takes_space && (token.content.trim_start() != token.content || token.content.trim_end() != token.content)
-            {
-                return Err(refused("an added token that takes the space beside it is space itself"));
-            }
-            if token.normalized {
-                return Err(refused("an added token that looks beside it is looked for in a text that was changed"));
-            }
-            if token.lstrip || token.single_word {
-                looking_back.push(token.content);
-            }
-        }
-        if looking_back.len() > MAX_LOOKING_BACK {
-            return Err(refused("too many of its added tokens look at what stands before them"));
-        }
+        let looking_back = looking_back(&inner)?;
         let longest_token = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
         if longest_token > MAX_TOKEN_BYTES {
             return Err(refused("a token is too long"));

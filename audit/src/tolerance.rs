@@ -101,8 +101,8 @@ impl Tolerance {
 /// they are half of all.
 pub(crate) fn channels(values: &[&[f64]]) -> Vec<f64> {
     let measured = values.len().min(MEASURED_ROWS);
-    let rows: Vec<&[f64]> =
-        (0..measured).filter_map(|number| values.get(number * values.len() / measured).copied()).collect();
+    let place = |number: usize| number.saturating_mul(values.len()).checked_div(measured);
+    let rows: Vec<&[f64]> = (0..measured).filter_map(|number| values.get(place(number)?).copied()).collect();
     let width = rows.first().map_or(0, |row| row.len());
     let medians: Vec<f64> = (0..width)
         .map(|channel| {
