@@ -318,7 +318,7 @@ fn queries(bits: i32, share: f64, is_nudged: bool) -> f64 {
         .collect();
     let ratio = |head: usize, query: &[f64]| {
         let attended = attention(query, &keys, &values, &TOLERANCE);
-        let tau = TOLERANCE.of_head(&committed[head], &attended.moved, &channels);
+        let tau = TOLERANCE.of_head(&committed[head], &attended, &channels);
         deviation(&committed[head], &attended.output, &tau).0 / TOLERANCE.theta_attention
     };
     let mut taken = round(&products.claimed);
@@ -512,7 +512,7 @@ fn logits_nudged_to_allow_more_tokens_gain_a_few_ranks() {
 fn head_ratio(tolerance: &Tolerance, query: &[f64], [keys, values]: [&[Vec<f64>]; 2], output: &[f64]) -> f64 {
     let [keys, values] = [keys, values].map(|rows| rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let attended = attention(query, &keys, &values, tolerance);
-    let tau = tolerance.of_head(output, &attended.moved, &channels(&values));
+    let tau = tolerance.of_head(output, &attended, &channels(&values));
     deviation(output, &attended.output, &tau).0 / tolerance.theta_attention
 }
 
@@ -524,11 +524,12 @@ fn values_that_cancel_hide_no_other_output() {
     for profile in [Profile::Bf16V1, Profile::F32V1] {
         let (tolerance, mut random) = (Tolerance::of(profile), Random(5));
         let mut rows = |scale: f64| (0..200).map(|_| random.row(HEAD_DIM, scale)).collect::<Vec<_>>();
-        let ([mut keys, mut values], query) = ([rows(1.0), rows(1.0)], rows(1.0).remove(0));
+        let ([mut keys, honest], query) = ([rows(1.0), rows(1.0)], rows(1.0).remove(0));
         let other = rows(1.0).remove(0);
         for size in [1e2, 1e4, 1e8] {
             // In all channels alike, and in half of them.
             for opposed in [HEAD_DIM, HEAD_DIM / 2] {
+                let mut values = honest.clone();
                 for (position, sign) in [(3, 1.0), (4, -1.0)] {
                     keys[position] = query.iter().map(|q| 4.0 * q).collect();
                     values[position][..opposed].fill(sign * size);
@@ -591,7 +592,7 @@ fn heads_of_rounded_probabilities_are_within_the_threshold() {
                         .collect();
                     let ratio = head_ratio(&TOLERANCE, &query, [&keys, &values], &output);
                     largest = largest.max(ratio);
-                    assert!(ratio < 1.0, "{head_dim} {length} {sharp} {common} {towering}: {ratio}");
+                    assert!(ratio < 0.4, "{head_dim} {length} {sharp} {common} {towering}: {ratio}");
                 }
             }
         }

@@ -8,6 +8,7 @@ mod compile;
 mod metered;
 mod patterns;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use assay_commitments::TokenId;
@@ -16,7 +17,7 @@ use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
-use tokenizers::ModelWrapper;
+use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper};
 
 use crate::num::long;
 
@@ -39,14 +40,14 @@ const MAX_SECTION: usize = 1 << 16;
 const MAX_PATTERNS: usize = 8;
 /// Most components there.
 const MAX_COMPONENTS: usize = 32;
-/// Most bytes of the added tokens together, for which an automaton is built.
-const MAX_ADDED_BYTES: usize = 1 << 20;
+/// Most bytes of the added tokens together, normalised, for which an automaton is built.
+const MAX_ADDED_BYTES: u64 = 1 << 22;
 /// Most added tokens that look at what stands before them.
 const MAX_LOOKING_BACK: usize = 64;
 /// How many times as long as its input what a tokenizer makes of a text may be at most.
 const MAX_GROWTH: u64 = 256;
-/// Most bytes of a text to be tokenised, times what the tokenizer may make of a byte.
-const MAX_NORMALISED_BYTES: u64 = 1 << 25;
+/// Most bytes of a text to be tokenised, times what the tokenizer may make of a byte: each may become a piece of its own.
+const MAX_NORMALISED_BYTES: u64 = 1 << 23;
 /// Most bytes of that, times how often each is looked at.
 const MAX_ENCODE_WORK: u64 = 1 << 29;
 /// Most bytes of the text of tokens.
@@ -134,10 +135,14 @@ pub enum PromptError {
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// How many bytes may come of one in the text in which added tokens are looked for.
+    normalised_growth: u64,
     /// How many bytes may come of one before the model sees it.
     encode_growth: u64,
     /// How often one of them may be looked at.
     encode_passes: u64,
+    /// Bytes of the longest added token as it is looked for: a text may be looked at as often.
+    longest_added: u64,
     /// Added tokens for each of which, wherever it stands, all of the text before it may be looked at.
     looking_back: Vec<String>,
     /// How often one of a token's bytes may be.
@@ -248,11 +253,27 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, &'static str> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the library that reads it broke off")
 }
 
+/// How many bytes a component may make of one, and of how many components it consists.
+fn component<T: Serialize>(built: &T) -> Result<(u64, u64), PromptError> {
+    let refused = |text: &str| PromptError::Tokenizer(one_line(text));
+    let built = serde_json::to_value(built).map_err(|error| refused(&error.to_string()))?;
+    let (count, growth) = (components(&built), growth(&built)?);
+    if count > MAX_COMPONENTS {
+        return Err(refused("it has too many components"));
+    }
+    if growth > MAX_GROWTH {
+        return Err(refused("it may make too much of a short text"));
+    }
+    Ok((growth, long(count)))
+}
+
 /// The added tokens that look at what stands before them, of a tokenizer whose added tokens look no farther than is known.
 fn looking_back(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<String>, PromptError> {
     let refused = |text: &str| PromptError::Tokenizer(text.to_owned());
     let mut looking_back = vec![];
-    for token in tokenizer.get_added_tokens_decoder().into_values() {
+    // In the order of their ids, so that everybody reads the same refusal.
+    let tokens: BTreeMap<u32, AddedToken> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+    for token in tokens.into_values() {
         let takes_space = token.lstrip || token.rstrip;
         if !(takes_space || token.single_word) {
             continue;
@@ -301,9 +322,13 @@ impl Tokenizer {
         if matched.1 > MAX_PATTERNS {
             return Err(refused("it has too many regular expressions"));
         }
-        if sections.added_tokens.iter().map(|token| token.content.len()).fold(0, usize::saturating_add)
-            > MAX_ADDED_BYTES
-        {
+        // The library normalises added tokens while it reads them.
+        let normalizer: Option<NormalizerWrapper> = guarded(|| serde_json::from_value(sections.normalizer))
+            .map_err(refused)?
+            .map_err(|error| refused(&error.to_string()))?;
+        let (normalised_growth, normalizers) = component(&normalizer)?;
+        let added = sections.added_tokens.iter().map(|token| long(token.content.len()));
+        if added.fold(0, u64::saturating_add).saturating_mul(normalised_growth) > MAX_ADDED_BYTES {
             return Err(refused("its added tokens are too long together"));
         }
         let load = || -> Result<_, tokenizers::Error> {
@@ -335,7 +360,10 @@ impl Tokenizer {
             }
         }
         let looking_back = looking_back(&inner)?;
-        let longest_token = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
+        // As they are looked for, and as they are decoded.
+        let added = inner.get_added_tokens_decoder().into_keys().filter_map(|id| inner.id_to_token(id));
+        let longest_added = added.map(|token| token.len()).max().unwrap_or(0);
+        let longest_token = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0).max(longest_added);
         if longest_token > MAX_TOKEN_BYTES {
             return Err(refused("a token is too long"));
         }
@@ -344,20 +372,11 @@ impl Tokenizer {
         if ids.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
             return Err(refused("two tokens have one id, whose text would be now the one and now the other"));
         }
-        let component = |built: serde_json::Result<Value>| {
-            let built = built.map_err(|error| refused(&error.to_string()))?;
-            let count = components(&built);
-            if count > MAX_COMPONENTS {
-                return Err(refused("it has too many components"));
-            }
-            Ok((growth(&built)?, long(count)))
-        };
-        let (normalizer, normalizers) = component(serde_json::to_value(inner.get_normalizer()))?;
-        let (pre_tokenizer, pre_tokenizers) = component(serde_json::to_value(inner.get_pre_tokenizer()))?;
-        let (post_processor, _) = component(serde_json::to_value(inner.get_post_processor()))?;
-        let (decode_growth, decode_passes) = component(serde_json::to_value(inner.get_decoder()))?;
-        let encode_growth = normalizer.saturating_mul(pre_tokenizer);
-        if encode_growth.max(post_processor).max(decode_growth) > MAX_GROWTH {
+        let (pre_tokenizer, pre_tokenizers) = component(&inner.get_pre_tokenizer())?;
+        component(&inner.get_post_processor())?;
+        let (decode_growth, decode_passes) = component(&inner.get_decoder())?;
+        let encode_growth = normalised_growth.saturating_mul(pre_tokenizer);
+        if encode_growth > MAX_GROWTH {
             return Err(refused("it may make too much of a short text"));
         }
         // A unigram model looks for the longest token at every place.
@@ -369,8 +388,10 @@ impl Tokenizer {
             [normalizers, pre_tokenizers, long(matched.0), model].into_iter().fold(0, u64::saturating_add);
         Ok(Self {
             inner,
+            normalised_growth,
             encode_growth,
             encode_passes,
+            longest_added: long(longest_added),
             looking_back,
             decode_passes,
             decode_growth,
@@ -403,8 +424,10 @@ impl Tokenizer {
         let refused = |text: &str| PromptError::Encode(one_line(text));
         let bytes = long(text.len()).saturating_mul(self.encode_growth);
         let found = self.looking_back.iter().map(|token| text.matches(token.as_str()).count());
-        let passes = found.map(long).fold(self.encode_passes, u64::saturating_add);
-        if bytes > MAX_NORMALISED_BYTES || bytes.saturating_mul(passes) > MAX_ENCODE_WORK {
+        let added = found.map(long).fold(self.longest_added, u64::saturating_add);
+        let normalised = long(text.len()).saturating_mul(self.normalised_growth);
+        let work = bytes.saturating_mul(self.encode_passes).saturating_add(normalised.saturating_mul(added));
+        if bytes > MAX_NORMALISED_BYTES || work > MAX_ENCODE_WORK {
             return Err(refused("it is too long for this tokenizer"));
         }
         let encoding = guarded(|| self.inner.encode(text, special))
@@ -733,7 +756,36 @@ pub(crate) mod tests {
             })
         };
         assert!(many(64, 8, true).is_ok() && many(65, 8, true).is_err());
-        assert!(many(1_000, 1_000, false).is_ok() && many(1_100, 1_000, false).is_err());
+        assert!(many(4_000, 1_000, false).is_ok() && many(4_300, 1_000, false).is_err());
+    }
+
+    /// The library normalises added tokens while it reads them, looks for them from every place that is behind a shorter
+    /// one, and decodes them as they were normalised.
+    #[test]
+    fn what_added_tokens_take_is_bounded() {
+        let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+        let token = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": true, "special": false})
+        };
+        let with = |normalizer: Value, contents: &[&str]| {
+            changed(|json| {
+                json["normalizer"] = normalizer;
+                let tokens = (258..).zip(contents).map(|(id, content)| token(id, content));
+                json["added_tokens"].as_array_mut().unwrap().extend(tokens);
+            })
+        };
+        // A gigabyte of one letter, were it read.
+        let doubling = json!({"type": "Sequence", "normalizers": vec![replace("a", "aa"); 30]});
+        assert!(with(doubling, &["a"]).is_err());
+        assert!(with(replace("a", &"c".repeat(50)), &[&"a".repeat(100)]).is_err(), "a token of 5,000 bytes");
+        let grown = with(replace("a", &"c".repeat(50)), &["aaaa"]).unwrap();
+        assert_eq!(grown.most_decoded(1).0, 4 * 201);
+        let long = "a".repeat(1_000) + "b";
+        let behind = with(Value::Null, &["a", &long]).unwrap();
+        assert_eq!(behind.encode(&"a".repeat(1_000)).unwrap().len(), 1_000);
+        let error = behind.encode(&"a".repeat(MAX_PROMPT_BYTES)).unwrap_err();
+        assert!(error.to_string().contains("too long for this tokenizer"), "{error}");
     }
 
     #[test]

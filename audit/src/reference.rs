@@ -10,7 +10,7 @@ use assay_commitments::manifest::Architecture;
 use assay_commitments::rows::{Profile, vectorized};
 
 use crate::num::real_count;
-use crate::tolerance::Tolerance;
+use crate::tolerance::{Tolerance, upper_median};
 
 const LANES: usize = 8;
 
@@ -130,6 +130,8 @@ pub(crate) struct HeadOutput {
     /// `sqrt(sum_t (m_t p_t v_t)^2)`: how far rounded probabilities and scores can move each element, where `m_t` is
     /// the share of `p_t` by which they move it.
     pub(crate) moved: Vec<f64>,
+    /// The upper median of the `m_t`.
+    pub(crate) share: f64,
 }
 
 /// Softmax attention of one query over a prefix of keys and values.
@@ -141,21 +143,19 @@ pub(crate) fn attention(query: &[f64], keys: &[&[f64]], values: &[&[f64]], toler
     let total = sum(&weights);
     let probabilities: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
     let squared_query = dot(query, query);
-    let shares = probabilities.iter().zip(keys).map(|(p, key)| {
-        let of_score = if tolerance.score_rel > 0.0 {
-            // The most that the magnitudes of the score's terms add up to, by the norms of query and key.
-            tolerance.score_rel * (squared_query * dot(key, key)).sqrt() * scale
-        } else {
-            0.0
-        };
-        p * (tolerance.eps_rel + of_score)
-    });
-    let squares: Vec<f64> = shares.map(|share| share * share).collect();
+    let shares: Vec<f64> = if tolerance.score_rel > 0.0 {
+        // The most that the magnitudes of a score's terms add up to, by the norms of query and key.
+        let terms = keys.iter().map(|key| (squared_query * dot(key, key)).sqrt() * scale);
+        terms.map(|terms| tolerance.eps_rel + tolerance.score_rel * terms).collect()
+    } else {
+        vec![tolerance.eps_rel; keys.len()]
+    };
+    let squares: Vec<f64> = probabilities.iter().zip(&shares).map(|(p, share)| (p * share) * (p * share)).collect();
     let squared_values: Vec<Vec<f64>> = values.iter().map(|row| row.iter().map(|v| v * v).collect()).collect();
     let squared_rows: Vec<&[f64]> = squared_values.iter().map(Vec::as_slice).collect();
     let output = weighted_sum(&probabilities, values, query.len());
     let moved = weighted_sum(&squares, &squared_rows, query.len());
-    HeadOutput { output, moved: moved.into_iter().map(f64::sqrt).collect() }
+    HeadOutput { output, moved: moved.into_iter().map(f64::sqrt).collect(), share: upper_median(shares) }
 }
 
 #[cfg(test)]

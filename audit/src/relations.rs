@@ -270,7 +270,7 @@ impl Layer<'_> {
             for (output, query) in outputs.chunks(head_dim).zip(queries.chunks(head_dim)) {
                 let query = self.query(query, position);
                 let head = attention(&query, &keys, &values, &self.tolerance);
-                let tau = self.tolerance.of_head(output, &head.moved, &channels);
+                let tau = self.tolerance.of_head(output, &head, &channels);
                 let (relation, group, reference) = (Relation::C5, *group, head.output);
                 compared.push(Compared { relation, group, committed: output, reference, tau });
             }

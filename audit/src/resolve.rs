@@ -69,7 +69,7 @@ impl Search<'_> {
                 let off = |query: &[f64]| {
                     let tolerance = &self.layer.tolerance;
                     let reference = attention(&self.layer.query(query, self.position), &keys, &values, tolerance);
-                    let tau = tolerance.of_head(output, &reference.moved, &channels);
+                    let tau = tolerance.of_head(output, &reference, &channels);
                     deviation(output, &reference.output, &tau).0
                 };
                 improve(head, first, self.layer.tolerance.theta_attention, &off, &mut flips);

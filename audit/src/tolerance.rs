@@ -7,7 +7,7 @@
 use assay_commitments::rows::Profile;
 
 use crate::num::real_count;
-use crate::reference::dot;
+use crate::reference::{HeadOutput, dot};
 
 /// The constants of a profile.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,8 +39,6 @@ pub(crate) const OUTLIER_MEDIANS: f64 = 512.0;
 pub(crate) const MAX_OUTLIERS: usize = 16;
 /// How much larger what a head adds up may be than what comes out of it: as far as honest values cancel.
 const CANCELLATION: f64 = 4.0;
-/// Most rows of a cache by which its channels are measured.
-const MEASURED_ROWS: usize = 63;
 /// Stands in for the median of a row of zeros.
 const LEAST_MEDIAN: f64 = 7.888_609_052_210_118e-31;
 
@@ -80,37 +78,33 @@ impl Tolerance {
         row.iter().map(|y| self.eps_rel * y.abs() + self.eps_abs * median).collect()
     }
 
-    /// The tolerance of every element of a head's output: that of any row, and what rounded probabilities and scores may
-    /// have `moved`, as far as that fits the size of the output. Without this bound a few rows of the cache, large, and
-    /// opposed so that they cancel, would let everything pass that ever attends to them.
+    /// The tolerance of every element of a head's output as it was committed: that of any row, and what rounded
+    /// probabilities and scores may have moved, as far as that fits the size of the output. Without this bound a few rows of
+    /// the cache, large, and opposed so that they cancel, would let everything pass that ever attends to them.
     ///
     /// The size is the upper quartile of the output over `channels`, as [`channels`] measures them: whoever inflates it
     /// has a quarter of the output to account for.
-    pub(crate) fn of_head(&self, output: &[f64], moved: &[f64], channels: &[f64]) -> Vec<f64> {
+    pub(crate) fn of_head(
+        &self,
+        output: &[f64],
+        HeadOutput { moved, share, .. }: &HeadOutput,
+        channels: &[f64],
+    ) -> Vec<f64> {
         let mut sizes: Vec<f64> = output.iter().zip(channels).map(|(y, channel)| y.abs() / channel).collect();
         let quartile = sizes.len().saturating_mul(3) / 4;
         let size = if quartile < sizes.len() { *sizes.select_nth_unstable_by(quartile, f64::total_cmp).1 } else { 0.0 };
-        let most = CANCELLATION * self.eps_rel * size;
+        let most = CANCELLATION * share * size;
         let own = self.of_row(output, median_magnitude(output));
         own.iter().zip(moved).zip(channels).map(|((own, moved), channel)| own + moved.min(most * channel)).collect()
     }
 }
 
-/// How large the values of each channel of a cache typically are: the median of their magnitudes over rows spread evenly
-/// over the cache, and no less than that of the median channel. Rows that are no values of the model move it only where
-/// they are half of all.
+/// How large the values of each channel of a cache typically are: the upper median of their magnitudes, and no less than that
+/// of the median channel. Rows that are no values of the model make it no larger unless they are half of all.
 pub(crate) fn channels(values: &[&[f64]]) -> Vec<f64> {
-    let measured = values.len().min(MEASURED_ROWS);
-    let place = |number: usize| number.saturating_mul(values.len()).checked_div(measured);
-    let rows: Vec<&[f64]> = (0..measured).filter_map(|number| values.get(place(number)?).copied()).collect();
-    let width = rows.first().map_or(0, |row| row.len());
-    let medians: Vec<f64> = (0..width)
-        .map(|channel| {
-            let mut magnitudes: Vec<f64> = rows.iter().filter_map(|row| row.get(channel)).map(|v| v.abs()).collect();
-            let middle = magnitudes.len() / 2;
-            if middle < magnitudes.len() { *magnitudes.select_nth_unstable_by(middle, f64::total_cmp).1 } else { 0.0 }
-        })
-        .collect();
+    let width = values.first().map_or(0, |row| row.len());
+    let channel = |channel: usize| values.iter().filter_map(|row| row.get(channel)).map(|v| v.abs()).collect();
+    let medians: Vec<f64> = (0..width).map(|number| upper_median(channel(number))).collect();
     let least = median_magnitude(&medians);
     medians.into_iter().map(|median| median.max(least)).collect()
 }
@@ -124,6 +118,12 @@ pub(crate) const fn theta_supplied(outputs: usize) -> f64 {
         64.. => 3.0,
         _ => 6.0,
     }
+}
+
+/// The upper median; 0 of nothing.
+pub(crate) fn upper_median(mut magnitudes: Vec<f64>) -> f64 {
+    let middle = magnitudes.len() / 2;
+    if middle < magnitudes.len() { *magnitudes.select_nth_unstable_by(middle, f64::total_cmp).1 } else { 0.0 }
 }
 
 /// The lower median of the magnitudes; of those that are not zero if it is zero; a stated least value

@@ -986,7 +986,7 @@ fn set_trap(kind: &str, path: &Path) {
         "pipe" => assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo is there").success()),
         "endless" => std::os::unix::fs::symlink("/dev/zero", path).expect("a link is made"),
         _ => {
-            let magic: &[u8] = if kind == "vast" { b"ASSAY\0TR\x06\0" } else { b"" };
+            let magic: &[u8] = if kind == "vast" { b"ASSAY\0TR\x07\0" } else { b"" };
             fs::write(path, magic).expect("a file is written");
             let file = fs::File::options().write(true).open(path).expect("it is there");
             file.set_len(1 << 40).expect("a sparse file");

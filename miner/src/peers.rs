@@ -7,7 +7,7 @@ use std::time::Duration;
 use assay_audit::session::RefusalReason;
 use assay_commitments::{Epoch, Hotkey, SessionId};
 
-/// Most sessions of a validator in an epoch: what is remembered of them, to tell a replayed request,
+/// Most sessions of a validator for an epoch, of which it can name three: what is remembered of them, to tell a replayed request,
 /// stays within a few megabytes.
 const SESSIONS_PER_EPOCH: usize = 1 << 16;
 

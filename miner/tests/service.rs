@@ -365,28 +365,28 @@ async fn a_receipt_of_another_exchange_than_was_held_is_told_of() {
     tracing::callsite::rebuild_interest_cache();
     let bench = honest(Limits::default()).await;
 
-    // What was held, to the last byte: settled, and audited.
-    let settled = bench.request(1, AuditRate::Below(0));
+    // What was held, to the last byte: settled, and audited. No other test has these requests, whose warnings are heard too.
+    let settled = bench.request(101, AuditRate::Below(0));
     let mut line = bench.ask(&settled).await;
     let (streamed, commitment) = line.answer().await;
-    let nonce = Bench::nonce(1);
+    let nonce = Bench::nonce(101);
     line.say(ToMiner::Settle(v1::Settle { nonce: nonce.to_vec() })).await;
     line.receipt_of(&settled, streamed, Exchange::Committed { commitment, reply: Reply::Settled { nonce } }).await;
-    let audited = bench.request(2, AuditRate::Always);
+    let audited = bench.request(102, AuditRate::Always);
     let mut line = bench.ask(&audited).await;
     let (streamed, commitment) = line.answer().await;
-    let nonce = Some(Bench::nonce(2));
-    line.challenge(Bench::nonce(2)).await;
+    let nonce = Some(Bench::nonce(102));
+    line.challenge(Bench::nonce(102)).await;
     let reply = Reply::Challenged { nonce, answer: Answer::Proof(line.signed_proof().await) };
     line.receipt_of(&audited, streamed, Exchange::Committed { commitment, reply }).await;
     assert_eq!((Warnings::of(&settled), Warnings::of(&audited)), (vec![], vec![]));
 
     // A validator that signs that no proof came.
-    let audited = bench.request(3, AuditRate::Always);
+    let audited = bench.request(103, AuditRate::Always);
     let mut line = bench.ask(&audited).await;
     let (streamed, commitment) = line.answer().await;
-    let nonce = Some(Bench::nonce(3));
-    line.challenge(Bench::nonce(3)).await;
+    let nonce = Some(Bench::nonce(103));
+    line.challenge(Bench::nonce(103)).await;
     line.signed_proof().await;
     let reply = Reply::Challenged { nonce, answer: Answer::Omitted(Omission::Absent) };
     line.receipt_of(&audited, streamed, Exchange::Committed { commitment, reply }).await;

@@ -40,7 +40,8 @@ In short:
   them the default policy draws one in an audit of four.
 - **A smaller model's answer passes for the whole one's where the heads of one layer are bent towards it.** That saves no work,
   but all decoding: the whole model reads what is written already. Of the cells of that layer over the answer, only those show it
-  that are drawn with a group whose heads are bent.
+  that are drawn with a group whose heads are bent. Where the prompt is long, they need not be bent: rows of its cache are forged,
+  a key for each query behind the answer and for its value what the heads are to put out, and only the cells of these rows show it.
 - A drift, a stop too early, nudged products or logits and a choice among traces gain next to nothing.
 ";
 
@@ -194,7 +195,7 @@ impl Cut {
     }
 }
 
-fn cuts() -> [Cut; 7] {
+fn cuts() -> [Cut; 8] {
     let all = PROMPT + ANSWER;
     let stored = |does, count: f64| Cut { does, prompt: count / PROMPT, answer: 0.0, last: 0.0, saves: PROMPT / all };
     [
@@ -221,6 +222,13 @@ fn cuts() -> [Cut; 7] {
             prompt: 0.0,
             answer: 1.0 / GROUPS,
             last: 1.0 / GROUPS,
+            saves: 0.0,
+        },
+        Cut {
+            does: "the same by forged rows of the cache, one for each of 200 tokens, in a prompt of 8000",
+            prompt: 200.0 / 8000.0,
+            answer: 0.0,
+            last: 0.0,
             saves: 0.0,
         },
     ]
