@@ -12,7 +12,7 @@ use assay_commitments::{LayerIndex, Position};
 use assay_sumcheck::transcript::Event;
 
 use crate::assets::{EmbeddingDigests, ModelAssets};
-use crate::challenge::{Challenge, Lengths, MAX_CELLS, Nonce, is_audited, nonce_commitment};
+use crate::challenge::{Challenge, Lengths, Nonce, is_audited, nonce_commitment};
 use crate::finish::{FinishRule, most_tokens};
 use crate::num::{count, index, long};
 use crate::parts::Contents;
@@ -21,14 +21,14 @@ use crate::request::Request;
 use crate::session::{
     Answer, Exchange, Omission, Refusal, Reply, SessionRecord, SignedBytes, is_commitment_signed, is_proof_signed,
 };
-use crate::statement::{Statement, nonce_fits};
+use crate::statement::{Statement, is_bounded, nonce_fits};
 use crate::verdict::{Failure, Margin, OwnFault, Reason, Stage, Verdict};
 use crate::verify::verify_proof;
 
 pub use crate::proof::max_proof_bytes;
 pub use crate::statement::challenge_of;
 
-/// Up to so many cells, counted as for [`MAX_CELLS`], a report lists the challenge even if there is no
+/// Up to so many cells, counted as for `MAX_CELLS`, a report lists the challenge even if there is no
 /// proof: as much as any draw asks for.
 const MAX_REPORTED_CELLS: u64 = 1 << 17;
 
@@ -79,8 +79,8 @@ impl From<End> for Verdict {
 ///
 /// That manifest and embedding digests are the request's, and that the validator signed the request, is
 /// checked here too: a caller who mixes models up gets [`OwnFault::WrongManifest`], and no verdict on
-/// anybody. Before anything is expanded its size is known: a challenge is listed only within
-/// [`MAX_CELLS`], and beyond a small size only if a proof is there that is long enough to answer it.
+/// anybody. Before anything is expanded its size is known: a challenge is listed only within the bounds
+/// on cells and bytes, and beyond a small size only if a proof is there that is long enough to answer it.
 pub fn judge(
     record: &SessionRecord,
     manifest: &Manifest,
@@ -197,14 +197,13 @@ fn follow(
 pub(crate) fn check_size(request: &Request, manifest: &Manifest, commitment: &TraceCommitment) -> Result<Lengths, End> {
     let (prompt, output) = (commitment.prompt.len(), commitment.output.len());
     let longest = most_tokens(request.max_tokens, &manifest.architecture, prompt).max(output);
-    let lengths = Lengths::new(prompt, output).filter(|_| is_listed(request, manifest, prompt, longest));
+    let lengths = Lengths::new(prompt, output).filter(|_| fits(request, manifest, prompt, longest));
     lengths.ok_or(End::Own(OwnFault::AuditTooLarge))
 }
 
-/// Whether an audit of a session of these lengths can be listed.
-fn is_listed(request: &Request, manifest: &Manifest, prompt: usize, output: usize) -> bool {
-    let cells = |lengths| Challenge::cell_count_bound(&request.policy, &manifest.architecture, lengths);
-    Lengths::new(prompt, output).is_some_and(|lengths| cells(lengths) <= MAX_CELLS)
+/// Whether an audit of a session of these lengths is of a size that can be judged.
+fn fits(request: &Request, manifest: &Manifest, prompt: usize, output: usize) -> bool {
+    Lengths::new(prompt, output).is_some_and(|lengths| is_bounded(&request.policy, manifest, lengths))
 }
 
 /// The most tokens of an answer to a request, if the longest can be checked and audited in bounded time. It is for
@@ -220,8 +219,8 @@ pub fn check_extent(
 ) -> Result<usize, OwnFault> {
     let rule = finish_rule(request, manifest, assets, prompt_tokens);
     let most = rule.most_tokens();
-    let fits = rule.is_bounded() && is_listed(request, manifest, prompt_tokens, most);
-    if fits { Ok(most) } else { Err(OwnFault::AuditTooLarge) }
+    let can_be_checked = rule.is_bounded() && fits(request, manifest, prompt_tokens, most);
+    if can_be_checked { Ok(most) } else { Err(OwnFault::AuditTooLarge) }
 }
 
 fn finish_rule<'a>(
@@ -382,9 +381,10 @@ mod tests {
     use super::*;
     use crate::assets::EmbeddingTable;
     use crate::keys::Keypair;
-    use crate::policy::Policy;
+    use crate::policy::{Columns, Policy};
     use crate::prompt::Prompt;
     use crate::prompt::tests::{byte_tokenizer_json, wordy_tokenizer_json};
+    use crate::proof::most_proof_bytes;
     use crate::request::{AuditRate, Deadlines, Network};
     use crate::sampling::Sampling;
     use crate::session::{sign_commitment, sign_proof};
@@ -409,13 +409,13 @@ mod tests {
             vocab_size: 258,
             hidden: 64,
             layers,
-            heads: 2,
-            kv_heads: 2,
-            head_dim: 32,
+            heads: 4,
+            kv_heads: 4,
+            head_dim: 16,
             ffn: 64,
             max_positions,
             norm_eps: 1e-5,
-            inverse_frequencies: vec![0.5; 16],
+            inverse_frequencies: vec![0.5; 8],
             tied: true,
             biases: assay_commitments::manifest::Biases::None,
             head_norms: false,
@@ -544,11 +544,11 @@ mod tests {
     fn a_short_proof_of_everything_is_rejected_before_the_list_is_made() {
         let scene = scene(1024, 1 << 16);
         let short = |commitment: &TraceCommitment| Answer::Proof(sign_proof(&scene.miner, commitment, vec![0; 4096]));
-        // 2 * 1024 * 120 cells: within the bound, and no list of them for a proof of 4096 bytes.
-        let judgement = scene.judge(&scene.record(&"x".repeat(100), 21, 21, short));
+        // 4 * 1024 * 40 cells: within the bound, and no list of them for a proof of 4096 bytes.
+        let judgement = scene.judge(&scene.record(&"x".repeat(20), 21, 21, short));
         assert_eq!(reason(judgement.verdict), Some(Reason::ProofShape));
         assert_eq!(judgement.report.challenge, None);
-        let judgement = scene.judge(&scene.record(&"x".repeat(100), 21, 21, absent));
+        let judgement = scene.judge(&scene.record(&"x".repeat(20), 21, 21, absent));
         assert_eq!(reason(judgement.verdict), Some(Reason::ProofAbsent));
         assert_eq!(judgement.report.challenge, None);
         // A small one is listed, whatever came.
@@ -566,6 +566,48 @@ mod tests {
             let judgement = scene.judge(&scene.record("xyz", 1 << 16, output, absent));
             assert_eq!(judgement.verdict, Verdict::Inconclusive(OwnFault::AuditTooLarge));
             assert_eq!(judgement.report.challenge, None);
+        }
+    }
+
+    /// A column of a long context brings the keys and values before every one of its cells.
+    #[test]
+    fn an_audit_of_too_many_bytes_is_the_validators_own_fault_whatever_the_miner_does() {
+        let scene = scene(1024, 1 << 20);
+        let judged = |policy, max_tokens| {
+            let mut record = scene.record("xyz", max_tokens, 2, absent);
+            record.request.policy = policy;
+            record.request.nonce_commitment = Some([0; 32]);
+            scene.redo(&mut record);
+            scene.judge(&record).verdict
+        };
+        let cells = Policy::Sampled { cells: 4, decodes: 3, columns: None, least_budget_ms: 0 };
+        // 64 bytes a position and cell, and 1028 cells: 2^31 are reached between the two lengths.
+        assert_eq!(judged(Policy::DEFAULT, 1 << 16), Verdict::Inconclusive(OwnFault::AuditTooLarge));
+        for (policy, max_tokens) in [(Policy::DEFAULT, 1 << 14), (cells, 1 << 16)] {
+            assert_eq!(
+                judged(policy, max_tokens),
+                Verdict::Inconclusive(OwnFault::NonceMismatch),
+                "this one is judged"
+            );
+        }
+    }
+
+    #[test]
+    fn no_draw_takes_more_bytes_than_were_allowed_for() {
+        let manifest = scene(6, 1 << 16).manifest;
+        let columns = Policy::Sampled { cells: 9, decodes: 5, columns: Columns::always(2), least_budget_ms: 0 };
+        for (policy, (prompt, output)) in [Policy::DEFAULT, columns, Policy::Everything]
+            .into_iter()
+            .flat_map(|policy| [(1, 1), (3, 2), (100, 60), (1000, 3)].map(|lengths| (policy, lengths)))
+        {
+            let lengths = Lengths::new(prompt, output).unwrap();
+            let most = most_proof_bytes(&policy, &manifest, lengths);
+            let bytes = (0..20).map(|seed| {
+                let challenge = Challenge::derive(&[seed; 32], &policy, &manifest.architecture, lengths);
+                max_proof_bytes(&manifest, &challenge, index(lengths.positions()))
+            });
+            let largest = bytes.max().unwrap();
+            assert!(largest <= most && most / 2 <= largest, "{policy:?} {prompt} {output}: {largest} {most}");
         }
     }
 

@@ -8,7 +8,7 @@ mod compile;
 mod metered;
 mod patterns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use assay_commitments::TokenId;
@@ -50,6 +50,8 @@ const MAX_GROWTH: u64 = 256;
 const MAX_NORMALISED_BYTES: u64 = 1 << 23;
 /// Most bytes of that, times how often each is looked at.
 const MAX_ENCODE_WORK: u64 = 1 << 29;
+/// The stack for tokenising, which does not recurse.
+const ENCODE_STACK_BYTES: usize = 1 << 21;
 /// Most bytes of the text of tokens.
 const MAX_DECODED_BYTES: u64 = 1 << 28;
 /// Most bytes of a rendered chat.
@@ -248,9 +250,19 @@ fn growth(component: &Value) -> Result<u64, PromptError> {
     })
 }
 
+const BROKEN_OFF: &str = "the library that reads it broke off";
+
 /// Runs a library on what a file says. A panic there is an error: nothing of this module unwinds.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, &'static str> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the library that reads it broke off")
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| BROKEN_OFF)
+}
+
+/// Does the same on a thread of its own with a stack of so many bytes. What the library keeps for a thread ends with it.
+fn on_a_thread<T: Send>(stack_bytes: usize, work: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(stack_bytes).spawn_scoped(scope, work);
+        thread.map_err(|_| "there is no thread for it")?.join().map_err(|_| BROKEN_OFF)
+    })
 }
 
 /// How many bytes a component may make of one, and of how many components it consists.
@@ -267,13 +279,18 @@ fn component<T: Serialize>(built: &T) -> Result<(u64, u64), PromptError> {
     Ok((growth, long(count)))
 }
 
-/// The added tokens that look at what stands before them, of a tokenizer whose added tokens look no farther than is known.
+/// The added tokens that look at what stands before them, of a tokenizer whose added tokens look no farther than is known, and
+/// of which no two are looked for as the same text.
 fn looking_back(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<String>, PromptError> {
     let refused = |text: &str| PromptError::Tokenizer(text.to_owned());
-    let mut looking_back = vec![];
+    let (mut looking_back, mut changed) = (vec![], BTreeSet::new());
     // In the order of their ids, so that everybody reads the same refusal.
     let tokens: BTreeMap<u32, AddedToken> = tokenizer.get_added_tokens_decoder().into_iter().collect();
-    for token in tokens.into_values() {
+    for (id, token) in tokens {
+        // The library would find the one that it happens to have put first.
+        if token.normalized && !tokenizer.id_to_token(id).is_some_and(|looked_for| changed.insert(looked_for)) {
+            return Err(refused("two of its added tokens are one text as they are looked for"));
+        }
         let takes_space = token.lstrip || token.rstrip;
         if !(takes_space || token.single_word) {
             continue;
@@ -430,7 +447,8 @@ impl Tokenizer {
         if bytes > MAX_NORMALISED_BYTES || work > MAX_ENCODE_WORK {
             return Err(refused("it is too long for this tokenizer"));
         }
-        let encoding = guarded(|| self.inner.encode(text, special))
+        // The library remembers words, by thread, for every tokenizer there ever was.
+        let encoding = on_a_thread(ENCODE_STACK_BYTES, || self.inner.encode(text, special))
             .map_err(refused)?
             .map_err(|error| refused(&error.to_string()))?;
         Ok(encoding.get_ids().iter().copied().map(TokenId::new).collect())
@@ -653,6 +671,36 @@ pub(crate) mod tests {
             json["added_tokens"] = json!([]);
         });
         assert!(words.unwrap_err().to_string().contains("one id"));
+    }
+
+    /// Which of them is found would follow from how a table happens to be laid out in a process.
+    #[test]
+    fn two_added_tokens_that_are_looked_for_as_one_text_are_refused() {
+        let added = |normalizer: Value, tokens: &[&str]| {
+            changed(|json| {
+                json["normalizer"] = normalizer;
+                let list = tokens.iter().zip(258..).map(|(token, id)| {
+                    json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                           "normalized": true, "special": false})
+                });
+                json["added_tokens"].as_array_mut().unwrap().extend(list);
+            })
+        };
+        let alike = [
+            (json!({"type": "Lowercase"}), ["Foo", "FOO"]),
+            (json!({"type": "NFC"}), ["\u{1e0b}", "d\u{307}"]),
+            (json!({"type": "NFKC"}), ["\u{fb01}", "fi"]),
+            (json!({"type": "Replace", "pattern": {"String": " "}, "content": "_"}), [" x", "_x"]),
+        ];
+        for (normalizer, tokens) in alike {
+            let error = added(normalizer.clone(), &tokens).unwrap_err();
+            assert!(error.to_string().contains("are one text"), "{error}");
+            assert!(added(Value::Null, &tokens).is_ok());
+            for token in tokens {
+                let ids = added(normalizer.clone(), &[token]).unwrap().encode(tokens[0]).unwrap();
+                assert_eq!(ids, [TokenId::new(258)], "{token}");
+            }
+        }
     }
 
     /// A prompt of the most bytes is tokenised by expressions that models have; many ways to look at each of what comes

@@ -10,11 +10,12 @@ use assay_commitments::{KvGroup, LayerIndex, Position};
 use assay_sumcheck::F;
 use assay_sumcheck::field::{f_from_bytes, f_to_bytes};
 
-use crate::challenge::{Cell, Challenge};
+use crate::challenge::{Cell, Challenge, Lengths};
 use crate::decode::MAX_CANDIDATES;
 use crate::fixed::Supplied;
 use crate::num::index;
 use crate::parts::{PartDigest, Parts, Places, read_parts, table_bytes};
+use crate::policy::Policy;
 use crate::relations::SuppliedProducts;
 use crate::rounding::Flips;
 use crate::sketch::{ClaimValues, SIGNS_COMPLETE};
@@ -138,41 +139,63 @@ fn part(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     out.finish()
 }
 
+/// Most bytes of a proof: what a transcript file has room for.
+pub(crate) const MAX_PROOF_BYTES: usize = 1 << 31;
+
 /// The most bytes that a proof for `challenge` can have.
 pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: usize) -> usize {
     let shape = Shape { manifest, challenge, positions, signs: SIGNS_COMPLETE };
+    let caches = challenge.cells.iter().flat_map(|cell| shape.cache_bytes(cell)).fold(0, usize::saturating_add);
+    let cells = challenge
+        .cells
+        .iter()
+        .map(|cell| shape.cell_bytes(cell.groups.len()).saturating_add(shape.cell_hashes(cell).saturating_mul(32)));
+    let cells = cells.fold(caches, usize::saturating_add);
+    let decode = shape.decode_bytes().saturating_add(shape.decode_hashes(0).saturating_mul(32));
+    let decodes = decode.saturating_mul(challenge.decodes.len());
+    let shared = shape.shared_bytes(challenge.layers().len(), challenge.decodes.len(), shape.places().total());
+    cells.saturating_add(decodes).saturating_add(shared)
+}
+
+/// The most bytes that a proof can have under a policy for a session of these lengths, whatever is drawn. Arithmetic
+/// alone for what is drawn; where every cell is asked for, a sum over positions.
+pub(crate) fn most_proof_bytes(policy: &Policy, manifest: &Manifest, lengths: Lengths) -> usize {
     let architecture = &manifest.architecture;
-    let lengths = Small::ALL.into_iter().map(|small| index(architecture.length(small)));
-    let small = lengths.map(max_vector_bytes).fold(0, usize::saturating_add);
-    let claim = |singles: usize| shape.signs.saturating_add(singles).saturating_mul(8).saturating_add(4);
-    let layers = challenge.layers().len();
-    let cells = challenge.cells.iter().map(|cell| {
-        let supplied = supplied_outputs(architecture, cell).map(Supplied::max_bytes);
-        let sums = [
-            shape.trace().row_bytes(TreeId::H(cell.layer)).saturating_mul(3),
-            shape.trace().row_bytes(TreeId::A(cell.layer)),
-            shape.cache_bytes(cell).into_iter().sum(),
-            supplied.into_iter().sum(),
-            Flips::max_bytes(),
-            shape.cell_hashes(cell).saturating_mul(32),
-            claim(MAX_OUTLIERS).saturating_mul(7),
-        ];
-        sums.into_iter().fold(0, usize::saturating_add)
-    });
-    let shards = if challenge.decodes.is_empty() { 0 } else { manifest.head.shards.len() };
-    let decode = [
-        shape.trace().row_bytes(TreeId::H(shape.end())),
-        Supplied::max_bytes(index(architecture.vocab_size)),
-        shape.decode_hashes(0).saturating_mul(32),
-        claim(MAX_CANDIDATES),
-    ];
+    let (positions, layers, groups) =
+        (index(lengths.positions()), index(architecture.layers), index(architecture.kv_heads));
+    let attended = |position: u32| {
+        let before = position.saturating_sub(architecture.first_attended(position));
+        index(before).saturating_add(1)
+    };
+    // Keys and values: of drawn groups all that are attended to, of the others one.
+    let (cells, decodes, drawn, rows) = match *policy {
+        Policy::Sampled { decodes, .. } => {
+            let cells = policy.drawn_cells(architecture.layers).and_then(|cells| usize::try_from(cells).ok());
+            let cells = cells.unwrap_or(usize::MAX);
+            let rows = attended(lengths.last()).saturating_add(groups).saturating_mul(cells);
+            (cells, index(decodes), 1, rows)
+        }
+        Policy::Everything => {
+            let rows = (0..lengths.positions()).map(attended).fold(0, usize::saturating_add);
+            let decodes = positions.saturating_sub(index(lengths.first_decode()));
+            (layers.saturating_mul(positions), decodes, groups, rows.saturating_mul(layers).saturating_mul(groups))
+        }
+    };
+    let challenge = &Challenge { cells: vec![], decodes: vec![] };
+    let shape = Shape { manifest, challenge, positions, signs: SIGNS_COMPLETE };
+    let row = shape.trace().row_bytes(TreeId::Kv(LayerIndex::new(0), KvGroup::new(0)));
+    // A range of a tree has at most two hashes a level, and a cell one of every group and five others.
+    let levels = index(usize::BITS.saturating_sub(positions.leading_zeros())).saturating_add(1);
+    let range = levels.saturating_mul(2 * 32);
+    let cell = shape.cell_bytes(drawn).saturating_add(range.saturating_mul(groups.saturating_add(5)));
+    let decode = shape.decode_bytes().saturating_add(range);
+    let layers = layers.min(cells);
+    let parts = cells.saturating_add(decodes).saturating_mul(2).saturating_add(layers).saturating_add(2);
     [
-        layers.saturating_mul(small).saturating_add(max_vector_bytes(index(architecture.hidden))),
-        cells.fold(0, usize::saturating_add),
-        decode.into_iter().sum::<usize>().saturating_mul(challenge.decodes.len()),
-        manifest.layer_code.max_opening_bytes(layers),
-        manifest.head_code.max_opening_bytes(shards),
-        table_bytes(shape.places().total()),
+        rows.saturating_mul(row),
+        cell.saturating_mul(cells),
+        decode.saturating_mul(decodes),
+        shape.shared_bytes(layers, decodes, parts),
     ]
     .into_iter()
     .fold(0, usize::saturating_add)
@@ -181,6 +204,51 @@ pub fn max_proof_bytes(manifest: &Manifest, challenge: &Challenge, positions: us
 impl Shape<'_> {
     const fn architecture(&self) -> &Architecture {
         &self.manifest.architecture
+    }
+
+    /// The most bytes of a claim with so many outputs proven singly.
+    const fn claim_bytes(&self, singles: usize) -> usize {
+        self.signs.saturating_add(singles).saturating_mul(8).saturating_add(4)
+    }
+
+    /// The most bytes of a cell with so many groups, its caches and hashes aside.
+    fn cell_bytes(&self, groups: usize) -> usize {
+        let layer = LayerIndex::new(0);
+        let supplied = supplied_outputs(self.architecture(), groups).map(Supplied::max_bytes);
+        let sums = [
+            self.trace().row_bytes(TreeId::H(layer)).saturating_mul(3),
+            self.trace().row_bytes(TreeId::A(layer)),
+            supplied.into_iter().sum(),
+            Flips::max_bytes(),
+            self.claim_bytes(MAX_OUTLIERS).saturating_mul(7),
+        ];
+        sums.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// The most bytes of a decode, its hashes aside.
+    fn decode_bytes(&self) -> usize {
+        let sums = [
+            self.trace().row_bytes(TreeId::H(self.end())),
+            Supplied::max_bytes(index(self.architecture().vocab_size)),
+            self.claim_bytes(MAX_CANDIDATES),
+        ];
+        sums.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// The most bytes of what cells and decodes have in common: norms and biases of so many layers, openings, and the
+    /// table of so many parts.
+    fn shared_bytes(&self, layers: usize, decodes: usize, parts: usize) -> usize {
+        let Self { manifest, .. } = self;
+        let lengths = Small::ALL.into_iter().map(|small| index(self.architecture().length(small)));
+        let small = lengths.map(max_vector_bytes).fold(0, usize::saturating_add);
+        let shards = if decodes == 0 { 0 } else { manifest.head.shards.len() };
+        let sums = [
+            layers.saturating_mul(small).saturating_add(max_vector_bytes(index(self.architecture().hidden))),
+            manifest.layer_code.max_opening_bytes(layers),
+            manifest.head_code.max_opening_bytes(shards),
+            table_bytes(parts),
+        ];
+        sums.into_iter().fold(0, usize::saturating_add)
     }
 
     /// Where the parts of the proof lie.
@@ -316,16 +384,16 @@ impl SuppliedProducts {
 
     fn read(from: &mut Reader<'_>, architecture: &Architecture, cell: &Cell) -> Result<Self, Malformed> {
         let mut products = |outputs| from.nested(|from| Supplied::read(from, outputs));
-        let [q, k, gate, up] = supplied_outputs(architecture, cell);
+        let [q, k, gate, up] = supplied_outputs(architecture, cell.groups.len());
         let (q, k, gate, up) = (products(q)?, products(k)?, products(gate)?, products(up)?);
         Ok(Self { q, k, gate, up, flips: from.nested(Flips::read)? })
     }
 }
 
-/// How many products of queries, keys, gates and ups come with a cell.
-fn supplied_outputs(architecture: &Architecture, cell: &Cell) -> [usize; 4] {
+/// How many products of queries, keys, gates and ups come with a cell of so many groups.
+fn supplied_outputs(architecture: &Architecture, groups: usize) -> [usize; 4] {
     let [k, gate, up] = [Matrix::K, Matrix::Gate, Matrix::Up].map(|matrix| index(architecture.shape(matrix).outputs));
-    [cell.query_outputs(architecture).count(), k, gate, up]
+    [architecture.query_outputs(KvGroup::new(0)).len().saturating_mul(groups), k, gate, up]
 }
 
 /// Committed rows of so many bytes.

@@ -279,8 +279,10 @@ impl Layer<'_> {
     }
 
     /// The most mean square deviation of a relation, in tolerances.
-    pub(crate) const fn theta(&self, relation: Relation) -> f64 {
-        if matches!(relation, Relation::C3) { self.tolerance.theta_keys } else { self.tolerance.theta_attention }
+    pub(crate) fn theta(&self, relation: Relation) -> f64 {
+        let Tolerance { theta_keys, theta_attention, .. } = self.tolerance;
+        let theta = if matches!(relation, Relation::C3) { theta_keys } else { theta_attention };
+        Tolerance::of_width(theta, self.architecture.head_dim)
     }
 
     fn judge(&self, compared: &Compared<'_>) -> Elementwise {

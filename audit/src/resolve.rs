@@ -12,6 +12,7 @@ use crate::reference::{attention, dot};
 use crate::relations::{CellRows, Layer, SuppliedProducts};
 use crate::rounding::{Doubt, Flips, silu_doubt};
 use crate::tolerance::{channels, deviation, median_magnitude};
+use crate::verdict::Relation;
 
 /// Deviations below this share of the threshold are not worth improving.
 const WORTH: f64 = 0.2;
@@ -47,7 +48,7 @@ impl Search<'_> {
             let tau = self.layer.tolerance.of_row(&cache.key, median_magnitude(&cache.key));
             let off =
                 |key: &[f64]| deviation(&cache.key, &self.layer.rotated(key, Small::KeyNorm, self.position), &tau).0;
-            improve(head, first, self.layer.tolerance.theta_keys, &off, &mut flips);
+            improve(head, first, self.layer.theta(Relation::C3), &off, &mut flips);
         }
         flips
     }
@@ -72,7 +73,7 @@ impl Search<'_> {
                     let tau = tolerance.of_head(output, &reference, &channels);
                     deviation(output, &reference.output, &tau).0
                 };
-                improve(head, first, self.layer.tolerance.theta_attention, &off, &mut flips);
+                improve(head, first, self.layer.theta(Relation::C5), &off, &mut flips);
             }
         }
         flips

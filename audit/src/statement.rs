@@ -8,6 +8,7 @@ use assay_commitments::trace::TraceCommitment;
 use crate::challenge::{Challenge, Lengths, MAX_CELLS, Nonce, challenge_seed};
 use crate::num::index;
 use crate::policy::Policy;
+use crate::proof::{MAX_PROOF_BYTES, most_proof_bytes};
 use crate::request::Request;
 use crate::sketch::{SIGNS_COMPLETE, SIGNS_WITH_NONCE};
 
@@ -38,8 +39,15 @@ pub(crate) const fn nonce_fits(policy: &Policy, nonce: Option<&Nonce>) -> bool {
     matches!((policy, nonce), (Policy::Everything, None) | (Policy::Sampled { .. }, Some(_)))
 }
 
+/// Whether what a policy asks for in a session of these lengths is of a size that can be listed, sent and kept, whatever is
+/// drawn: at most [`MAX_CELLS`] cells, and a proof of at most [`MAX_PROOF_BYTES`].
+pub(crate) fn is_bounded(policy: &Policy, manifest: &Manifest, lengths: Lengths) -> bool {
+    Challenge::cell_count_bound(policy, &manifest.architecture, lengths) <= MAX_CELLS
+        && most_proof_bytes(policy, manifest, lengths) <= MAX_PROOF_BYTES
+}
+
 /// The challenge of a session: `None` if the commitment has no tokens, or a nonce is missing where the
-/// policy draws, or is given where nothing is drawn, or more than [`MAX_CELLS`] cells are asked for.
+/// policy draws, or is given where nothing is drawn, or more is asked for than can be sent and kept.
 pub fn challenge_of(
     request: &Request,
     manifest: &Manifest,
@@ -47,7 +55,7 @@ pub fn challenge_of(
     nonce: Option<&Nonce>,
 ) -> Option<Challenge> {
     let lengths = Lengths::new(commitment.prompt.len(), commitment.output.len())?;
-    if Challenge::cell_count_bound(&request.policy, &manifest.architecture, lengths) > MAX_CELLS {
+    if !is_bounded(&request.policy, manifest, lengths) {
         return None;
     }
     match (request.policy, nonce) {

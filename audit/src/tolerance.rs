@@ -43,6 +43,12 @@ const CANCELLATION: f64 = 4.0;
 const LEAST_MEDIAN: f64 = 7.888_609_052_210_118e-31;
 
 impl Tolerance {
+    /// The most mean square deviation of a row of so many elements, in tolerances, of which a wide one may have `theta`: one
+    /// element may be a step of the dtype off, two tolerances at most, where sums in another order round to the other side.
+    pub(crate) fn of_width(theta: f64, width: u32) -> f64 {
+        theta.max(4.0 / f64::from(width))
+    }
+
     /// The constants of a profile.
     pub const fn of(profile: Profile) -> Self {
         match profile {

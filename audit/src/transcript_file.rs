@@ -20,19 +20,18 @@ use crate::domains;
 use crate::judge::{Judgement, Report, judge};
 use crate::keys::{Keypair, Signature, is_signed};
 use crate::prompt::{MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES};
+use crate::proof::MAX_PROOF_BYTES;
 use crate::request::MAX_REQUEST_BYTES;
 use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Answer, Exchange, Omission, Reply, SessionRecord, SignedBytes};
 use crate::verdict::{OwnFault, Reason, Verdict};
 
 const KIND: Kind = Kind { magic: *b"ASSAY\0TR", version: 7, checksum: domains::FILE_CHECKSUM };
-/// Most bytes of a proof in a file.
-const MAX_PROOF: usize = 1 << 31;
 /// Most bytes that a token costs a file: it is streamed and committed (12), has a digest and hashes above it (68), and
 /// as many trees as tokens have roots (32).
 const TOKEN_BYTES: usize = 128;
 /// Most bytes of a file, a bound to be set before one is read. An exhibit holds parts of a transcript.
-pub const MAX_FILE_BYTES: usize = MAX_PROOF
+pub const MAX_FILE_BYTES: usize = MAX_PROOF_BYTES
     + TOKEN_BYTES * MAX_TOKENS
     + MAX_MANIFEST_BYTES
     + MAX_REQUEST_BYTES
@@ -349,7 +348,7 @@ impl Canonical for SignedBytes {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self { bytes: from.bytes(MAX_PROOF)?.to_vec(), signature: from.value()? })
+        Ok(Self { bytes: from.bytes(MAX_PROOF_BYTES)?.to_vec(), signature: from.value()? })
     }
 }
 

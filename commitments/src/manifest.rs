@@ -13,6 +13,7 @@ use crate::ids::{KvGroup, ManifestId, TokenId};
 use crate::layout::{Layout, MatrixShape};
 use crate::params::{CodeParams, MAX_POLYNOMIALS};
 use crate::rows::Profile;
+use crate::trace::{MAX_TREES, tree_count};
 use crate::weights::WeightCommitment;
 
 /// The version of the manifest's encoding.
@@ -241,6 +242,7 @@ impl Architecture {
         within("layers", (1..=1024).contains(&self.layers))?;
         within("heads", (1..=1024).contains(&self.heads))?;
         within("kv_heads", self.kv_heads >= 1 && self.heads.is_multiple_of(self.kv_heads))?;
+        within("number of layers times kv_heads", tree_count(self.layers, self.kv_heads) <= MAX_TREES)?;
         within("head_dim", (2..=1024).contains(&self.head_dim) && self.head_dim.is_multiple_of(2))?;
         within("ffn", (1..=1 << 18).contains(&self.ffn))?;
         within("max_positions", (1..=1 << 20).contains(&self.max_positions))?;
@@ -595,6 +597,7 @@ mod tests {
     use assay_sumcheck::field::E;
 
     use super::*;
+    use crate::trace::TraceShape;
 
     fn manifest() -> Manifest {
         let architecture = Architecture {
@@ -629,6 +632,18 @@ mod tests {
             head: HeadEntry { shards, exponent: 0, small: [6; 32] },
             architecture,
         }
+    }
+
+    /// What a manifest allows, a commitment can hold.
+    #[test]
+    fn a_model_has_no_more_trees_than_a_commitment() {
+        let of = |layers, kv_heads| Architecture { layers, heads: 1024, kv_heads, ..manifest().architecture };
+        for (layers, kv_heads) in [(1024, 512), (1020, 1024), (1, 1024)] {
+            let architecture = of(layers, kv_heads);
+            assert_eq!(architecture.check(), Ok(()));
+            assert!(TraceShape::new(&architecture, Profile::Bf16V1).trees().count() <= MAX_TREES);
+        }
+        assert_eq!(of(1021, 1024).check(), Err(ArchitectureError("number of layers times kv_heads")));
     }
 
     #[test]

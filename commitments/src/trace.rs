@@ -104,8 +104,7 @@ impl TraceShape {
 
     /// How many trees there are.
     pub fn tree_count(&self) -> usize {
-        let per_layer = self.groups.saturating_add(4);
-        usize::try_from(self.layers.saturating_mul(per_layer).saturating_add(1)).unwrap_or(usize::MAX)
+        tree_count(self.layers, self.groups)
     }
 
     /// The place of a tree in the order; `None` for a tree that this model has not.
@@ -184,6 +183,12 @@ impl Canonical for FinishReason {
 pub const MAX_TOKENS: usize = 1 << 20;
 /// Most trees that any commitment may hold.
 pub const MAX_TREES: usize = 1 << 20;
+
+/// Trees of a trace: of every layer its stream, attention output, two branches and groups, and the stream at the end.
+pub(crate) fn tree_count(layers: u32, groups: u32) -> usize {
+    let trees = layers.saturating_mul(groups.saturating_add(4)).saturating_add(1);
+    usize::try_from(trees).unwrap_or(usize::MAX)
+}
 
 /// What a miner signs before it learns what will be asked. It has no free field: a validator
 /// recomputes or checks every one.

@@ -43,6 +43,7 @@ pub(crate) fn check_limits(
     within("deadlines", deadlines_within(&request.deadlines, limits))?;
     let (cells, decodes) = most_asked(&request.policy, architecture, request.max_tokens);
     let layers = request.policy.max_distinct_layers(architecture.layers);
+    within("least budget", least_budget_ms(&request.policy) <= limits.least_budget_ms)?;
     within("distinct layers", layers <= limits.distinct_layers)?;
     within("cells", cells <= limits.cells)?;
     within("decodes", decodes <= limits.decodes)

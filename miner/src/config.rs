@@ -71,6 +71,8 @@ pub struct Limits {
     /// Proof time in an epoch granted to a validator that holds all the stake. Others get their
     /// share of it, and none less than the policy's least.
     pub proof_ms_per_epoch: u64,
+    /// The largest least that a policy may name, which is the validator's own word.
+    pub least_budget_ms: u32,
     /// The shortest deadlines that this machine can keep.
     pub least_deadlines: Deadlines,
     /// The longest for which it will hold a session open.
@@ -93,9 +95,10 @@ impl Default for Limits {
             spilled_bytes: 0,
             output_tokens: 4096,
             distinct_layers: 129,
-            cells: 1 << 16,
-            decodes: 1 << 12,
+            cells: 1 << 12,
+            decodes: 1 << 10,
             proof_ms_per_epoch: 600_000,
+            least_budget_ms: 60_000,
             least_deadlines: Deadlines { settle_ms: 0, ..Deadlines::all(100) },
             most_deadlines: Deadlines::all(600_000),
             drain: Duration::from_secs(30),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use assay_audit::session::RefusalReason;
 use assay_commitments::{Epoch, Hotkey, SessionId};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 /// Most sessions of a validator for an epoch, of which it can name three: what is remembered of them, to tell a replayed request,
 /// stays within a few megabytes.
@@ -39,6 +40,8 @@ pub(crate) struct Peers {
 #[derive(Debug, Default)]
 struct Peer {
     open: usize,
+    /// Held while a proof of this validator's is computed, or next in turn.
+    turn: Arc<AsyncMutex<()>>,
     /// Proof time, by this miner's view of the epoch.
     spent: BTreeMap<Epoch, Duration>,
     /// Sessions, by the epoch that their requests name.
@@ -51,6 +54,7 @@ pub(crate) struct SessionPermit {
     peers: Arc<Peers>,
     validator: Hotkey,
     epoch: Epoch,
+    turn: Arc<AsyncMutex<()>>,
 }
 
 impl Peers {
@@ -82,11 +86,17 @@ impl Peers {
         }
         asked.insert(session);
         peer.open += 1;
-        Ok(SessionPermit { peers: Arc::clone(self), validator, epoch })
+        Ok(SessionPermit { peers: Arc::clone(self), validator, epoch, turn: Arc::clone(&peer.turn) })
     }
 }
 
 impl SessionPermit {
+    /// This validator's turn to have a proof computed. Whoever waits for a place to compute one holds its turn, so that of
+    /// each validator one waits at a time, and all are served in turns however many sessions one of them has open.
+    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
     /// Books proof time on the validator's budget of the epoch in which the session began.
     pub(crate) fn charge(&self, time: Duration) {
         let mut known = self.peers.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -60,6 +60,7 @@ pub(crate) async fn proof(state: &Arc<State>, kept: &Arc<Kept>, nonce: Option<No
 }
 
 async fn compute(state: Arc<State>, kept: Arc<Kept>, trace: Held, nonce: Option<Nonce>) {
+    let turn = kept.permit.turn().await;
     let Ok(slot) = Arc::clone(&state.proving).acquire_owned().await else { return };
     let work = {
         let (state, kept) = (Arc::clone(&state), Arc::clone(&kept));
@@ -69,7 +70,7 @@ async fn compute(state: Arc<State>, kept: Arc<Kept>, trace: Held, nonce: Option<
             let spent = begun.elapsed();
             kept.permit.charge(spent);
             drop(trace);
-            drop(slot);
+            drop((slot, turn));
             (proof.map(|proof| sign_proof(&state.config.keys, &kept.commitment, proof)), spent)
         }
     };

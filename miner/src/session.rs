@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_audit::judge::check_extent;
 use assay_audit::prompt::prompt_tokens;
 use assay_audit::request::Request;
 use assay_audit::session::{Answer, RefusalReason, Reply, SignedBytes, sign_commitment};
@@ -155,6 +156,8 @@ where
         let prompt_tokens = counted.await.ok().and_then(Result::ok).ok_or_else(|| unserved("prompt"))?;
         let positions = admission::most_positions(prompt_tokens, request.max_tokens, &manifest.architecture)
             .ok_or_else(|| unserved("context length"))?;
+        check_extent(&request, manifest, state.published.assets(), prompt_tokens)
+            .map_err(|_| unserved("size of the audit"))?;
         let shape = TraceShape::new(&manifest.architecture, manifest.profile);
         let traces = state.traces.clone();
         // Other traces may have to be written to disk first.

@@ -22,7 +22,7 @@ use assay_audit::verdict::Verdict;
 use assay_commitments::codec;
 use assay_commitments::rows::Profile;
 use assay_commitments::trace::{Trace, TraceCommitment, TraceRows, TraceShape};
-use assay_commitments::{Epoch, ManifestId, TokenId};
+use assay_commitments::{Epoch, Hotkey, ManifestId, TokenId};
 use assay_llm_runtime::synthetic::{self, Numbers};
 use assay_llm_runtime::{Engine, EngineLimits, Model};
 use assay_miner::{
@@ -169,13 +169,42 @@ impl Backend for Slow {
     }
 }
 
+/// An honest miner that takes its time over every proof, and notes for whom it was.
+struct SlowProofs(HonestBackend, Duration, Arc<Mutex<Vec<Hotkey>>>);
+
+impl Backend for SlowProofs {
+    fn serve(
+        &self,
+        request: &Request,
+        on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
+    ) -> Result<Served, ServeError> {
+        self.0.serve(request, on_token)
+    }
+
+    fn prove(
+        &self,
+        request: &Request,
+        commitment: &TraceCommitment,
+        trace: &dyn TraceRows,
+        nonce: Option<&Nonce>,
+    ) -> Result<Vec<u8>, ProveError> {
+        self.2.lock().unwrap().push(request.validator);
+        std::thread::sleep(self.1);
+        self.0.prove(request, commitment, trace, nonce)
+    }
+}
+
 impl Bench {
     fn nonce(counter: u64) -> Nonce {
         EpochKey::new([3; 32]).nonce(NETWORK.netuid, &miner_keys().hotkey(), counter)
     }
 
     fn request(&self, counter: u64, audit_rate: AuditRate) -> Request {
-        let (validator, miner) = (validator_keys().hotkey(), miner_keys().hotkey());
+        self.request_of(validator_keys().hotkey(), counter, audit_rate)
+    }
+
+    fn request_of(&self, validator: Hotkey, counter: u64, audit_rate: AuditRate) -> Request {
+        let miner = miner_keys().hotkey();
         Request {
             network: NETWORK,
             validator,
@@ -481,8 +510,11 @@ async fn requests_out_of_bounds_are_refused_signed() {
         assert_eq!(bench.refused(&request).await, RefusalReason::Unserved, "{what}");
     }
     let base = bench.request(100, AuditRate::Always);
+    // A validator names its own least budget.
+    let greedy = Policy::Sampled { cells: 1, decodes: 1, columns: None, least_budget_ms: u32::MAX };
     for (what, request) in [
         ("deadline", Request { deadlines: hasty, ..base.clone() }),
+        ("least budget", Request { policy: greedy, ..base.clone() }),
         ("cells", Request { policy: sampled(200, 1), ..base.clone() }),
     ] {
         assert_eq!(bench.refused(&request).await, RefusalReason::Unserved, "{what}");
@@ -564,6 +596,32 @@ async fn a_spent_budget_is_refused_but_never_below_the_policys_least() {
     line.commitment().await;
     line.challenge(Bench::nonce(2)).await;
     assert!(!line.proof().await.is_empty());
+}
+
+/// However many proofs one validator has asked for, the next of another waits for one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn validators_take_turns_at_proofs() {
+    let proven = Arc::new(Mutex::new(vec![]));
+    let noted = Arc::clone(&proven);
+    let slow = |honest| -> Box<dyn Backend> { Box::new(SlowProofs(honest, Duration::from_millis(300), noted)) };
+    let bench = start(Limits::default(), slow).await;
+    let (greedy, modest) = (validator_keys(), keys(3));
+    let mut lines = vec![];
+    for (counter, of) in (0..8).zip(std::iter::repeat_n(&greedy, 7).chain([&modest])) {
+        let request = bench.request_of(of.hotkey(), counter, AuditRate::Always);
+        let mut line = bench.open(ToMiner::Request(sealed(&request, &request.sign(of)))).await;
+        line.commitment().await;
+        lines.push((counter, line));
+    }
+    for (counter, line) in &lines {
+        line.challenge(Bench::nonce(*counter)).await;
+    }
+    for (_, line) in &mut lines {
+        assert!(!line.proof().await.is_empty());
+    }
+    let proven = proven.lock().unwrap();
+    let place = proven.iter().position(|of| *of == modest.hotkey()).unwrap();
+    assert!(proven.len() == 8 && place < 4, "{place}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use assay_audit::prompt::Tokenizer;
 use assay_tamper::targets::{ALL, Target};
 use peak_alloc::PeakAlloc;
 use rayon::ThreadPoolBuilder;
@@ -61,9 +62,29 @@ fn watch(name: &str, target: Target) {
     println!("{name}: at most {of_known} bytes for what is known, {} for long lengths", of_long.max().unwrap_or(0));
 }
 
+/// What is left of tokenizers that are gone: transcripts of a thousand models may be judged one after the other.
+fn watch_what_tokenizers_leave_behind() {
+    let file =
+        fs::read(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/model/tokenizer.json"))).unwrap();
+    let words: Vec<String> = (0..10_000).map(|number: u32| format!("{:x}", number.wrapping_mul(0x9e37_79b9))).collect();
+    let text = words.join(" ");
+    let tokenise = || Tokenizer::from_bytes(&file).unwrap().encode(&text).unwrap().len();
+    let tokens = tokenise();
+    assert!(tokens > words.len());
+    let before = ALLOCATOR.current_usage();
+    for _ in 0..16 {
+        assert_eq!(tokenise(), tokens);
+    }
+    let left = ALLOCATOR.current_usage().saturating_sub(before);
+    assert!(left <= MIB / 4, "{left} bytes of 16 tokenizers are left");
+}
+
 #[test]
 fn no_input_takes_more_memory_than_its_length_allows() {
     // Threads have room of their own.
     let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    pool.install(|| ALL.iter().for_each(|(name, target)| watch(name, *target)));
+    pool.install(|| {
+        watch_what_tokenizers_leave_behind();
+        ALL.iter().for_each(|(name, target)| watch(name, *target));
+    });
 }

@@ -27,6 +27,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::compile::{compile, names};
+use super::on_a_thread;
 use crate::num::long;
 
 /// Most instructions of a template, those aside that take no fuel.
@@ -421,16 +422,9 @@ pub(super) fn environment() -> Environment<'static> {
     environment
 }
 
-/// Does something with a template on a stack of its own. A panic there ends the thread, and is an error.
+/// Does something with a template on a stack of its own.
 fn on_a_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    let broken = |_| Error::new(ErrorKind::InvalidOperation, "it broke off");
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
-        thread
-            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "there is no thread for a chat template"))?
-            .join()
-            .map_err(broken)?
-    })
+    on_a_thread(STACK_BYTES, work).map_err(|failure| Error::new(ErrorKind::InvalidOperation, failure))?
 }
 
 /// Checks that a source is a template.

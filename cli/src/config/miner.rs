@@ -44,6 +44,7 @@ struct LimitSettings {
     cells: Option<u64>,
     decodes: Option<u64>,
     proof_ms_per_epoch: Option<u64>,
+    least_budget_ms: Option<u32>,
     drain_ms: Option<u64>,
 }
 
@@ -110,6 +111,7 @@ impl LimitSettings {
             cells: self.cells.unwrap_or(usual.cells),
             decodes: self.decodes.unwrap_or(usual.decodes),
             proof_ms_per_epoch: self.proof_ms_per_epoch.unwrap_or(usual.proof_ms_per_epoch),
+            least_budget_ms: self.least_budget_ms.unwrap_or(usual.least_budget_ms),
             drain: ms(self.drain_ms, usual.drain),
             ..usual
         })
