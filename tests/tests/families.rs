@@ -67,6 +67,21 @@ fn honest_sessions_of_every_family_and_profile_are_accepted() {
     }
 }
 
+/// In a head of few elements one that rounds to the other side is much of all, and seven groups in ten thousand have one.
+#[test]
+fn honest_cells_of_narrow_heads_are_accepted() {
+    for head_dim in [2, 4, 6] {
+        let numbers = Numbers { heads: 8, kv_heads: 8, head_dim, ..families()[0].1 };
+        let local = local(&synthetic::checkpoint(&numbers, 21));
+        for seed in 0..8 {
+            let mut audit = session(PROMPT, 40, seed);
+            audit.policy = Policy::Everything;
+            let file = audit.run(&local, &local.backend()).expect("a synthetic model answers");
+            assert_eq!(file.judge(&|_| None).verdict, Verdict::Accepted, "{head_dim} {seed}");
+        }
+    }
+}
+
 #[test]
 fn honest_sessions_of_quantised_folders_are_accepted() {
     for (name, numbers) in families() {
