@@ -25,7 +25,8 @@ use crate::num::{count, index};
 use crate::parts::{Contents, Item, PartDigest, Places, read_list, split};
 use crate::products::{CellProducts, head_signs};
 use crate::proof::{
-    CellWitness, DecodeWitness, Shape, read_cell_claims, read_decode_claims, read_norm, read_small, read_whole,
+    CellWitness, DecodeWitness, MAX_PROOF_BYTES, Shape, read_cell_claims, read_decode_claims, read_norm, read_small,
+    read_whole,
 };
 use crate::relations::{Layer, decode_cell, layer};
 use crate::request::Request;
@@ -39,8 +40,6 @@ use crate::verdict::{Evidence, Failure, Margin, Relation, Verdict, Where};
 use crate::verify::{CheckedDecode, RowOpenings, check_cell, check_decode, judge_cell, judge_decode};
 
 const KIND: Kind = Kind { magic: *b"ASSAY\0EX", version: 7, checksum: domains::EXHIBIT_CHECKSUM };
-/// Most bytes of a part.
-const MAX_PART: usize = 1 << 30;
 
 /// Why a session has no exhibit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -258,7 +257,11 @@ impl Exhibit {
             contents: read_list(from)?,
             signature: from.value()?,
             item: from.value()?,
-            parts: [from.bytes(MAX_PART)?.to_vec(), from.bytes(MAX_PART)?.to_vec(), from.bytes(MAX_PART)?.to_vec()],
+            parts: [
+                from.bytes(MAX_PROOF_BYTES)?.to_vec(),
+                from.bytes(MAX_PROOF_BYTES)?.to_vec(),
+                from.bytes(MAX_PROOF_BYTES)?.to_vec(),
+            ],
         })
     }
 

@@ -198,7 +198,7 @@ impl OwnFault {
             Self::Connection => "check the network of this machine and the chain's endpoint",
             Self::WrongManifest => "fetch the model again under the id that stands on chain",
             Self::RequestSignature => "check which hotkey signs requests",
-            Self::AuditTooLarge => "ask for fewer cells or shorter answers",
+            Self::AuditTooLarge => "ask for fewer cells or columns, shorter prompts or shorter answers",
             Self::Stalled => "give the machine fewer sessions or more cores, and do not suspend it",
             Self::NotOnChain => {
                 "compare the request with the chain it names: its validator asked for what was not there"

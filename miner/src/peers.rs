@@ -8,8 +8,7 @@ use assay_audit::session::RefusalReason;
 use assay_commitments::{Epoch, Hotkey, SessionId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-/// Most sessions of a validator for an epoch, of which it can name three: what is remembered of them, to tell a replayed request,
-/// stays within a few megabytes.
+/// Most sessions of a validator for an epoch, of which four are remembered, to tell a replayed request: a few megabytes.
 const SESSIONS_PER_EPOCH: usize = 1 << 16;
 
 /// Why a request is turned away here.
@@ -40,7 +39,7 @@ pub(crate) struct Peers {
 #[derive(Debug, Default)]
 struct Peer {
     open: usize,
-    /// Held while a proof of this validator's is computed, or next in turn.
+    /// Held while a proof of this validator's waits for a place to be computed.
     turn: Arc<AsyncMutex<()>>,
     /// Proof time, by this miner's view of the epoch.
     spent: BTreeMap<Epoch, Duration>,
@@ -60,7 +59,8 @@ pub(crate) struct SessionPermit {
 impl Peers {
     /// Opens a session that a request for the epoch `named` asks for, in this miner's own view of the `epoch`, so that
     /// nobody gains a second budget by naming another. Requests for another than the view's, the one before or the one
-    /// after are not admitted.
+    /// after are not admitted. Sessions are remembered an epoch longer than that: a view may go back by a block, and is asked
+    /// for before this.
     pub(crate) fn open(
         self: &Arc<Self>,
         validator: Hotkey,
@@ -70,9 +70,9 @@ impl Peers {
     ) -> Result<SessionPermit, Turned> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let peer = known.entry(validator).or_default();
-        // A session may run into the next epoch, and its request is admitted as long as that runs.
+        // A session may run into the next epoch.
         peer.spent.retain(|&past, _| past.next() >= epoch);
-        peer.asked.retain(|&past, _| past.next() >= epoch);
+        peer.asked.retain(|&past, _| past.next().next() >= epoch);
         let asked = peer.asked.entry(named).or_default();
         if asked.contains(&session) {
             return Err(Turned::Replayed);
@@ -91,8 +91,8 @@ impl Peers {
 }
 
 impl SessionPermit {
-    /// This validator's turn to have a proof computed. Whoever waits for a place to compute one holds its turn, so that of
-    /// each validator one waits at a time, and all are served in turns however many sessions one of them has open.
+    /// This validator's turn to wait for a place to compute a proof. Of each validator one waits at a time, so that all are
+    /// served in turns however many sessions one of them has open.
     pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.turn).lock_owned().await
     }
@@ -161,7 +161,11 @@ mod tests {
         for view in [3, 4, 5] {
             assert_eq!(in_view(view).unwrap_err(), Turned::Replayed);
         }
-        // Then no request of that epoch is admitted, and none is remembered.
-        assert!(in_view(6).is_ok());
+        // Then no request of that epoch is admitted, unless the view goes back once more.
+        for view in [6, 5] {
+            assert_eq!(in_view(view).unwrap_err(), Turned::Replayed);
+        }
+        // None is remembered for ever.
+        assert!(in_view(7).is_ok());
     }
 }

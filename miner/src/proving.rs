@@ -62,6 +62,7 @@ pub(crate) async fn proof(state: &Arc<State>, kept: &Arc<Kept>, nonce: Option<No
 async fn compute(state: Arc<State>, kept: Arc<Kept>, trace: Held, nonce: Option<Nonce>) {
     let turn = kept.permit.turn().await;
     let Ok(slot) = Arc::clone(&state.proving).acquire_owned().await else { return };
+    drop(turn);
     let work = {
         let (state, kept) = (Arc::clone(&state), Arc::clone(&kept));
         move || {
@@ -70,7 +71,7 @@ async fn compute(state: Arc<State>, kept: Arc<Kept>, trace: Held, nonce: Option<
             let spent = begun.elapsed();
             kept.permit.charge(spent);
             drop(trace);
-            drop((slot, turn));
+            drop(slot);
             (proof.map(|proof| sign_proof(&state.config.keys, &kept.commitment, proof)), spent)
         }
     };

@@ -31,11 +31,9 @@ impl KnownSubnet {
         Self(RwLock::new(Known { epoch, shares: shares(stakes) }))
     }
 
-    /// Takes note of another state of the chain. Its epoch never goes back: what was asked in one that is past has been
-    /// forgotten, and would be answered again.
+    /// Takes note of another state of the chain.
     pub fn update(&self, epoch: Epoch, stakes: &[(Hotkey, u64)]) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *known = Known { epoch: epoch.max(known.epoch), shares: shares(stakes) };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Known { epoch, shares: shares(stakes) };
     }
 }
 
@@ -67,7 +65,5 @@ mod tests {
         assert_eq!(subnet.stake_millionths(&stranger), None);
         subnet.update(Epoch::new(2), &[(stranger, 0)]);
         assert_eq!((subnet.epoch(), subnet.stake_millionths(&stranger)), (Epoch::new(2), Some(0)));
-        subnet.update(Epoch::new(1), &[(first, 1)]);
-        assert_eq!((subnet.epoch(), subnet.stake_millionths(&stranger)), (Epoch::new(2), None));
     }
 }

@@ -284,7 +284,7 @@ fn by_cell(margins: &[Margin]) -> Vec<BTreeMap<Relation, f64>> {
 }
 
 /// The threshold of a relation that was calibrated: a ratio of 1 is a mean square deviation of so many
-/// squared tolerances, where heads have 32 elements or more, and for logits the largest deviation of one tolerance.
+/// squared tolerances, where heads have 15 elements or more, and for logits the largest deviation of one tolerance.
 pub fn theta(profile: Profile, relation: &str) -> Option<f64> {
     let tolerance = Tolerance::of(profile);
     let relation = COMPUTED.into_iter().chain([Relation::Logits]).find(|of| of.name() == relation)?;
