@@ -183,11 +183,14 @@ fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
     }
 }
 
-/// Checks what the compiler computes of constants: a product or sum that is long, with every look at a list going
-/// through all that it was made of, and a power, which may depend on the platform.
+/// Checks what the compiler computes of constants: a product of a list, or a product or sum that is long, with every look at
+/// a list going through all that it was made of, and a power, which may depend on the platform.
 fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error> {
     let (Some(a), Some(b)) = (left.as_const(), right.as_const()) else { return Ok(()) };
+    let of_list = [&a, &b].into_iter().any(|value| !matches!(value.kind(), ValueKind::Number | ValueKind::String));
     match op {
+        // One of a list of nothing has no length to tell how often it is gone through.
+        BinOpKind::Mul if of_list => Err(refused("a product of a constant list")),
         BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
         BinOpKind::Pow if !is_integral(&a, &b) => Err(refused(FRACTIONAL_POWER)),
         BinOpKind::Add if a.kind() != ValueKind::String && own_size(&a).saturating_add(own_size(&b)) > MAX_FOLDED => {

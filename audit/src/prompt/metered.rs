@@ -157,10 +157,12 @@ fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
 
 /// Bytes of a product: of a text or a list so many times.
 pub(super) fn product_size(a: &Value, b: &Value) -> u64 {
-    // A number counts for what it says, for it may be the one that says how often.
+    // A number counts for what it says, for it may be the one that says how often. A list of nothing is gone through as
+    // often as any other.
     let factor = |value: &Value| match value.kind() {
         ValueKind::Number => value.as_usize().map_or(1, long),
-        _ => own_size(value),
+        ValueKind::String => own_size(value),
+        _ => own_size(value).max(ELEMENT_BYTES),
     };
     let numbers = a.kind() == ValueKind::Number && b.kind() == ValueKind::Number;
     if numbers { 0 } else { factor(a).saturating_mul(factor(b)) }
