@@ -145,8 +145,20 @@ impl Backend for Boxed {
     }
 }
 
-/// An honest miner that takes its time over every answer.
-struct Slow(HonestBackend, Duration);
+/// An honest miner that takes its time over every answer and every proof, and notes for whom a proof was.
+struct Slow {
+    honest: HonestBackend,
+    answer: Duration,
+    proof: Duration,
+    proven: Arc<Mutex<Vec<Hotkey>>>,
+}
+
+impl Slow {
+    /// One that is slow to answer, and no slower than others to prove.
+    fn to_answer(honest: HonestBackend) -> Box<dyn Backend> {
+        Box::new(Self { honest, answer: Duration::from_secs(1), proof: Duration::ZERO, proven: Arc::default() })
+    }
+}
 
 impl Backend for Slow {
     fn serve(
@@ -154,8 +166,8 @@ impl Backend for Slow {
         request: &Request,
         on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
     ) -> Result<Served, ServeError> {
-        std::thread::sleep(self.1);
-        self.0.serve(request, on_token)
+        std::thread::sleep(self.answer);
+        self.honest.serve(request, on_token)
     }
 
     fn prove(
@@ -165,32 +177,9 @@ impl Backend for Slow {
         trace: &dyn TraceRows,
         nonce: Option<&Nonce>,
     ) -> Result<Vec<u8>, ProveError> {
-        self.0.prove(request, commitment, trace, nonce)
-    }
-}
-
-/// An honest miner that takes its time over every proof, and notes for whom it was.
-struct SlowProofs(HonestBackend, Duration, Arc<Mutex<Vec<Hotkey>>>);
-
-impl Backend for SlowProofs {
-    fn serve(
-        &self,
-        request: &Request,
-        on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
-    ) -> Result<Served, ServeError> {
-        self.0.serve(request, on_token)
-    }
-
-    fn prove(
-        &self,
-        request: &Request,
-        commitment: &TraceCommitment,
-        trace: &dyn TraceRows,
-        nonce: Option<&Nonce>,
-    ) -> Result<Vec<u8>, ProveError> {
-        self.2.lock().unwrap().push(request.validator);
-        std::thread::sleep(self.1);
-        self.0.prove(request, commitment, trace, nonce)
+        self.proven.lock().unwrap().push(request.validator);
+        std::thread::sleep(self.proof);
+        self.honest.prove(request, commitment, trace, nonce)
     }
 }
 
@@ -603,7 +592,9 @@ async fn a_spent_budget_is_refused_but_never_below_the_policys_least() {
 async fn validators_take_turns_at_proofs() {
     let proven = Arc::new(Mutex::new(vec![]));
     let noted = Arc::clone(&proven);
-    let slow = |honest| -> Box<dyn Backend> { Box::new(SlowProofs(honest, Duration::from_millis(300), noted)) };
+    let slow = |honest| -> Box<dyn Backend> {
+        Box::new(Slow { honest, answer: Duration::ZERO, proof: Duration::from_millis(300), proven: noted })
+    };
     let bench = start(Limits::default(), slow).await;
     let (greedy, modest) = (validator_keys(), keys(3));
     let mut lines = vec![];
@@ -634,7 +625,7 @@ async fn validators_take_turns_at_proofs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_served_side_by_side() {
     let limits = Limits { serving: 2, ..Limits::default() };
-    let bench = start(limits, |honest| Box::new(Slow(honest, Duration::from_secs(1)))).await;
+    let bench = start(limits, Slow::to_answer).await;
     let begun = std::time::Instant::now();
     let (first, second) = (bench.request(1, AuditRate::Always), bench.request(2, AuditRate::Always));
     let (mut first, mut second) = (bench.ask(&first).await, bench.ask(&second).await);
@@ -644,7 +635,7 @@ async fn requests_are_served_side_by_side() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_miner_finishes_what_is_open_and_takes_nothing_new() {
-    let bench = start(Limits::default(), |honest| Box::new(Slow(honest, Duration::from_secs(1)))).await;
+    let bench = start(Limits::default(), Slow::to_answer).await;
     let request = bench.request(1, AuditRate::Below(0));
     let mut line = bench.ask(&request).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
