@@ -9,12 +9,14 @@ mod metered;
 mod patterns;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use assay_commitments::TokenId;
 use assay_commitments::codec::{Canonical, Malformed, Reader, Writer};
 use minijinja::{Environment, context};
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper};
@@ -42,6 +44,8 @@ const MAX_PATTERNS: usize = 8;
 const MAX_COMPONENTS: usize = 32;
 /// Most bytes of the added tokens together, normalised, for which an automaton is built.
 const MAX_ADDED_BYTES: u64 = 1 << 22;
+/// Most tokens that a post-processor's template puts around a text.
+const MAX_AROUND: usize = 64;
 /// Most added tokens that look at what stands before them.
 const MAX_LOOKING_BACK: usize = 64;
 /// How many times as long as its input what a tokenizer makes of a text may be at most.
@@ -168,6 +172,40 @@ struct Sections {
     decoder: Value,
     #[serde(default)]
     added_tokens: Vec<Added>,
+    #[serde(rename = "model")]
+    _model: Model,
+}
+
+/// A tokenizer's model, as far as it decides whether the library may build it.
+#[derive(Deserialize)]
+struct Model {
+    #[serde(rename = "vocab")]
+    _vocab: ById,
+}
+
+/// A vocabulary that gives each token its id. Of one that lists tokens with their scores (Unigram), the library would make a
+/// tree as deep as the longest token, on whatever stack there is, and with some hundred bytes for each of theirs.
+struct ById;
+
+impl<'de> Deserialize<'de> for ById {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = ById;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a vocabulary that gives each token its id, as those of BPE and WordLevel do")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<ById, A::Error> {
+                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(ById)
+            }
+        }
+
+        from.deserialize_map(Entries)
+    }
 }
 
 /// An added token, as far as it is measured.
@@ -235,19 +273,35 @@ fn growth(component: &Value) -> Result<u64, PromptError> {
         }
         "Replace" => text("content"),
         "Prepend" => text("prepend"),
-        "TemplateProcessing" => component.get("single").and_then(Value::as_array).map_or(1, |list| long(list.len())),
-        "RobertaProcessing" | "BertProcessing" => 3,
         // Unicode's own bounds for UTF-8 are 3 for the canonical forms, 11 for the others; the bytes of
         // byte-level tokens are two each, with a space before every piece, and decoded three if no UTF-8.
         "NFC" | "NFD" | "StripAccents" | "ByteLevel" | "ByteFallback" => 4,
         "NFKC" | "NFKD" | "BertNormalizer" => 16,
-        "Lowercase" | "WordPiece" | "BPEDecoder" => 2,
+        // Of decoders, what stands for a space may be empty: there is one before each character then.
+        "Lowercase" | "WordPiece" | "BPEDecoder" | "CTC" => 2,
         "Metaspace" => 8,
-        "Strip" | "Nmt" | "BertPreTokenizer" | "CharDelimiterSplit" | "Delimiter" | "Whitespace" | "Split"
-        | "Punctuation" | "WhitespaceSplit" | "Digits" | "UnicodeScripts" | "FixedLength" | "CTC" | "Fuse" => 1,
+        // What post-processors put around a text is bounded apart, by `puts_little_around`.
+        "TemplateProcessing" | "RobertaProcessing" | "BertProcessing" | "Strip" | "Nmt" | "BertPreTokenizer"
+        | "CharDelimiterSplit" | "Delimiter" | "Whitespace" | "Split" | "Punctuation" | "WhitespaceSplit"
+        | "Digits" | "UnicodeScripts" | "FixedLength" | "Fuse" => 1,
         // For instance `Precompiled`, whose table may hold a text of any length.
         _ => return Err(unknown(name)),
     })
+}
+
+/// Whether no template of a post-processor repeats the text or puts many tokens around it.
+fn puts_little_around(processor: &Value) -> bool {
+    let Some(pieces) = processor.get("single").and_then(Value::as_array) else {
+        return parts(processor).into_iter().flatten().all(puts_little_around);
+    };
+    let texts = pieces.iter().filter(|piece| piece.get("Sequence").is_some()).count();
+    let special = |piece: &Value| {
+        let token = processor.get("special_tokens")?.get(piece.get("SpecialToken")?.get("id")?.as_str()?)?;
+        let lengths = ["ids", "tokens"].map(|list| token.get(list).and_then(Value::as_array).map_or(0, Vec::len));
+        lengths.into_iter().max()
+    };
+    let around = pieces.iter().map(|piece| special(piece).unwrap_or(0).max(1)).fold(0, usize::saturating_add);
+    texts <= 1 && around <= MAX_AROUND
 }
 
 const BROKEN_OFF: &str = "the library that reads it broke off";
@@ -279,18 +333,25 @@ fn component<T: Serialize>(built: &T) -> Result<(u64, u64), PromptError> {
     Ok((growth, long(count)))
 }
 
-/// The added tokens that look at what stands before them, of a tokenizer whose added tokens look no farther than is known, and
-/// of which no two are looked for as the same text.
-fn looking_back(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<String>, PromptError> {
+/// A tokenizer's added tokens by id: in this order, everybody reads the same refusal.
+fn added_tokens(tokenizer: &tokenizers::Tokenizer) -> BTreeMap<u32, &AddedToken> {
+    let tokens = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+    tokens.iter().map(|(id, token)| (*id, token)).collect()
+}
+
+/// Whether no two added tokens are looked for as the same text: the library would find the one that it happens to have put
+/// first.
+fn are_distinct(added: &BTreeMap<u32, &AddedToken>, tokenizer: &tokenizers::Tokenizer) -> bool {
+    let mut normalised = added.iter().filter(|(_, token)| token.normalized).map(|(id, _)| tokenizer.id_to_token(*id));
+    let mut texts = BTreeSet::new();
+    normalised.all(|text| text.is_some_and(|text| texts.insert(text)))
+}
+
+/// The added tokens that look at what stands before them, of such as look no farther than is known.
+fn looking_back(added: &BTreeMap<u32, &AddedToken>) -> Result<Vec<String>, PromptError> {
     let refused = |text: &str| PromptError::Tokenizer(text.to_owned());
-    let (mut looking_back, mut changed) = (vec![], BTreeSet::new());
-    // In the order of their ids, so that everybody reads the same refusal.
-    let tokens: BTreeMap<u32, AddedToken> = tokenizer.get_added_tokens_decoder().into_iter().collect();
-    for (id, token) in tokens {
-        // The library would find the one that it happens to have put first.
-        if token.normalized && !tokenizer.id_to_token(id).is_some_and(|looked_for| changed.insert(looked_for)) {
-            return Err(refused("two of its added tokens are one text as they are looked for"));
-        }
+    let mut looking_back = vec![];
+    for token in added.values() {
         let takes_space = token.lstrip || token.rstrip;
         if !(takes_space || token.single_word) {
             continue;
@@ -303,7 +364,7 @@ fn looking_back(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<String>, Prompt
             return Err(refused("an added token that looks beside it is looked for in a text that was changed"));
         }
         if token.lstrip || token.single_word {
-            looking_back.push(token.content);
+            looking_back.push(token.content.clone());
         }
     }
     if looking_back.len() > MAX_LOOKING_BACK {
@@ -365,20 +426,18 @@ impl Tokenizer {
                     return Err(refused("an affix of its words is too long"));
                 }
             }
-            ModelWrapper::Unigram(model) => {
-                // The library takes neither from a file today.
-                if model.alpha.is_some() || model.nbest_size.is_some() {
-                    return Err(refused("it draws among ways to cut a text, so it gives a text no certain tokens"));
-                }
-            }
             ModelWrapper::WordLevel(_) => {}
-            ModelWrapper::WordPiece(_) => {
-                return Err(refused("its model is WordPiece, which takes cubic time in the longest word"));
+            ModelWrapper::WordPiece(_) | ModelWrapper::Unigram(_) => {
+                return Err(refused("its model is neither BPE nor WordLevel, and of others the time is not bounded"));
             }
         }
-        let looking_back = looking_back(&inner)?;
+        let added = added_tokens(&inner);
+        if !are_distinct(&added, &inner) {
+            return Err(refused("two of its added tokens are one text as they are looked for"));
+        }
+        let looking_back = looking_back(&added)?;
         // As they are looked for, and as they are decoded.
-        let added = inner.get_added_tokens_decoder().into_keys().filter_map(|id| inner.id_to_token(id));
+        let added = added.into_keys().filter_map(|id| inner.id_to_token(id));
         let longest_added = added.map(|token| token.len()).max().unwrap_or(0);
         let longest_token = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0).max(longest_added);
         if longest_token > MAX_TOKEN_BYTES {
@@ -390,19 +449,18 @@ impl Tokenizer {
             return Err(refused("two tokens have one id, whose text would be now the one and now the other"));
         }
         let (pre_tokenizer, pre_tokenizers) = component(&inner.get_pre_tokenizer())?;
-        component(&inner.get_post_processor())?;
+        let post_processor = inner.get_post_processor();
+        component(&post_processor)?;
+        let post_processor = serde_json::to_value(post_processor).map_err(|error| refused(&error.to_string()))?;
+        if !puts_little_around(&post_processor) {
+            return Err(refused("its post-processor repeats the text, or puts too many tokens around it"));
+        }
         let (decode_growth, decode_passes) = component(&inner.get_decoder())?;
         let encode_growth = normalised_growth.saturating_mul(pre_tokenizer);
         if encode_growth > MAX_GROWTH {
             return Err(refused("it may make too much of a short text"));
         }
-        // A unigram model looks for the longest token at every place.
-        let model = match inner.get_model() {
-            ModelWrapper::Unigram(_) => long(longest_token),
-            _ => 1,
-        };
-        let encode_passes =
-            [normalizers, pre_tokenizers, long(matched.0), model].into_iter().fold(0, u64::saturating_add);
+        let encode_passes = [normalizers, pre_tokenizers, long(matched.0), 1].into_iter().fold(0, u64::saturating_add);
         Ok(Self {
             inner,
             normalised_growth,
@@ -751,9 +809,10 @@ pub(crate) mod tests {
         assert!(error.to_string().contains("linear time: (?=[^b]*b)|a"), "{error}");
         assert!(changed(|json| json["normalizer"] = sequence("normalizers", &json!({"type": "Nmt"}), 32)).is_err());
         assert!(changed(|json| json["decoder"] = sequence("decoders", &json!({"type": "Fuse"}), 32)).is_err());
-        let repeating = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {},
-                               "single": vec![json!({"Sequence": {"id": "A", "type_id": 0}}); 300]});
-        assert!(changed(|json| json["post_processor"] = repeating).is_err());
+        // A word's delimiter that is empty stands before every character.
+        let ctc = |delimiter: &str| json!({"type": "CTC", "pad_token": "\0", "word_delimiter_token": delimiter, "cleanup": true});
+        assert!(changed(|json| json["decoder"] = sequence("decoders", &ctc(""), 8)).is_ok());
+        assert!(changed(|json| json["decoder"] = sequence("decoders", &ctc(""), 9)).is_err());
         // As models have them.
         let metaspace = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"},
                                                                    replace(" ", "\u{2581}")]});
@@ -762,6 +821,48 @@ pub(crate) mod tests {
         let long = "x".repeat(MAX_PROMPT_BYTES);
         assert_eq!(byte_tokenizer().encode(&long).unwrap().len(), long.len());
         assert!(byte_tokenizer().encode(&long.repeat(9)).is_err());
+    }
+
+    /// What a post-processor makes is all there at once.
+    #[test]
+    fn what_is_put_around_a_text_is_bounded() {
+        let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+        let special = json!({"SpecialToken": {"id": "s", "type_id": 0}});
+        let template = |single: Vec<Value>, ids: usize| {
+            let special = json!({"id": "s", "ids": vec![256; ids], "tokens": vec!["s"; ids]});
+            json!({"type": "TemplateProcessing", "single": single, "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
+                   "special_tokens": {"s": special}})
+        };
+        let with = |template: Value| changed(|json| json["post_processor"] = template);
+        let around = with(template(vec![special.clone(), text.clone()], MAX_AROUND - 1)).unwrap();
+        assert_eq!(around.encode("ab").unwrap().len(), MAX_AROUND + 1);
+        let nested = |template: Value| json!({"type": "Sequence", "processors": [template]});
+        for refused in [
+            template(vec![special.clone(), text.clone()], MAX_AROUND),
+            template(vec![text.clone(), text.clone()], 1),
+            template(vec![special; MAX_AROUND + 1], 1),
+        ] {
+            for refused in [refused.clone(), nested(refused)] {
+                let error = with(refused).unwrap_err();
+                assert!(error.to_string().contains("post-processor repeats"), "{error}");
+            }
+        }
+        assert!(with(nested(template(vec![text.clone()], 1))).is_ok());
+    }
+
+    /// A token of a megabyte would be a tree of a million levels, which overflows a stack when it is dropped.
+    #[test]
+    fn models_that_list_scores_are_refused_before_they_are_built() {
+        for kind in [json!("Unigram"), json!("BPE"), Value::Null] {
+            let vocab = json!([["<unk>", 0.0], ["a".repeat(1 << 20), 0.0]]);
+            let error = changed(|json| json["model"] = json!({"type": kind, "unk_id": 0, "vocab": vocab})).unwrap_err();
+            assert!(error.to_string().contains("gives each token its id"), "{error}");
+        }
+        for vocab in [json!([]), Value::Null] {
+            assert!(
+                changed(|json| json["model"] = json!({"type": "Unigram", "unk_id": null, "vocab": vocab})).is_err()
+            );
+        }
     }
 
     /// The library takes a run of space anew for each of its parts, and looks at all of a text for each token in it.

@@ -96,9 +96,9 @@ impl Tolerance {
         HeadOutput { moved, share, .. }: &HeadOutput,
         channels: &[f64],
     ) -> Vec<f64> {
-        let mut sizes: Vec<f64> = output.iter().zip(channels).map(|(y, channel)| y.abs() / channel).collect();
+        let sizes: Vec<f64> = output.iter().zip(channels).map(|(y, channel)| y.abs() / channel).collect();
         let quartile = sizes.len().saturating_mul(3) / 4;
-        let size = if quartile < sizes.len() { *sizes.select_nth_unstable_by(quartile, f64::total_cmp).1 } else { 0.0 };
+        let size = element_of_rank(quartile, sizes);
         let most = CANCELLATION * share * size;
         let own = self.of_row(output, median_magnitude(output));
         own.iter().zip(moved).zip(channels).map(|((own, moved), channel)| own + moved.min(most * channel)).collect()
@@ -126,10 +126,14 @@ pub(crate) const fn theta_supplied(outputs: usize) -> f64 {
     }
 }
 
+/// The element that as many others stand below, in their order; 0 if there are not as many.
+fn element_of_rank(rank: usize, mut values: Vec<f64>) -> f64 {
+    if rank < values.len() { *values.select_nth_unstable_by(rank, f64::total_cmp).1 } else { 0.0 }
+}
+
 /// The upper median; 0 of nothing.
-pub(crate) fn upper_median(mut magnitudes: Vec<f64>) -> f64 {
-    let middle = magnitudes.len() / 2;
-    if middle < magnitudes.len() { *magnitudes.select_nth_unstable_by(middle, f64::total_cmp).1 } else { 0.0 }
+pub(crate) fn upper_median(magnitudes: Vec<f64>) -> f64 {
+    element_of_rank(magnitudes.len() / 2, magnitudes)
 }
 
 /// The lower median of the magnitudes; of those that are not zero if it is zero; a stated least value

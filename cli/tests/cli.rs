@@ -10,7 +10,7 @@ use assay_audit::challenge::{EpochKey, nonce_commitment};
 use assay_audit::epoch_log::{Ending, EpochLog, Listed};
 use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
-use assay_audit::request::{AuditRate, Request};
+use assay_audit::request::{AuditRate, Network, Request};
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::transcript_file::{Receipt, TranscriptFile};
 use assay_audit::verdict::Verdict;
@@ -852,6 +852,23 @@ fn an_epoch_is_checked_with_the_assets_that_lie_beside_its_transcripts() {
     fs::create_dir(folder.join("epoch-1")).unwrap();
     fs::write(&junk, b"junk").unwrap();
     assert!(check(4, [0, 0, 1, 0]).contains("epoch-1"));
+    // Nor does another log that the validator signed of the same epoch, beside which it would be shown for what it is. A copy
+    // is none.
+    fs::write(&junk, log.encode_signed(&validator())).unwrap();
+    check(0, [0, 0, 1, 0]);
+    let other = EpochLog { requests: [(request.miner, vec![])].into(), ..log.clone() };
+    fs::write(&junk, other.encode_signed(&validator())).unwrap();
+    let run = assay(&["audit", "epoch", folder.to_str().unwrap(), "--json"]);
+    let told: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{run:?}"));
+    let epochs = told["epochs"].as_array().unwrap();
+    assert_eq!((run.code, epochs.len()), (1, 2), "{run:?}");
+    let twice = "the validator signed another log of the same epoch";
+    assert!(epochs.iter().all(|epoch| epoch["contradicted"] == twice), "{run:?}");
+    // On another subnet it may.
+    let elsewhere = EpochLog { network: Network { netuid: 99, ..log.network }, ..log.clone() };
+    fs::write(&junk, elsewhere.encode_signed(&validator())).unwrap();
+    let run = assay(&["audit", "epoch", folder.to_str().unwrap(), "--json"]);
+    assert!(!run.stdout.contains(twice), "{run:?}");
     fs::remove_file(&junk).unwrap();
     let table = prints(&["audit", "epoch", folder.to_str().unwrap()]);
     assert!(table.contains("unaudited"), "{table}");

@@ -118,25 +118,48 @@ impl Execution<'_> {
 
     fn is_pick_broken(&self, position: u32) -> bool {
         let logits = reference_logits(self.reference, self.rows, Position::new(position)).expect("the row is there");
-        let Sampling { temperature, top_k, seed, .. } = self.sampling;
+        let Sampling { temperature, top_k, top_p, seed } = self.sampling;
+        assert!(top_k == 0 || top_p >= 1.0, "one cut at a time");
         let tolerance = Tolerance::of(self.profile);
         let slack = |z: f64| tolerance.logit_rel * z.abs() + tolerance.logit_abs;
         let noise = gumbel_noise(seed, Position::new(position), logits.len());
         let index = |number: u32| usize::try_from(number).expect("32 bits fit a usize");
         let served = index(self.output[index(position - self.lengths.first_decode())].get());
         let bounds = |j: usize| (logits[j] - slack(logits[j]), logits[j] + slack(logits[j]));
-        // How many others lie above a token, if they are as high and it is as low as tolerance lets them be, or the
-        // other way round.
+        // How many others lie above a token, and how much probability, if they are as high and it is as low as tolerance
+        // lets them be, or the other way round.
         let others = |token: usize| (0..logits.len()).filter(move |j| *j != token);
         let most_above = |token: usize| others(token).filter(|j| bounds(*j).1 >= bounds(token).0).count();
         let least_above = |token: usize| others(token).filter(|j| bounds(*j).0 > bounds(token).1).count();
+        let share = |token: usize, own: f64, others_at: &dyn Fn(usize) -> f64| {
+            let weight = |z: f64| ((z - own) / f64::from(temperature)).exp();
+            let of = |is_above: bool| {
+                let level = others(token).map(others_at).filter(|z| (*z > own) == is_above);
+                level.map(weight).sum::<f64>()
+            };
+            let above = of(true);
+            above / (above + 1.0 + of(false))
+        };
+        let most_before = |token: usize| {
+            let own = bounds(token).0;
+            share(token, own, &|j| if bounds(j).1 >= own { bounds(j).1 } else { bounds(j).0 })
+        };
+        let least_before = |token: usize| {
+            let own = bounds(token).1;
+            share(token, own, &|j| if bounds(j).0 > own { bounds(j).0 } else { bounds(j).1.min(own) })
+        };
         let room = if top_k > 0 { index(top_k) } else { logits.len() };
+        let is_cut_by_mass = temperature > 0.0 && top_p < 1.0;
+        let may_be_allowed =
+            |token: usize| least_above(token) < room && (!is_cut_by_mass || least_before(token) < f64::from(top_p));
+        let is_surely_allowed =
+            |token: usize| most_above(token) < room && (!is_cut_by_mass || most_before(token) < f64::from(top_p));
         let score = |j: usize, sign: f64| {
             let logit = logits[j] + sign * slack(logits[j]);
             if temperature == 0.0 { logit } else { logit / f64::from(temperature) + noise[j] }
         };
         let beats = |j: &usize| score(*j, -1.0) > score(served, 1.0);
-        least_above(served) >= room || others(served).filter(beats).any(|j| most_above(j) < room)
+        !may_be_allowed(served) || others(served).filter(beats).any(is_surely_allowed)
     }
 }
 
@@ -197,6 +220,24 @@ impl Odds {
         let uniform = broken(&self.picks) / f64::from(all - self.lengths.first_decode());
         let others = (1..decodes).map(|_| 1.0 - uniform).product::<f64>();
         1.0 - cells * columns * (1.0 - last) * others
+    }
+
+    /// Holds [`Self::caught`] against so many draws, of which none needs a proof.
+    ///
+    /// # Panics
+    /// If their mean is off by more than five deviations.
+    pub fn check_draws(&self, policy: &Policy, architecture: &Architecture) {
+        const DRAWS: u32 = 20_000;
+        let chance = |number: u32| {
+            let seed = blake3::hash(&number.to_le_bytes());
+            self.caught_by(&Challenge::derive(seed.as_bytes(), policy, architecture, self.lengths))
+        };
+        let chances: Vec<f64> = (0..DRAWS).map(chance).collect();
+        let mean = |of: &dyn Fn(f64) -> f64| chances.iter().map(|chance| of(*chance)).sum::<f64>() / f64::from(DRAWS);
+        let drawn = mean(&|chance| chance);
+        let variance = mean(&|chance| (chance - drawn).powi(2));
+        let off = (drawn - self.caught(policy)).abs();
+        assert!(off <= 5.0 * (variance / f64::from(DRAWS)).sqrt() + 1e-6, "{policy:?}: {drawn}, off by {off}");
     }
 
     /// Whether a cell is more likely than not to be found broken when it is drawn.

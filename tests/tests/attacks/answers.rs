@@ -109,6 +109,15 @@ attacks! {
         answer.output.insert(3, STOP);
         answer.output.truncate(16);
     });
+    /// a stop string passed over
+    attack_16_stop_string_passed_over: Always [WrongFinish] => {
+        Cheat::of(claimed().asked(|_, asked| asked.stop.clear())).asked(|question| question.ask.stop = vec!["e".to_owned()])
+    };
+    /// a stop string claimed where there is none
+    attack_16_stop_string_claimed: Always [WrongFinish] => rewritten(|answer| {
+        answer.output.truncate(8);
+        answer.finish = FinishReason::StopString;
+    });
     /// more tokens than were asked for
     attack_16_padded: Always [ProtocolViolation] => {
         Cheat::of(claimed().written(|request, answer| {
@@ -132,6 +141,12 @@ attacks! {
     attack_17_other_seed: Drawn [WrongToken] => sampled(|sampling| sampling.seed ^= 1);
     /// only the two largest logits
     attack_17_top_k_narrowed: Drawn [WrongToken] => sampled(|sampling| sampling.top_k = 2);
+    /// only tokens of a tenth of the probability
+    attack_17_top_p_narrowed: Drawn [WrongToken] => sampled(|sampling| sampling.top_p = 0.1);
+    /// all tokens where those of a tenth of the probability are allowed
+    attack_17_top_p_widened: Drawn [TokenNotAllowed, WrongToken] => {
+        sampled(|sampling| sampling.top_p = 1.0).asked(|question| question.ask.top_p = 0.1)
+    };
     /// all tokens where two are allowed
     attack_17_top_k_widened: Drawn [TokenNotAllowed, WrongToken] => {
         sampled(|sampling| sampling.top_k = 0).asked(|question| question.ask.top_k = 2)

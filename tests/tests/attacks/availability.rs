@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use assay_audit::request::Deadlines;
 use assay_audit::session::{Refusal, RefusalReason};
+use assay_commitments::SessionId;
 use assay_proto::v1::miner_message::Message;
 use assay_proto::v1::{MinerMessage, ProofChunk, Signed};
 use assay_tests::adversary::{Act, Moment, Script, Seat, Talk, as_scripted, message, unreadable};
@@ -36,7 +37,11 @@ fn committing(answer: fn(&Talk<'_>, Vec<MinerMessage>) -> Vec<Act>) -> Cheat {
 }
 
 fn refusal(talk: &Talk<'_>, reason: RefusalReason) -> MinerMessage {
-    let signed = Refusal { session: talk.request.session_id(), reason }.sign(talk.keys);
+    refusal_of(talk.request.session_id(), talk, reason)
+}
+
+fn refusal_of(session: SessionId, talk: &Talk<'_>, reason: RefusalReason) -> MinerMessage {
+    let signed = Refusal { session, reason }.sign(talk.keys);
     message(Message::Refusal(Signed { body: signed.bytes, signature: signed.signature.0.to_vec() }))
 }
 
@@ -125,6 +130,17 @@ attacks! {
     attack_22_refuses_unsigned: Always [RefusalSignature] => proving(at_the_proof(|talk, _| {
         let stranger = keys(9);
         vec![Act::Say(refusal(&Talk { keys: &stranger, ..*talk }, RefusalReason::WrongNonce))]
+    }));
+    /// a challenge refused in the name of another session
+    attack_22_refuses_another_session: Always [RefusalSignature] => proving(at_the_proof(|talk, _| {
+        vec![Act::Say(refusal_of(SessionId::new([9; 32]), talk, RefusalReason::WrongNonce))]
+    }));
+    /// a challenge refused in bytes that are no refusal
+    attack_22_refuses_unreadably: Always [RefusalSignature] => proving(at_the_proof(|talk, _| {
+        let mut refusal = refusal(talk, RefusalReason::WrongNonce);
+        let Some(Message::Refusal(signed)) = &mut refusal.message else { unreachable!() };
+        signed.body.push(0);
+        vec![Act::Say(refusal)]
     }));
 }
 

@@ -75,6 +75,18 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
     &["attack_02_int8_gate_up", "attack_02_int8_down", "attack_03_one_matrix"],
     // The residual stream.
     &["attack_07_stream_cut"],
+    // A sum of rows.
+    &["attack_09_rows_beyond_every_number"],
+    // Rows that are none.
+    &["attack_09_row_of_no_number"],
+    // Norm weights and biases.
+    &["attack_03_other_norm_weights"],
+    // The form of supplied products.
+    &["attack_09_products_of_no_bits"],
+    // Logits.
+    &["attack_17_logits_that_fit"],
+    // The exact logits of candidates.
+    &["attack_17_logit_a_step_off"],
     // Rows under the committed roots.
     &[
         "attack_07_honest_rows_proven",
@@ -160,7 +172,12 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
         "attack_15_other_tokenizer",
     ],
     // The answer's end.
-    &["attack_16_cut_short", "attack_16_appended"],
+    &[
+        "attack_16_cut_short",
+        "attack_16_appended",
+        "attack_16_stop_string_passed_over",
+        "attack_16_stop_string_claimed",
+    ],
     // What was streamed.
     &["attack_16_stream_differs"],
     // The vocabulary.
@@ -176,6 +193,8 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
         "attack_17_other_seed",
         "attack_17_top_k_narrowed",
         "attack_17_top_k_widened",
+        "attack_17_top_p_narrowed",
+        "attack_17_top_p_widened",
     ],
     // The protocol.
     &[
@@ -209,7 +228,7 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
     &["attack_22_late_proof"],
     // Refusals.
     &["attack_22_refuses_the_challenge"],
-    &["attack_22_refuses_unsigned"],
+    &["attack_22_refuses_unsigned", "attack_22_refuses_another_session", "attack_22_refuses_unreadably"],
 ];
 
 /// Where a message is changed and what follows is not made anew.
@@ -240,6 +259,20 @@ fn attacks_that_break_different_things_share_no_code() {
             assert!(set.is_disjoint(other), "{set:?} {other:?}");
         }
     }
+}
+
+/// Codes by which no attack is rejected, and why.
+const WITHOUT_AN_ATTACK: &[(Reason, &str)] = &[(
+    Reason::TooManyCandidates,
+    "of the fixture's logits, more than there is room for are never as near to each other as the coarsest grid blurs them; \
+     `audit::decode` has one whose are",
+)];
+
+#[test]
+fn every_code_is_that_of_an_attack() {
+    let by_attacks: BTreeSet<Reason> = attacks().iter().flat_map(|attack| attack.codes).copied().collect();
+    let others = Reason::ALL.iter().copied().filter(|reason| !by_attacks.contains(reason));
+    assert!(others.eq(WITHOUT_AN_ATTACK.iter().map(|(reason, _)| *reason)));
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Rows 8, 9, 11, 13 and 18: proofs that an honest prover would not make, each signed by the miner.
+//! Rows 3, 8, 9, 11, 13, 17 and 18: proofs that an honest prover would not make, each signed by the miner.
 //!
 //! These are representatives, end to end. Forgers of weight openings that redo everything after their deviation
 //! are in `commitments/src/weights/tests/forgers`; every byte of a proof is flipped in `tests/tests/tamper.rs`.
 
 use assay_audit::prove::Kept;
+use assay_commitments::TokenId;
 use assay_commitments::manifest::Matrix;
 use assay_tests::adversary::{Anatomy, Part, as_scripted};
 
@@ -34,7 +35,34 @@ fn off(matrix: Matrix) -> impl Fn(&Anatomy, &mut Vec<u8>) {
     }
 }
 
+/// The proof of one token that is not the likeliest, its logit among those sent changed from what it is, in steps of
+/// their grid, and that of the largest.
+fn logit_of_another_pick(change: fn(i64, i64) -> i64) -> Cheat {
+    const SERVED: usize = 7;
+    Cheat::of_one_cell(|adversary| {
+        let writing = adversary.written(|_, answer| answer.output[0] = TokenId::new(u32::try_from(SERVED).unwrap()));
+        writing.chosen(Kept::Witness, move |anatomy, proof| {
+            let at = anatomy.of(Part::Logits);
+            let width = usize::from(proof[at.start + 1]);
+            let values = &mut proof[at][2..];
+            let read = |bytes: &[u8]| {
+                let sign = if bytes[width - 1] & 0x80 == 0 { 0 } else { 0xff };
+                let mut whole = [sign; 8];
+                whole[..width].copy_from_slice(bytes);
+                i64::from_le_bytes(whole)
+            };
+            let largest = values.chunks(width).map(read).max().unwrap();
+            let own = &mut values[SERVED * width..][..width];
+            let changed = change(read(own), largest);
+            own.copy_from_slice(&changed.to_le_bytes()[..width]);
+        })
+    })
+    .asked(|question| question.ask.temperature = 0.0)
+}
+
 attacks! {
+    /// norm weights that are not the manifest's
+    attack_03_other_norm_weights: Always [SmallTensors] => moving(Part::Small, 8);
     /// a proof of zeros
     attack_08_all_zero_proof: Always [ProofShape] => forging(|_, proof| proof.fill(0));
     /// the vector in which the weight opening ends, chosen freely
@@ -58,6 +86,25 @@ attacks! {
         let at = anatomy.of(Part::Claims(Matrix::V)).start + 4;
         proof[at..at + 8].fill(0xff);
     });
+    /// a row with a value that is no number
+    attack_09_row_of_no_number: Always [RowNotCanonical] at in_the_first_cell => forging(|anatomy, proof| {
+        let at = anatomy.of(Part::Rows);
+        proof[at][..2].copy_from_slice(&[0xc0, 0x7f]);
+    })
+    .in_full();
+    /// rows whose sum is no number
+    attack_09_rows_beyond_every_number: Always [C7] at in_the_first_cell => forging(|anatomy, proof| {
+        let rows: Vec<_> = anatomy.all(Part::Rows).take(4).collect();
+        let [h, _, o, _] = rows.as_slice() else { panic!("four rows") };
+        [h, o].into_iter().for_each(|row| proof[row.clone()][..2].copy_from_slice(&[0x7f, 0x7f]));
+    })
+    .in_full();
+    /// supplied products with less than the bits they have to have
+    attack_09_products_of_no_bits: Always [SuppliedNotCanonical] at in_the_first_cell => forging(|anatomy, proof| {
+        let at = anatomy.of(Part::Supplied(Matrix::Gate));
+        proof[at][2..].fill(0);
+    })
+    .in_full();
     /// an element of the extension where one of the base field belongs
     attack_09_element_of_another_field: Always [ProofShape] => forging(|anatomy, proof| {
         let at = anatomy.of(Part::Claims(Matrix::V)).start + 12;
@@ -112,6 +159,10 @@ attacks! {
     };
     /// a committed row moved after it was drawn
     attack_13_row_after_the_draw: Always [TraceOpening] at in_the_first_cell => moving(Part::Rows, 0).in_full();
+    /// logits in which another token than the likeliest is as likely
+    attack_17_logits_that_fit: Always [Logits] => logit_of_another_pick(|_, largest| largest);
+    /// the picked token's logit a step off, within what a sketch of all of them bears
+    attack_17_logit_a_step_off: Always [Candidate] => logit_of_another_pick(|own, _| own - own.signum());
     /// an element of a column that the opening shows
     attack_18_wrong_column: Always [ColumnPath] => moving(Part::Columns, 0);
     /// a hash of a path from a column to the committed root

@@ -99,6 +99,7 @@ fn measured_detection_agrees_with_the_relations_broken() {
         let Cheat { adversary, question, .. } = (attack.make)();
         let reference = if adversary.local().model.profile() == Profile::F32V1 { &f32 } else { &bf16 };
         let odds = odds(&adversary, &question, reference);
+        odds.check_draws(&question.policy, adversary.local().model.architecture());
         let expected = odds.caught(&question.policy);
         let measured = measured(attack, &adversary, &question, &odds);
         let rate = Rate { attack, expected, measured };

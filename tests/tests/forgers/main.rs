@@ -21,6 +21,7 @@ use assay_audit::verdict::Reason;
 use cheats::{Forger, Saves};
 use drift::Drift;
 use precision::Elsewhere;
+use stored::checkpoint;
 
 /// The default policy, but with so many columns in every audit.
 const fn with_columns(columns: u32) -> Policy {
@@ -66,6 +67,7 @@ fn bound(expected: f64, audits: u32) -> f64 {
 fn measure(forger: &Forger) -> Found {
     let (audits, with_two) = if is_blessing() { (60, 20) } else { (10, 4) };
     let odds = forger.stored.odds();
+    POLICIES.iter().for_each(|policy| odds.check_draws(policy, &checkpoint().architecture));
     let expected = POLICIES.map(|policy| odds.caught(&policy));
     let measured = [(1, audits), (3, with_two)].map(|(number, audits): (usize, u32)| {
         let (policy, expected) = (POLICIES[number], expected[number]);

@@ -59,8 +59,7 @@ const COLUMNS: &str = "
 ## What a deep model changes
 
 A cut breaks one layer's cells, so uniform cells find it less often the deeper the model, and heads that are bent, one group of
-that layer's. By the same formula, for 32 layers, a
-prompt of 1000 tokens and 200 output tokens:
+that layer's. By the same formula, for 32 layers, a prompt of 1000 tokens and 200 output tokens:
 
 | forger | saves | found, no column | default | one column | two columns | eight cells | default audits until 90 % |
 |---|---:|---:|---:|---:|---:|---:|---:|

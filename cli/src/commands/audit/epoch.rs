@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use assay_audit::epoch_log::{Account, EpochLog, Tally};
+use assay_audit::request::Network;
 use assay_audit::transcript_file::TranscriptFile;
 use assay_audit::verdict::{OwnFault, Verdict};
 use assay_commitments::{Epoch, Hotkey};
@@ -39,14 +40,11 @@ pub(crate) struct Args {
 struct Checked {
     log: EpochLog,
     tallies: BTreeMap<Hotkey, Tally>,
-    /// What the chain says otherwise, which shows the validator wrong.
+    /// What another log or the chain says otherwise, which shows the validator wrong.
     contradicted: Option<&'static str>,
     /// What could not be checked.
     unchecked: Option<&'static str>,
 }
-
-/// Where a log lies.
-type Logs = BTreeMap<(Hotkey, Epoch), EpochLog>;
 
 pub(crate) fn run(args: &Args) -> CommandResult {
     if let Some(why) = lacking(&args.folder) {
@@ -62,7 +60,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         )));
     }
     let past = args.past.look_up(|| claims(&logs))?;
-    let mut accounts: BTreeMap<_, _> = logs.iter().map(|(of, log)| (*of, Account::new(log))).collect();
+    let mut accounts: Vec<Account<'_>> = logs.iter().map(Account::new).collect();
     let progress = Progress::new("reading");
     let mut without_log = 0_u64;
     for (number, path) in files.iter().enumerate() {
@@ -76,13 +74,17 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         progress.tell(number as u64 + 1, files.len() as u64);
     }
     drop(progress);
-    let tallies: BTreeMap<_, _> = accounts.into_iter().map(|(of, account)| (of, account.finish())).collect();
+    let tallies: Vec<_> = accounts.into_iter().map(Account::finish).collect();
+    let is_one_of_two = |log: &EpochLog| logs.iter().filter(|other| epoch_of(other) == epoch_of(log)).count() > 1;
+    let twice: Vec<bool> = logs.iter().map(is_one_of_two).collect();
     let checked: Vec<Checked> = logs
         .into_iter()
-        .zip(tallies.into_values())
-        .map(|((_, log), tallies)| {
+        .zip(tallies)
+        .zip(twice)
+        .map(|((log, tallies), is_one_of_two)| {
             let (contradicted, unchecked) = on_chain(&log, past.as_ref());
-            Checked { log, tallies, contradicted, unchecked }
+            let second = is_one_of_two.then_some("the validator signed another log of the same epoch");
+            Checked { log, tallies, contradicted: second.or(contradicted), unchecked }
         })
         .collect();
     let outcome = outcome(&checked, damaged, without_log, past.is_some());
@@ -101,58 +103,51 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     Ok(outcome)
 }
 
-fn claims(logs: &Logs) -> Claims {
+/// What an honest validator signs one log of.
+const fn epoch_of(log: &EpochLog) -> (Hotkey, Epoch, Network) {
+    (log.validator, log.epoch, log.network)
+}
+
+fn claims(logs: &[EpochLog]) -> Claims {
     let mut claims = Claims::default();
-    for log in logs.values() {
+    for log in logs {
         claims.add(log.network, log.epoch, [log.validator, log.validator]);
     }
     claims
 }
 
-/// The logs below a folder, and whether there are some that cannot be read.
-fn read_logs(folder: &Path) -> Result<(Logs, bool), Fault> {
-    let (mut logs, mut damaged) = (Logs::new(), false);
+/// The logs below a folder by validator and epoch, and whether there are some that cannot be read.
+fn read_logs(folder: &Path) -> Result<(Vec<EpochLog>, bool), Fault> {
+    let (mut logs, mut damaged): (Vec<EpochLog>, _) = (vec![], false);
     for path in files_below(folder, |path| path.file_name().is_some_and(|name| name == LOG_NAME))? {
-        let log = match read_log(&path) {
-            Ok(log) => log,
+        match read_log(&path) {
+            Ok(log) if logs.contains(&log) => {}
+            Ok(log) => logs.push(log),
             Err(fault) => {
                 damaged = true;
                 complain("error", &fault);
-                continue;
             }
-        };
-        let before = logs.insert((log.validator, log.epoch), log.clone());
-        if before.is_some_and(|before| before != log) {
-            return Err(Fault::damaged(format!(
-                "{}: the validator signed another log of the same epoch: check one folder at a time",
-                path.display()
-            )));
         }
     }
+    logs.sort_by_key(|log| (log.validator, log.epoch, log.digest()));
     Ok((logs, damaged))
 }
 
-/// Follows the draw of a transcript; false if there is no log of its epoch.
-fn account(
-    accounts: &mut BTreeMap<(Hotkey, Epoch), Account<'_>>,
-    file: &TranscriptFile,
-    assets: &Assets,
-) -> Result<bool, Fault> {
-    let request = &file.record.request;
-    match accounts.get_mut(&(request.validator, request.epoch)).filter(|account| account.is_of(&file.record)) {
-        Some(account) => {
-            let mut failed = None;
-            account.add(file, || match assets.of(file) {
-                Ok(assets) => file.judge_with(assets.as_deref()).verdict,
-                Err(fault) => {
-                    failed = Some(fault);
-                    Verdict::Inconclusive(OwnFault::AssetMissing)
-                }
-            });
-            failed.map_or(Ok(true), Err)
-        }
-        None => Ok(false),
+/// Follows the draw of a transcript by every log of its epoch; false if there is none.
+fn account(accounts: &mut [Account<'_>], file: &TranscriptFile, assets: &Assets) -> Result<bool, Fault> {
+    let mut of_its_epoch = accounts.iter_mut().filter(|account| account.is_of(&file.record)).peekable();
+    let has_log = of_its_epoch.peek().is_some();
+    let mut failed = None;
+    for account in of_its_epoch {
+        account.add(file, || match assets.of(file) {
+            Ok(assets) => file.judge_with(assets.as_deref()).verdict,
+            Err(fault) => {
+                failed = Some(fault);
+                Verdict::Inconclusive(OwnFault::AssetMissing)
+            }
+        });
     }
+    failed.map_or(Ok(has_log), Err)
 }
 
 /// What the chain says otherwise of a log, and what it does not say.
