@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use assay_audit::prompt::prompt_tokens;
 use assay_audit::request::Request;
+use assay_audit::tolerance::Tolerance;
 use assay_audit::verdict::{Relation, Verdict, Where};
 use assay_cli::local::LocalModel;
 use assay_commitments::manifest::{Architecture, Biases, Matrix, Small};
@@ -104,13 +105,14 @@ pub(crate) fn drifting(scale: f32) -> Model {
     let hidden = usize::try_from(architecture.hidden).unwrap();
     let towards = &tensors.embeddings[500 * hidden..][..hidden];
     let mut tensors = tensors.clone();
+    let Tolerance { eps_rel, eps_abs, .. } = Tolerance::of(*profile);
     for (number, layer) in (0..).zip(&mut tensors.layers) {
         let branch = rows.rows(TreeId::O(LayerIndex::new(number)), 0..tokens.len()).unwrap();
         let mut magnitudes: Vec<f64> = assay_commitments::rows::decode_row(*profile, &branch).unwrap();
         magnitudes.iter_mut().for_each(|value| *value = value.abs());
         magnitudes.sort_by(f64::total_cmp);
         #[expect(clippy::cast_possible_truncation, reason = "a magnitude of bf16 rows")]
-        let tolerance = (magnitudes[magnitudes.len() / 2] * (1.0 / 256.0 + 1.0 / 512.0)) as f32;
+        let tolerance = (magnitudes[magnitudes.len() / 2] * (eps_rel + eps_abs)) as f32;
         for small in [Small::QueryBias, Small::KeyBias, Small::ValueBias] {
             let width = architecture.shape(match small {
                 Small::QueryBias => Matrix::Q,

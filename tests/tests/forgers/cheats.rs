@@ -1,6 +1,7 @@
 //! Cheats that save something, each with what it saves.
 
 use assay_audit::sampling::gumbel_noise;
+use assay_audit::tolerance::Tolerance;
 use assay_audit::verdict::Reason;
 use assay_commitments::manifest::Matrix;
 use assay_commitments::trace::{FinishReason, TreeId};
@@ -221,7 +222,10 @@ fn likeliest_stop(left: &Left, seed: u64) -> usize {
 /// Of so many seeds, the stops that are not picked and yet within the tolerance of a pick, and all output tokens.
 pub(crate) fn free_stops(seeds: u64) -> (usize, usize) {
     let left = plain(1);
-    let is_free = |deficit: &f64| *deficit > 0.0 && *deficit < 2.0 * (1.0 / 128.0 + 20.0 / 512.0) / 0.8;
+    let Tolerance { logit_rel, logit_abs, .. } = Tolerance::of(checkpoint().profile);
+    // Both logits off, each of which is 20 at most.
+    let most = 2.0 * (logit_abs + logit_rel * 20.0) / f64::from(sampling(1).temperature);
+    let is_free = |deficit: &f64| *deficit > 0.0 && *deficit < most;
     let free =
         (0..seeds).map(|seed| stop_deficits(&left, seed).iter().filter(|deficit| is_free(deficit)).count()).sum();
     (free, left.logits.len() * usize::try_from(seeds).unwrap())

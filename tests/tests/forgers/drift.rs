@@ -2,6 +2,7 @@
 
 use assay_audit::policy::Policy;
 use assay_audit::sampling::{Sampling, sample};
+use assay_audit::tolerance::Tolerance;
 use assay_commitments::trace::{FinishReason, TreeId};
 use assay_commitments::{LayerIndex, Position, TokenId};
 
@@ -31,10 +32,11 @@ pub(crate) struct Drift {
 const TOWARDS: usize = 500;
 
 fn tolerance(row: &[f64]) -> Vec<f64> {
+    let Tolerance { eps_rel, eps_abs, .. } = Tolerance::of(checkpoint().profile);
     let mut magnitudes: Vec<f64> = row.iter().map(|value| value.abs()).collect();
     magnitudes.sort_by(f64::total_cmp);
     let median = magnitudes[(magnitudes.len() - 1) / 2];
-    row.iter().map(|value| value.abs() / 256.0 + median / 512.0).collect()
+    row.iter().map(|value| eps_rel * value.abs() + eps_abs * median).collect()
 }
 
 /// Both branches of every layer moved by `size` tolerances of each entry towards a token.

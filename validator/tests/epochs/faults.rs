@@ -225,6 +225,19 @@ async fn a_question_that_the_model_cannot_take_is_no_failure() {
     told.check(OwnFault::PromptUnusable, 3, "ask what the model's tokenizer and chat template can take");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_that_is_too_busy_to_settle_does_not_call_the_miner_silent() {
+    let world = world().await;
+    let _miner = world.miner(1, world.honest.clone()).await;
+    let before = clean_epoch(&world).await;
+    // A disk that takes longer than the deadline to note a nonce.
+    let mut settings = world.settings();
+    settings.terms.deadlines.settle_ms = 0;
+    let told = Told::listen();
+    check(&epoch_of(&world, settings, &["a"]).await, 3, &before);
+    told.check(OwnFault::NeverSettled, 3, "raise the settle deadline");
+}
+
 /// A process that is suspended is a clock that jumps: what came in time is read late.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
@@ -283,7 +296,8 @@ fn no_code_that_judges_reads_the_clock_that_can_be_set() {
                     continue;
                 }
                 let code = std::fs::read_to_string(&path).unwrap();
-                for clock in ["SystemTime", "UNIX_EPOCH", ".modified()", ".created()", "chrono", "DateTime"] {
+                for clock in ["SystemTime", "UNIX_EPOCH", ".modified()", ".created()", "chrono", "DateTime", "REALTIME"]
+                {
                     assert!(!code.contains(clock), "{} has {clock}", path.display());
                 }
                 files += 1;
