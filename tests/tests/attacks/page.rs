@@ -53,9 +53,9 @@ An entry is the test `attack_NN_name` in `tests/tests/attacks/`; the miners are 
 **How often.** *Always*: whatever the nonce draws, often before any proof. For the others one audit under the default
 policy (four cells, three decodes, a column in one of four) finds the attack if it draws a relation that the attack breaks. *Expected* is that
 probability, computed from the weights for every cell and group and every decode of one answer; 20,000 draws, without their
-proofs, agree with it to half a percent. *Measured* is the share of AUDITS audits of that answer under as many nonces. Of every one
-of them its own draw tells what it had to find; the test fails if it found anything else. Audits add up: what one finds in a
-quarter of cases, ten find in 94 %.
+proofs, agree with it. *Measured* is the share of AUDITS audits of that answer under as many nonces. Of every one of them its own
+draw tells what it had to find; the test fails if it found anything else. Audits add up: what one finds in a quarter of cases,
+ten find in 94 %.
 
 ![Expected and measured detection](figures/detection.svg)
 ";
