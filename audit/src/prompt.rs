@@ -34,10 +34,14 @@ pub const MAX_TEMPLATE_BYTES: usize = 1 << 16;
 
 /// Most bytes of the text of one token.
 const MAX_TOKEN_BYTES: usize = 1024;
-/// Most bytes of a tokenizer's affixes of words.
-const MAX_AFFIX_BYTES: usize = 64;
+/// Most bytes of what a tokenizer puts at the end of words.
+const MAX_SUFFIX_BYTES: usize = 64;
 /// Most bytes of strings, and most values, in what a tokenizer does before and after its model.
 const MAX_SECTION: usize = 1 << 16;
+/// Most lists and objects of a `tokenizer.json`, and most commas: twice what the largest in use have. Whoever reads an
+/// empty list of two bytes takes some hundred for it.
+const MAX_NESTED: usize = 1 << 21;
+const MAX_COMMAS: usize = 1 << 22;
 /// Most regular expressions there.
 const MAX_PATTERNS: usize = 8;
 /// Most components there.
@@ -56,6 +60,10 @@ const MAX_NORMALISED_BYTES: u64 = 1 << 23;
 const MAX_ENCODE_WORK: u64 = 1 << 29;
 /// The stack for tokenising, which does not recurse.
 const ENCODE_STACK_BYTES: usize = 1 << 21;
+/// The stack for reading a tokenizer, in which a hundred components may be within each other.
+const LOAD_STACK_BYTES: usize = 1 << 24;
+/// Most characters of what a library says is wrong.
+const MAX_COMPLAINT: usize = 1 << 10;
 /// Most bytes of the text of tokens.
 const MAX_DECODED_BYTES: u64 = 1 << 28;
 /// Most bytes of a rendered chat.
@@ -289,19 +297,25 @@ fn growth(component: &Value) -> Result<u64, PromptError> {
     })
 }
 
-/// Whether no template of a post-processor repeats the text or puts many tokens around it.
+/// Whether no template of a post-processor repeats a text or puts many tokens around it. The template for pairs is used too:
+/// by one that follows another, which leaves several texts.
 fn puts_little_around(processor: &Value) -> bool {
-    let Some(pieces) = processor.get("single").and_then(Value::as_array) else {
-        return parts(processor).into_iter().flatten().all(puts_little_around);
-    };
-    let texts = pieces.iter().filter(|piece| piece.get("Sequence").is_some()).count();
+    let templates = ["single", "pair"].map(|template| processor.get(template).and_then(Value::as_array));
+    let of_parts = || parts(processor).into_iter().flatten().all(puts_little_around);
+    templates.into_iter().flatten().all(|pieces| puts_few(processor, pieces)) && of_parts()
+}
+
+/// Whether these pieces of a template repeat no text and are few tokens.
+fn puts_few(processor: &Value, pieces: &[Value]) -> bool {
+    let text = |piece: &Value| Some(piece.get("Sequence")?.get("id")?.as_str()?.to_owned());
+    let texts: Vec<String> = pieces.iter().filter_map(text).collect();
     let special = |piece: &Value| {
         let token = processor.get("special_tokens")?.get(piece.get("SpecialToken")?.get("id")?.as_str()?)?;
         let lengths = ["ids", "tokens"].map(|list| token.get(list).and_then(Value::as_array).map_or(0, Vec::len));
         lengths.into_iter().max()
     };
     let around = pieces.iter().map(|piece| special(piece).unwrap_or(0).max(1)).fold(0, usize::saturating_add);
-    texts <= 1 && around <= MAX_AROUND
+    texts.iter().collect::<BTreeSet<_>>().len() == texts.len() && around <= MAX_AROUND
 }
 
 const BROKEN_OFF: &str = "the library that reads it broke off";
@@ -382,11 +396,12 @@ impl Tokenizer {
     /// no bound is known for what it makes of a text.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PromptError> {
         let refused = |text: &str| PromptError::Tokenizer(one_line(text));
-        if bytes.len() > MAX_TOKENIZER_BYTES {
+        let count = |among: &[u8]| bytes.iter().filter(|byte| among.contains(byte)).count();
+        if bytes.len() > MAX_TOKENIZER_BYTES || count(b"[{") > MAX_NESTED || count(b",") > MAX_COMMAS {
             return Err(refused("it is too long"));
         }
         let sections: Sections = serde_json::from_slice(bytes).map_err(|error| refused(&error.to_string()))?;
-        let mut matched = (0_usize, 0_usize);
+        let (mut matched, mut of_decoder) = ((0_usize, 0_usize), 0);
         for section in [&sections.normalizer, &sections.pre_tokenizer, &sections.post_processor, &sections.decoder] {
             if size(section) > MAX_SECTION {
                 return Err(refused("what it does before or after its model is too long"));
@@ -396,6 +411,8 @@ impl Tokenizer {
             };
             let (more, found) = ways(section).map_err(unknown)?;
             matched = (matched.0.saturating_add(more), matched.1.saturating_add(found));
+            // It comes last.
+            of_decoder = more;
         }
         if matched.1 > MAX_PATTERNS {
             return Err(refused("it has too many regular expressions"));
@@ -415,15 +432,20 @@ impl Tokenizer {
             inner.with_padding(None);
             Ok(inner)
         };
-        let inner = guarded(load).map_err(refused)?.map_err(|error| refused(&error.to_string()))?;
+        let inner =
+            on_a_thread(LOAD_STACK_BYTES, load).map_err(refused)?.map_err(|error| refused(&error.to_string()))?;
         match inner.get_model() {
             ModelWrapper::BPE(model) => {
                 if model.dropout.is_some() {
                     return Err(refused("it drops merges at random, so it gives a text no certain tokens"));
                 }
-                let affixes = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
-                if affixes.into_iter().flatten().any(|affix| affix.len() > MAX_AFFIX_BYTES) {
-                    return Err(refused("an affix of its words is too long"));
+                let length = |affix: &Option<String>| affix.as_ref().map_or(0, String::len);
+                let suffix = length(&model.end_of_word_suffix);
+                if length(&model.continuing_subword_prefix) > 0 || suffix > MAX_SUFFIX_BYTES {
+                    return Err(refused("its words have a prefix, or too long a suffix"));
+                }
+                if model.byte_fallback && suffix > 0 {
+                    return Err(refused("it takes the suffix of each unknown letter apart"));
                 }
             }
             ModelWrapper::WordLevel(_) => {}
@@ -437,8 +459,8 @@ impl Tokenizer {
         }
         let looking_back = looking_back(&added)?;
         // As they are looked for, and as they are decoded.
-        let added = added.into_keys().filter_map(|id| inner.id_to_token(id));
-        let longest_added = added.map(|token| token.len()).max().unwrap_or(0);
+        let normalised = added.keys().filter_map(|id| inner.id_to_token(*id)).map(|token| token.len());
+        let longest_added = normalised.chain(added.values().map(|token| token.content.len())).max().unwrap_or(0);
         let longest_token = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0).max(longest_added);
         if longest_token > MAX_TOKEN_BYTES {
             return Err(refused("a token is too long"));
@@ -455,7 +477,8 @@ impl Tokenizer {
         if !puts_little_around(&post_processor) {
             return Err(refused("its post-processor repeats the text, or puts too many tokens around it"));
         }
-        let (decode_growth, decode_passes) = component(&inner.get_decoder())?;
+        let (decode_growth, decoders) = component(&inner.get_decoder())?;
+        let decode_passes = decoders.saturating_add(long(of_decoder));
         let encode_growth = normalised_growth.saturating_mul(pre_tokenizer);
         if encode_growth > MAX_GROWTH {
             return Err(refused("it may make too much of a short text"));
@@ -641,7 +664,8 @@ pub fn prompt_tokens(
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let end = text.char_indices().nth(MAX_COMPLAINT).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or("").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -798,7 +822,15 @@ pub(crate) mod tests {
         assert!(changed(|json| json["decoder"] = doubling("decoders")).is_err());
         assert!(changed(|json| json["normalizer"] = replace("a", &"a".repeat(1000))).is_err());
         assert!(changed(|json| json["model"]["vocab"]["a".repeat(1025)] = json!(300)).is_err());
+        assert!(changed(|json| json["model"]["end_of_word_suffix"] = json!("x".repeat(64))).is_ok());
         assert!(changed(|json| json["model"]["end_of_word_suffix"] = json!("x".repeat(65))).is_err());
+        assert!(changed(|json| json["model"]["continuing_subword_prefix"] = json!("##")).is_err());
+        // Each letter that is not known would be as many tokens as the suffix has bytes.
+        let with_suffix = changed(|json| {
+            json["model"]["end_of_word_suffix"] = json!("</w>");
+            json["model"]["byte_fallback"] = json!(true);
+        });
+        assert!(with_suffix.is_err());
         let sequence = |key: &str, part: &Value, count| json!({"type": "Sequence", key: vec![part.clone(); count]});
         let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
         for (most, part) in [(8, split("a")), (31, json!({"type": "WhitespaceSplit"}))] {
@@ -823,6 +855,25 @@ pub(crate) mod tests {
         assert!(byte_tokenizer().encode(&long.repeat(9)).is_err());
     }
 
+    /// Whoever reads a list takes memory for it, empty or not.
+    #[test]
+    fn a_file_of_empty_lists_is_not_read() {
+        let nothing = format!(r#"{{"normalizer":[{}0]}}"#, "[],".repeat(MAX_NESTED));
+        assert!(Tokenizer::from_bytes(nothing.as_bytes()).unwrap_err().to_string().contains("too long"));
+        let nothing = format!(r#"{{"normalizer":[{}0]}}"#, "0,".repeat(MAX_COMMAS + 1));
+        assert!(Tokenizer::from_bytes(nothing.as_bytes()).unwrap_err().to_string().contains("too long"));
+    }
+
+    /// Stop strings are looked for in what a decoder makes, by every way to match of its expressions.
+    #[test]
+    fn a_decoder_works_as_often_as_its_expressions_have_ways_to_match() {
+        let with = |pattern: &str| {
+            let replace = json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": ""});
+            changed(|json| json["decoder"] = replace).unwrap().most_decoded(1).1
+        };
+        assert_eq!(with("[xy]|[xz]|[xw]"), with("[xy]") + 2);
+    }
+
     /// What a post-processor makes is all there at once.
     #[test]
     fn what_is_put_around_a_text_is_bounded() {
@@ -837,7 +888,10 @@ pub(crate) mod tests {
         let around = with(template(vec![special.clone(), text.clone()], MAX_AROUND - 1)).unwrap();
         assert_eq!(around.encode("ab").unwrap().len(), MAX_AROUND + 1);
         let nested = |template: Value| json!({"type": "Sequence", "processors": [template]});
+        let mut pair = template(vec![text.clone()], 1);
+        pair["pair"] = json!(vec![text.clone(); 2]);
         for refused in [
+            pair,
             template(vec![special.clone(), text.clone()], MAX_AROUND),
             template(vec![text.clone(), text.clone()], 1),
             template(vec![special; MAX_AROUND + 1], 1),
@@ -1052,6 +1106,11 @@ pub(crate) mod tests {
             (long, "{% set ns.n = ns.s is sameas(ns.s ~ '') %}"),
             (long, "{% for c in ns.s %}{% break %}{% endfor %}"),
             (long, "{% set ns.n = ns.s | first %}"),
+            (long, "{% set ns.n = ns.s.strip(ns.s ~ 'y') %}"),
+            (long, "{% set ns.n = ns.s | trim(ns.s ~ 'y') %}"),
+            (long, "{% set ns.n = [ns.s] | replace('', ns.s) %}"),
+            (list, "{% set ns.n = ns.s | map(attribute='a.' * (messages | length + 4000)) %}"),
+            (list, "{% set ns.n = ns.s | sort(attribute='a,' * (messages | length + 4000)) %}"),
             (list, "{% set ns.s = ns.s[1:] %}"),
             (list, "{% set ns.s = [0] + ns.s %}"),
             (list, "{% set ns.s = ns.s | reverse %}"),
@@ -1079,6 +1138,21 @@ pub(crate) mod tests {
         // One that is taken apart is the last, for it has another length than the names.
         let taken = "{% set a, b = range(90000) %}";
         assert!(ChatTemplate::from_bytes(taken.as_bytes()).unwrap().render(&[]).is_err());
+    }
+
+    /// A text of no length is found again and again at the same place.
+    #[test]
+    fn a_text_of_no_length_is_not_counted() {
+        let rendered = |source: &[u8]| ChatTemplate::from_bytes(source).unwrap().render(&[]);
+        assert!(rendered(b"{{ 'aba'.count('') }}").unwrap_err().to_string().contains("no length"));
+        assert_eq!(rendered(b"{{ 'aba'.count('a') }}{{ ['', 'a'].count('') }}").unwrap(), "21");
+    }
+
+    #[test]
+    fn what_a_template_says_is_wrong_is_cut() {
+        let source = b"{{ raise_exception('no! ' * (messages | length + 100000)) }}";
+        let error = ChatTemplate::from_bytes(source).unwrap().render(&[]).unwrap_err().to_string();
+        assert!(error.contains("no! no! no!") && error.len() < 2 * MAX_COMPLAINT, "{}", error.len());
     }
 
     /// A template is read on a stack of its own, and what is deep in it is refused before it is compiled.
@@ -1165,6 +1239,8 @@ pub(crate) mod tests {
             "{{ [1] * 9000000000000000000 == [1] * 9000000000000000000 }}",
             "{% set a, b = [1] * 9000000000000000000 %}",
             "{{ ([1] * 100 + [1] * 100) | length }}",
+            "{{ 'x' * 4096 + 'x' * 4096 + 'x' * 4096 + 'x' * 4096 + 'x' }}",
+            "{{ 'x' * 4096 ~ 'x' * 4096 ~ 'x' * 4096 ~ 'x' * 4096 ~ 'x' }}",
             "{{ 2.5 ** 0.5 }}",
             "{{ 2 ** -1 }}",
             "{{ a == b == 1 }}",

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use assay_audit::prompt::Tokenizer;
+use assay_audit::prompt::{ChatTemplate, Tokenizer};
 use assay_tamper::targets::{ALL, Target};
 use peak_alloc::PeakAlloc;
 use rayon::ThreadPoolBuilder;
@@ -79,12 +79,31 @@ fn watch_what_tokenizers_leave_behind() {
     assert!(left <= MIB / 4, "{left} bytes of 16 tokenizers are left");
 }
 
+/// What is left of renderings whose namespaces hold themselves, in a list and in what a macro encloses, with a megabyte each;
+/// and of one that fails.
+fn watch_what_templates_leave_behind() {
+    let holding = "{% set ns = namespace(s='x' * (messages | length + 1000000)) %}{% set ns.a = [ns] %}\
+                   {% macro f() %}{{ ns.s }}{% endmacro %}{% set ns.f = f %}";
+    for (end, text) in [("done", Some("done")), ("{{ raise_exception('no') }}", None)] {
+        let template = ChatTemplate::from_bytes([holding, end].concat().as_bytes()).unwrap();
+        let render = || template.render(&[]).ok();
+        assert_eq!(render().as_deref(), text);
+        let before = ALLOCATOR.current_usage();
+        for _ in 0..16 {
+            assert_eq!(render().as_deref(), text);
+        }
+        let left = ALLOCATOR.current_usage().saturating_sub(before);
+        assert!(left <= MIB / 4, "{left} bytes of 16 renderings are left");
+    }
+}
+
 #[test]
 fn no_input_takes_more_memory_than_its_length_allows() {
     // Threads have room of their own.
     let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     pool.install(|| {
         watch_what_tokenizers_leave_behind();
+        watch_what_templates_leave_behind();
         ALL.iter().for_each(|(name, target)| watch(name, *target));
     });
 }

@@ -18,6 +18,8 @@ use crate::num::{index, long};
 const MAX_NESTING: usize = 512;
 /// Most bytes of a product of constants, and of a sum of lists.
 const MAX_FOLDED: u64 = 1 << 12;
+/// Most bytes of a sum of constant texts.
+const MAX_TEXT: u64 = 1 << 14;
 /// The name under which the engine knows a template.
 const NAME: &str = "chat";
 
@@ -146,7 +148,7 @@ fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
         Expr::BinOp(operator) => {
             expressions([&operator.left, &operator.right], depth)?;
             match operator.op {
-                BinOpKind::Mul | BinOpKind::Add | BinOpKind::Pow => {
+                BinOpKind::Mul | BinOpKind::Add | BinOpKind::Concat | BinOpKind::Pow => {
                     folded(operator.op, &operator.left, &operator.right)
                 }
                 _ => Ok(()),
@@ -187,15 +189,17 @@ fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
 /// a list going through all that it was made of, and a power, which may depend on the platform.
 fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error> {
     let (Some(a), Some(b)) = (left.as_const(), right.as_const()) else { return Ok(()) };
+    let sum = own_size(&a).saturating_add(own_size(&b));
     let of_list = [&a, &b].into_iter().any(|value| !matches!(value.kind(), ValueKind::Number | ValueKind::String));
     match op {
         // One of a list of nothing has no length to tell how often it is gone through.
         BinOpKind::Mul if of_list => Err(refused("a product of a constant list")),
         BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
         BinOpKind::Pow if !is_integral(&a, &b) => Err(refused(FRACTIONAL_POWER)),
-        BinOpKind::Add if a.kind() != ValueKind::String && own_size(&a).saturating_add(own_size(&b)) > MAX_FOLDED => {
+        BinOpKind::Add if a.kind() != ValueKind::String && sum > MAX_FOLDED => {
             Err(refused("so long a sum of constant lists"))
         }
+        BinOpKind::Add | BinOpKind::Concat if sum > MAX_TEXT => Err(refused("so long a sum of constant texts")),
         _ => Ok(()),
     }
 }

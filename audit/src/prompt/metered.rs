@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use minijinja::machinery::{Vm, make_string_output};
+use minijinja::machinery::{Instruction, Instructions, Vm, make_string_output};
 use minijinja::value::{Object, Rest, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context, filters, functions, tests};
 use serde::Serialize;
@@ -43,6 +44,10 @@ const MAX_RAW: u64 = 1 << 30;
 const STACK_BYTES: usize = 1 << 28;
 /// What a value in a list counts for.
 const ELEMENT_BYTES: u64 = 32;
+/// How often an element is compared, at most, where a list of any length that can be made is sorted.
+const COMPARISONS_EACH: u64 = 32;
+/// Most characters of what a template says is wrong.
+const MAX_COMPLAINT: usize = 1 << 10;
 /// Most parts of a value that is walked.
 const MAX_PARTS: usize = 1 << 20;
 /// Most values inside each other of a value that is walked.
@@ -245,18 +250,41 @@ const COMPARISONS: [(&str, &str, &[&str]); 7] = [
     (names::CONTAINS, "a in b", &["in"]),
 ];
 
-/// What a call may make that the sizes of its arguments do not show: one of them for each element, or
+/// What a call may make or walk that the sizes of its arguments do not show: one of them for each element, or
 /// character, of another.
 fn multiplied(name: &str, args: &[Value]) -> u64 {
     let count = |place: usize| args.get(place).map_or(0, |value| long(value.len().unwrap_or(0)));
     let text = |place: usize| args.get(place).map_or(0, text_size);
+    let others = || args.iter().skip(1).map(text_size).fold(0, u64::saturating_add);
     match name {
-        "replace" => count(0).saturating_add(1).saturating_mul(text(2)),
+        "replace" => text(0).saturating_add(1).saturating_mul(text(2)),
+        // Each character is looked for among those that are taken off.
+        "trim" | "strip" | "lstrip" | "rstrip" => text(0).saturating_mul(text(1)),
+        // The path to an attribute is walked for each element, and where they are sorted for each comparison.
+        "map" | "select" | "reject" | "selectattr" | "rejectattr" => count(0).saturating_mul(others()),
+        "sort" | "unique" | "dictsort" | "min" | "max" => {
+            count(0).saturating_mul(others()).saturating_mul(COMPARISONS_EACH)
+        }
         // The filter's list comes first, the method's separator.
         "join" => count(0).saturating_mul(text(1)).max(text(0).saturating_mul(count(1))),
         "tojson" => text(0).saturating_mul(8),
         _ => 0,
     }
+}
+
+/// Bytes of the list that a call is about to make of a text.
+fn pieces(name: &str, args: &[Value]) -> u64 {
+    let Some(text) = args.first().and_then(Value::as_str) else { return 0 };
+    let count = match (name, args.get(1).and_then(Value::as_str)) {
+        ("split", Some(separator)) => text.matches(separator).count(),
+        ("split", None) => text.split_whitespace().count(),
+        ("lines" | "splitlines", _) => text.matches('\n').count(),
+        ("list" | "sort" | "unique" | "map" | "select" | "reject" | "selectattr" | "rejectattr", _) => {
+            text.chars().count()
+        }
+        _ => return 0,
+    };
+    long(count).saturating_add(1).saturating_mul(ELEMENT_BYTES)
 }
 
 /// JSON as Python's `json.dumps` spaces it, for which templates are written: a space after commas and
@@ -348,7 +376,7 @@ pub(super) fn environment() -> Environment<'static> {
             let first = args.first().map_or(0, if reads_text { text_size } else { own_size });
             // The others say what is looked for.
             let others = args.iter().skip(1).map(text_size).fold(multiplied(name, &args), u64::saturating_add);
-            charge(state, first.saturating_add(others))?;
+            charge(state, first.saturating_add(others).saturating_add(pieces(name, &args)))?;
             let made = settled(filter.call(state, &args)?)?;
             charge(state, made_size(&made))?;
             Ok(made)
@@ -380,25 +408,23 @@ pub(super) fn environment() -> Environment<'static> {
         charge(state, own_size(&a).saturating_add(own_size(&b)))?;
         Ok(tests::is_sameas(&a, &b))
     });
-    // These copy what they are given.
-    for (name, function) in
-        [("dict", Value::from_function(functions::dict)), ("namespace", Value::from_function(functions::namespace))]
-    {
-        environment.add_function(name, move |state: &State<'_, '_>, args: Rest<Value>| -> Result<Value, Error> {
-            charge(state, args.iter().map(own_size).fold(0, u64::saturating_add))?;
-            function.call(state, &args)
-        });
-    }
+    let dict = Value::from_function(functions::dict);
+    environment.add_function("dict", move |state: &State<'_, '_>, args: Rest<Value>| copied(state, &dict, &args));
     environment.set_unknown_method_callback(|state, value, method, args| {
         if method == "format" {
             return Err(Error::new(ErrorKind::UnknownMethod, "format has widths of its own and is left out"));
+        }
+        // It is found everywhere, and never passed.
+        let is_empty = || args.first().and_then(Value::as_str) == Some("");
+        if method == "count" && value.kind() == ValueKind::String && is_empty() {
+            return Err(refused("counting a text of no length"));
         }
         let all: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
         // What is looked for is compared with every part.
         let walks = value.kind() == ValueKind::String || method == "count";
         let receiver = if walks { text_size(value) } else { own_size(value) };
         let read = args.iter().map(text_size).fold(receiver, u64::saturating_add);
-        charge(state, read.saturating_add(multiplied(method, &all)))?;
+        charge(state, read.saturating_add(multiplied(method, &all)).saturating_add(pieces(method, &all)))?;
         let made = settled(minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)?)?;
         charge(state, made_size(&made))?;
         // The library counts bytes, Python characters.
@@ -418,10 +444,60 @@ pub(super) fn environment() -> Environment<'static> {
     }
     environment.add_function("raise_exception", |state: &State<'_, '_>, message: Value| -> Result<Value, Error> {
         charge(state, text_size(&message))?;
-        Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
+        let complaint: String = message.to_string().chars().take(MAX_COMPLAINT).collect();
+        Err(Error::new(ErrorKind::InvalidOperation, complaint))
     });
     environment.remove_global("debug");
     environment
+}
+
+/// What a function makes that copies what it is given.
+fn copied(state: &State<'_, '_>, function: &Value, args: &[Value]) -> Result<Value, Error> {
+    charge(state, args.iter().map(own_size).fold(0, u64::saturating_add))?;
+    function.call(state, args)
+}
+
+/// The namespaces of a rendering. One may hold itself, and then nobody would ever drop it.
+#[derive(Clone, Debug, Default)]
+struct Namespaces(Arc<Mutex<Vec<Value>>>);
+
+impl Namespaces {
+    fn all(&self) -> MutexGuard<'_, Vec<Value>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a template its function, which keeps account.
+    fn offer(&self, environment: &mut Environment<'_>) {
+        let (namespaces, namespace) = (self.clone(), Value::from_function(functions::namespace));
+        environment.add_function(
+            "namespace",
+            move |state: &State<'_, '_>, args: Rest<Value>| -> Result<Value, Error> {
+                let made = copied(state, &namespace, &args)?;
+                namespaces.all().push(made.clone());
+                Ok(made)
+            },
+        );
+    }
+
+    /// Empties them, by the one instruction that changes one.
+    fn clear(&self) -> Result<(), Error> {
+        let all = std::mem::take(&mut *self.all());
+        let entries = |namespace: &Value| -> Vec<(Value, String)> {
+            let keys = namespace.try_iter().into_iter().flatten().map(|key| key.to_string());
+            keys.map(|key| (namespace.clone(), key)).collect()
+        };
+        let held: Vec<(Value, String)> = all.iter().flat_map(entries).collect();
+        let mut instructions = Instructions::new("clear", "");
+        for (namespace, key) in &held {
+            instructions.add(Instruction::LoadConst(Value::from(())));
+            instructions.add(Instruction::LoadConst(namespace.clone()));
+            instructions.add(Instruction::SetAttr(key));
+        }
+        let mut text = String::new();
+        let (environment, blocks) = (Environment::empty(), BTreeMap::new());
+        let (root, mut out) = (Value::from(()), make_string_output(&mut text));
+        Vm::new(&environment).eval(&instructions, root, &blocks, &mut out, AutoEscape::None).map(|_| ())
+    }
 }
 
 /// Does something with a template on a stack of its own.
@@ -439,11 +515,14 @@ pub(super) fn render(environment: &Environment<'static>, source: &str, root: Val
     on_a_stack(move || {
         let compiled = compile(source)?;
         let mut environment = environment.clone();
+        let namespaces = Namespaces::default();
+        namespaces.offer(&mut environment);
         environment.set_fuel(Some(FUEL.min(MAX_RAW.checked_div(compiled.longest).unwrap_or(FUEL))));
         let mut text = String::new();
         let mut out = make_string_output(&mut text);
         let blocks = BTreeMap::new();
-        Vm::new(&environment).eval(&compiled.instructions, root, &blocks, &mut out, AutoEscape::None).map(|_| ())?;
-        Ok(text)
+        let rendered = Vm::new(&environment).eval(&compiled.instructions, root, &blocks, &mut out, AutoEscape::None);
+        namespaces.clear()?;
+        rendered.map(|_| text)
     })
 }

@@ -32,16 +32,19 @@ pub(super) fn ways(pattern: &str) -> Option<usize> {
     if let Some(before) = own.strip_suffix(SPACE) {
         own = SPACE_TO_LINES.iter().find_map(|lines| before.strip_suffix(lines)).unwrap_or(before);
     }
-    // Flags would change what was taken off, too.
-    let groups = own.matches("(?").count();
-    let flagless = own.matches("(?:").count().saturating_add(own.matches("(?i:").count());
-    if own.len() < pattern.len() && groups > flagless {
+    // Flags would change what was taken off, too, and mean to one parser what they do not to another. The one that lets a
+    // point match all is in use, by itself.
+    let plain = if own.len() == pattern.len() { own.strip_prefix("(?s)").unwrap_or(own) } else { own };
+    let flagless = plain.matches("(?:").count().saturating_add(plain.matches("(?i:").count());
+    if plain.matches("(?").count() > flagless {
         return None;
     }
     // What stands before an alternative is one itself, or nothing.
     let own = own.strip_suffix('|').unwrap_or(own);
     let tree = regex_syntax::parse(own).ok()?;
-    is_linear(&tree).then(|| pattern.matches('|').count().saturating_add(1))
+    // Where a place is looked for, the engine backtracks: at a word's border, say.
+    let is_placeless = tree.properties().look_set().is_empty();
+    (is_placeless && is_linear(&tree)).then(|| pattern.matches('|').count().saturating_add(1))
 }
 
 fn is_linear(tree: &Hir) -> bool {
@@ -131,6 +134,14 @@ mod tests {
             r"(a+)+b",
             r"(a|aa)+$",
             r"(?s).*x|.",
+            r"(?:a|\Ba){19}Z|a",
+            r"(?:\B){4000000000}a|a",
+            r"\bword",
+            r"^a",
+            r"(?x)((?-x)Y)|#?(?:a|(?=a)a){19}Z|a",
+            "(?x)[a#](?:a|a){19}Z\n]",
+            r"(?i)a",
+            r"(?s)a|(?i)b",
             r"(?U)a|\s+(?!\S)|\s+",
             r"(?x)a|\s+(?!\S)|\s+",
             r"[a-z]{100}",

@@ -98,6 +98,7 @@ fn a_pass_leaves_rows_that_every_audit_accepts() {
     let odds = stored.odds();
     assert!(odds.broken() < 1e-6 && odds.broken_picks() == 0.0, "{odds:?}");
     assert_eq!(stored.measured(&odds, Policy::DEFAULT, 4, &[]), 0.0);
+    assert_eq!(stored.measured(&odds, Policy::Everything, 1, &[]), 0.0, "every cell of another runtime");
     assert_eq!(left.rows[&TreeId::H(LayerIndex::new(0))].len(), left.prompt.len() + OUTPUT - 1);
 }
 
