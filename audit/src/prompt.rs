@@ -34,8 +34,8 @@ pub const MAX_TEMPLATE_BYTES: usize = 1 << 16;
 
 /// Most bytes of the text of one token.
 const MAX_TOKEN_BYTES: usize = 1024;
-/// Most bytes of what a tokenizer puts at the end of words.
-const MAX_SUFFIX_BYTES: usize = 64;
+/// Most bytes of what a tokenizer puts at the end of words, and of what it puts for each letter that it does not know.
+const MAX_STAND_IN_BYTES: usize = 64;
 /// Most bytes of strings, and most values, in what a tokenizer does before and after its model.
 const MAX_SECTION: usize = 1 << 16;
 /// Most lists and objects of a `tokenizer.json`, and most commas: twice what the largest in use have. Whoever reads an
@@ -45,7 +45,7 @@ const MAX_COMMAS: usize = 1 << 22;
 /// Most regular expressions there.
 const MAX_PATTERNS: usize = 8;
 /// Most components there.
-const MAX_COMPONENTS: usize = 32;
+const MAX_COMPONENTS: usize = 16;
 /// Most bytes of the added tokens together, normalised, for which an automaton is built.
 const MAX_ADDED_BYTES: u64 = 1 << 22;
 /// Most tokens that a post-processor's template puts around a text.
@@ -65,7 +65,7 @@ const LOAD_STACK_BYTES: usize = 1 << 24;
 /// Most characters of what a library says is wrong.
 const MAX_COMPLAINT: usize = 1 << 10;
 /// Most bytes of the text of tokens.
-const MAX_DECODED_BYTES: u64 = 1 << 28;
+const MAX_DECODED_BYTES: u64 = 1 << 25;
 /// Most bytes of a rendered chat.
 const MAX_RENDERED_BYTES: usize = 1 << 22;
 /// A message of a chat.
@@ -242,6 +242,9 @@ fn ways(section: &Value) -> Result<(usize, usize), &str> {
         Value::Object(fields) => fields.iter().try_fold((0, 0), |sum, (key, value)| {
             let own = match value {
                 Value::String(pattern) if key == "Regex" => (patterns::ways(pattern).ok_or(pattern.as_str())?, 1),
+                // A text that is looked for is an expression to the library, and searched for at every place if it is long.
+                Value::String(text) if key == "String" && text.len() > patterns::MAX_AHEAD => return Err(text.as_str()),
+                Value::String(_) if key == "String" => (1, 0),
                 _ => ways(value)?,
             };
             Ok(add(sum, own))
@@ -387,6 +390,38 @@ fn looking_back(added: &BTreeMap<u32, &AddedToken>) -> Result<Vec<String>, Promp
     Ok(looking_back)
 }
 
+/// Whether a model gives a text certain tokens, in bounded time and memory.
+fn check_model(model: &ModelWrapper) -> Result<(), PromptError> {
+    let refused = |text: &str| PromptError::Tokenizer(text.to_owned());
+    match model {
+        ModelWrapper::BPE(model) => {
+            if model.dropout.is_some() {
+                return Err(refused("it drops merges at random, so it gives a text no certain tokens"));
+            }
+            let length = |affix: &Option<String>| affix.as_ref().map_or(0, String::len);
+            let suffix = length(&model.end_of_word_suffix);
+            if length(&model.continuing_subword_prefix) > 0 || suffix > MAX_STAND_IN_BYTES {
+                return Err(refused("its words have a prefix, or too long a suffix"));
+            }
+            if length(&model.unk_token) > MAX_STAND_IN_BYTES {
+                return Err(refused("its token for what it does not know is too long"));
+            }
+            if model.byte_fallback && suffix > 0 {
+                return Err(refused("it takes the suffix of each unknown letter apart"));
+            }
+        }
+        ModelWrapper::WordLevel(model) => {
+            if model.unk_token.len() > MAX_STAND_IN_BYTES {
+                return Err(refused("its token for what it does not know is too long"));
+            }
+        }
+        ModelWrapper::WordPiece(_) | ModelWrapper::Unigram(_) => {
+            return Err(refused("its model is neither BPE nor WordLevel, and of others the time is not bounded"));
+        }
+    }
+    Ok(())
+}
+
 impl Tokenizer {
     /// Reads a `tokenizer.json`. Truncation and padding, which it may ask for, are left out: a prompt is
     /// all of its tokens and no others.
@@ -418,9 +453,10 @@ impl Tokenizer {
             return Err(refused("it has too many regular expressions"));
         }
         // The library normalises added tokens while it reads them.
-        let normalizer: Option<NormalizerWrapper> = guarded(|| serde_json::from_value(sections.normalizer))
-            .map_err(refused)?
-            .map_err(|error| refused(&error.to_string()))?;
+        let normalizer: Option<NormalizerWrapper> =
+            on_a_thread(LOAD_STACK_BYTES, || serde_json::from_value(sections.normalizer))
+                .map_err(refused)?
+                .map_err(|error| refused(&error.to_string()))?;
         let (normalised_growth, normalizers) = component(&normalizer)?;
         let added = sections.added_tokens.iter().map(|token| long(token.content.len()));
         if added.fold(0, u64::saturating_add).saturating_mul(normalised_growth) > MAX_ADDED_BYTES {
@@ -434,25 +470,7 @@ impl Tokenizer {
         };
         let inner =
             on_a_thread(LOAD_STACK_BYTES, load).map_err(refused)?.map_err(|error| refused(&error.to_string()))?;
-        match inner.get_model() {
-            ModelWrapper::BPE(model) => {
-                if model.dropout.is_some() {
-                    return Err(refused("it drops merges at random, so it gives a text no certain tokens"));
-                }
-                let length = |affix: &Option<String>| affix.as_ref().map_or(0, String::len);
-                let suffix = length(&model.end_of_word_suffix);
-                if length(&model.continuing_subword_prefix) > 0 || suffix > MAX_SUFFIX_BYTES {
-                    return Err(refused("its words have a prefix, or too long a suffix"));
-                }
-                if model.byte_fallback && suffix > 0 {
-                    return Err(refused("it takes the suffix of each unknown letter apart"));
-                }
-            }
-            ModelWrapper::WordLevel(_) => {}
-            ModelWrapper::WordPiece(_) | ModelWrapper::Unigram(_) => {
-                return Err(refused("its model is neither BPE nor WordLevel, and of others the time is not bounded"));
-            }
-        }
+        check_model(inner.get_model())?;
         let added = added_tokens(&inner);
         if !are_distinct(&added, &inner) {
             return Err(refused("two of its added tokens are one text as they are looked for"));
@@ -536,7 +554,7 @@ impl Tokenizer {
     }
 
     /// The text of tokens, special ones left out. A function of the file and the tokens alone, and one
-    /// that always has a value: where the file's decoder fails on them, or could make more than 256 MiB
+    /// that always has a value: where the file's decoder fails on them, or could make more than 32 MiB
     /// of them, they have no text, for everybody. No stop string is then found in them.
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let ids: Vec<u32> = tokens.iter().map(|token| token.get()).collect();
@@ -825,6 +843,13 @@ pub(crate) mod tests {
         assert!(changed(|json| json["model"]["end_of_word_suffix"] = json!("x".repeat(64))).is_ok());
         assert!(changed(|json| json["model"]["end_of_word_suffix"] = json!("x".repeat(65))).is_err());
         assert!(changed(|json| json["model"]["continuing_subword_prefix"] = json!("##")).is_err());
+        assert!(changed(|json| json["model"]["unk_token"] = json!("x".repeat(65))).is_err());
+        let words = |unknown: &str| {
+            let vocab = json!({unknown: 0, "a": 1});
+            changed(|json| json["model"] = json!({"type": "WordLevel", "vocab": vocab, "unk_token": unknown}))
+        };
+        assert!(words("?").is_ok() && words(&"x".repeat(65)).is_err());
+        assert!(changed(|json| json["normalizer"] = replace(&"a".repeat(17), "b")).is_err());
         // Each letter that is not known would be as many tokens as the suffix has bytes.
         let with_suffix = changed(|json| {
             json["model"]["end_of_word_suffix"] = json!("</w>");
@@ -833,14 +858,19 @@ pub(crate) mod tests {
         assert!(with_suffix.is_err());
         let sequence = |key: &str, part: &Value, count| json!({"type": "Sequence", key: vec![part.clone(); count]});
         let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-        for (most, part) in [(8, split("a")), (31, json!({"type": "WhitespaceSplit"}))] {
+        for (most, part) in [(8, split("a")), (MAX_COMPONENTS - 1, json!({"type": "WhitespaceSplit"}))] {
             let with = |count| changed(|json| json["pre_tokenizer"] = sequence("pretokenizers", &part, count));
             assert!(with(most).is_ok() && with(most + 1).is_err());
         }
         let error = changed(|json| json["pre_tokenizer"] = split("(?=[^b]*b)|a")).unwrap_err();
         assert!(error.to_string().contains("linear time: (?=[^b]*b)|a"), "{error}");
-        assert!(changed(|json| json["normalizer"] = sequence("normalizers", &json!({"type": "Nmt"}), 32)).is_err());
-        assert!(changed(|json| json["decoder"] = sequence("decoders", &json!({"type": "Fuse"}), 32)).is_err());
+        assert!(
+            changed(|json| json["normalizer"] = sequence("normalizers", &json!({"type": "Nmt"}), MAX_COMPONENTS))
+                .is_err()
+        );
+        assert!(
+            changed(|json| json["decoder"] = sequence("decoders", &json!({"type": "Fuse"}), MAX_COMPONENTS)).is_err()
+        );
         // A word's delimiter that is empty stands before every character.
         let ctc = |delimiter: &str| json!({"type": "CTC", "pad_token": "\0", "word_delimiter_token": delimiter, "cleanup": true});
         assert!(changed(|json| json["decoder"] = sequence("decoders", &ctc(""), 8)).is_ok());
@@ -1106,11 +1136,16 @@ pub(crate) mod tests {
             (long, "{% set ns.n = ns.s is sameas(ns.s ~ '') %}"),
             (long, "{% for c in ns.s %}{% break %}{% endfor %}"),
             (long, "{% set ns.n = ns.s | first %}"),
+            (long, "{% set ns.n = ns.s is iterable %}"),
+            (long, "{% set ns.n = ([ns.s] * 2000) | map(attribute='49999') %}"),
+            (list, "{% set ns.n = namespace(dict(a='')) %}{% set ns.n = ([''] * (messages | length + 90000)) == 1 %}"),
+            (list, "{% set ns.n = ([''] * (messages | length + 2000000)) | string %}"),
+            (list, "{% set ns.n = ([[]] * 20000) | map('map', 'd', '', '', '', '', '', '', '', '', '', '', '', '') %}"),
             (long, "{% set ns.n = ns.s.strip(ns.s ~ 'y') %}"),
             (long, "{% set ns.n = ns.s | trim(ns.s ~ 'y') %}"),
             (long, "{% set ns.n = [ns.s] | replace('', ns.s) %}"),
             (list, "{% set ns.n = ns.s | map(attribute='a.' * (messages | length + 4000)) %}"),
-            (list, "{% set ns.n = ns.s | sort(attribute='a,' * (messages | length + 4000)) %}"),
+            (list, "{% set ns.n = ns.s | sort(attribute='a.' * (messages | length + 4000)) %}"),
             (list, "{% set ns.s = ns.s[1:] %}"),
             (list, "{% set ns.s = [0] + ns.s %}"),
             (list, "{% set ns.s = ns.s | reverse %}"),
@@ -1138,6 +1173,17 @@ pub(crate) mod tests {
         // One that is taken apart is the last, for it has another length than the names.
         let taken = "{% set a, b = range(90000) %}";
         assert!(ChatTemplate::from_bytes(taken.as_bytes()).unwrap().render(&[]).is_err());
+    }
+
+    #[test]
+    fn a_list_is_sorted_by_one_attribute() {
+        let rendered = |source: &[u8]| ChatTemplate::from_bytes(source).unwrap().render(&[]);
+        assert_eq!(rendered(b"{{ ([{'a': 2}, {'a': 1}] | sort(attribute='a'))[0].a }}").unwrap(), "1");
+        for several in
+            [&b"{{ [{'a': 2}] | sort(attribute='a,a') }}"[..], b"{{ [{'a': 2}] | sort(false, false, 'a,a') }}"]
+        {
+            assert!(rendered(several).unwrap_err().to_string().contains("several attributes"));
+        }
     }
 
     /// A text of no length is found again and again at the same place.
@@ -1229,6 +1275,13 @@ pub(crate) mod tests {
             "{% set r = range(100000) %}{% set z = namespace(*r, *r) %}",
             "{% set r = {'a': 1} %}{% set z = namespace(**r) %}",
             "{% set x = {messages: 1} %}",
+            "{% set x = {18446744073709551617: 1} %}",
+            &format!("{{% set x = {{'{}': 1}} %}}", "a".repeat(257)),
+            &format!("{{{{ {} }}}}", "a".repeat(257)),
+            &format!("{{{{ a.{} }}}}", "a".repeat(257)),
+            &format!("{{{{ f({}=1) }}}}", "a".repeat(257)),
+            &format!("{{% macro f({}a) %}}{{% endmacro %}}", "a,".repeat(64)),
+            &format!("{{{{ f({}1) }}}}", "1,".repeat(64)),
             "{% for m in messages %}{{ loop.changed(m) }}{% endfor %}",
             "{% for m in messages recursive %}{{ loop([m]) }}{% endfor %}",
             "{{ 'x' * 100000000 }}",

@@ -80,11 +80,12 @@ fn watch_what_tokenizers_leave_behind() {
 }
 
 /// What is left of renderings whose namespaces hold themselves, in a list and in what a macro encloses, with a megabyte each;
-/// and of one that fails.
+/// and of those that fail, or over which the engine breaks off.
 fn watch_what_templates_leave_behind() {
     let holding = "{% set ns = namespace(s='x' * (messages | length + 1000000)) %}{% set ns.a = [ns] %}\
                    {% macro f() %}{{ ns.s }}{% endmacro %}{% set ns.f = f %}";
-    for (end, text) in [("done", Some("done")), ("{{ raise_exception('no') }}", None)] {
+    let panic = "{% for i in [1] %}{{ loop.cycle() }}{% endfor %}";
+    for (end, text) in [("done", Some("done")), ("{{ raise_exception('no') }}", None), (panic, None)] {
         let template = ChatTemplate::from_bytes([holding, end].concat().as_bytes()).unwrap();
         let render = || template.render(&[]).ok();
         assert_eq!(render().as_deref(), text);

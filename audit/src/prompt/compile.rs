@@ -6,7 +6,7 @@
 //! operands is exchanged for the filter of `metered` that charges for it first.
 
 use minijinja::Error;
-use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Macro, Stmt};
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, WhitespaceConfig, parse};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
@@ -20,6 +20,10 @@ const MAX_NESTING: usize = 512;
 const MAX_FOLDED: u64 = 1 << 12;
 /// Most bytes of a sum of constant texts.
 const MAX_TEXT: u64 = 1 << 14;
+/// Most arguments of a call and most parameters of a macro, which are copied whenever it is looked at.
+const MAX_ARGUMENTS: usize = 64;
+/// Most bytes of a name, which is copied wherever something is kept under it.
+const MAX_NAME: usize = 256;
 /// The name under which the engine knows a template.
 const NAME: &str = "chat";
 
@@ -76,9 +80,30 @@ fn expressions<'tree, 'source: 'tree>(
     list.into_iter().try_for_each(|inner| expression(inner, depth))
 }
 
+/// Checks that a name is none that costs something to keep.
+fn name(name: &str) -> Result<(), Error> {
+    if name.len() > MAX_NAME { Err(refused("so long a name")) } else { Ok(()) }
+}
+
+/// Checks what a macro takes.
+fn parameters(declared: &Macro<'_>, depth: usize) -> Result<(), Error> {
+    name(declared.name)?;
+    if declared.args.len() > MAX_ARGUMENTS {
+        return Err(refused("a macro of so many parameters"));
+    }
+    expressions(declared.args.iter().chain(&declared.defaults), depth)
+}
+
 fn arguments(list: &[CallArg<'_>], depth: usize) -> Result<(), Error> {
+    if list.len() > MAX_ARGUMENTS {
+        return Err(refused("a call with so many arguments"));
+    }
     list.iter().try_for_each(|argument| match argument {
-        CallArg::Pos(value) | CallArg::Kwarg(_, value) => expression(value, depth),
+        CallArg::Pos(value) => expression(value, depth),
+        CallArg::Kwarg(key, value) => {
+            name(key)?;
+            expression(value, depth)
+        }
         CallArg::PosSplat(_) | CallArg::KwargSplat(_) => Err(refused("a splat of arguments")),
     })
 }
@@ -116,13 +141,13 @@ fn statement(tree: &Stmt<'_>, depth: usize) -> Result<(), Error> {
             statements(&block.body, depth)
         }
         Stmt::Macro(declared) => {
-            expressions(declared.args.iter().chain(&declared.defaults), depth)?;
+            parameters(declared, depth)?;
             statements(&declared.body, depth)
         }
         Stmt::CallBlock(block) => {
             expression(&block.call.expr, depth)?;
             arguments(&block.call.args, depth)?;
-            expressions(block.macro_decl.args.iter().chain(&block.macro_decl.defaults), depth)?;
+            parameters(&block.macro_decl, depth)?;
             statements(&block.macro_decl.body, depth)
         }
         Stmt::Do(done) => {
@@ -139,7 +164,8 @@ fn statement(tree: &Stmt<'_>, depth: usize) -> Result<(), Error> {
 fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
     let depth = within(depth)?;
     match tree {
-        Expr::Var(_) | Expr::Const(_) => Ok(()),
+        Expr::Var(variable) => name(variable.id),
+        Expr::Const(_) => Ok(()),
         Expr::Slice(slice) => {
             let ends = [&slice.start, &slice.stop, &slice.step];
             expressions([&slice.expr].into_iter().chain(ends.into_iter().flatten()), depth)
@@ -170,19 +196,27 @@ fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
             expression(&test.expr, depth)?;
             arguments(&test.args, depth)
         }
-        Expr::GetAttr(attribute) => expression(&attribute.expr, depth),
+        Expr::GetAttr(attribute) => {
+            name(attribute.name)?;
+            expression(&attribute.expr, depth)
+        }
         Expr::GetItem(item) => expressions([&item.expr, &item.subscript_expr], depth),
         Expr::Call(call) => {
             expression(&call.expr, depth)?;
             arguments(&call.args, depth)
         }
         Expr::List(list) => expressions(&list.items, depth),
-        // Keys are walked when they are entered, and a computed one may be anything.
-        Expr::Map(map) if !map.keys.iter().all(|key| matches!(key, Expr::Const(_))) => {
-            Err(refused("a dictionary with computed keys"))
+        // Keys are walked when they are entered, and a computed one may be anything. Of numbers, many have one hash.
+        Expr::Map(map) if !map.keys.iter().all(is_name) => {
+            Err(refused("a dictionary with other keys than texts that stand there"))
         }
         Expr::Map(map) => expressions(&map.values, depth),
     }
+}
+
+/// Whether this is a constant text that may be a name.
+fn is_name(key: &Expr<'_>) -> bool {
+    matches!(key, Expr::Const(key) if key.value.as_str().is_some_and(|text| text.len() <= MAX_NAME))
 }
 
 /// Checks what the compiler computes of constants: a product of a list, or a product or sum that is long, with every look at

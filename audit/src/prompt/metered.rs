@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::compile::{compile, names};
-use super::on_a_thread;
+use super::{guarded, on_a_thread};
 use crate::num::long;
 
 /// Most instructions of a template, those aside that take no fuel.
@@ -36,7 +36,9 @@ const FUEL: u64 = 1 << 19;
 /// Most calls of macros within each other.
 const RECURSION: usize = 64;
 /// Most bytes of strings and lists made while rendering.
-const MAX_MADE: u64 = 1 << 28;
+const MAX_MADE: u64 = 1 << 26;
+/// What a comparison counts for, beside what it walks.
+const COMPARISON_BYTES: u64 = 256;
 /// Most bytes of the template's own text that its instructions can print.
 const MAX_RAW: u64 = 1 << 30;
 /// The stack for reading a template, of which every byte may be a level, and for rendering: half a kilobyte for each
@@ -93,10 +95,7 @@ fn text_size(value: &Value) -> u64 {
     let mut parts = 0_usize;
     let mut waiting = vec![(value.clone(), 0_usize)];
     while let Some((value, depth)) = waiting.pop() {
-        size = size.saturating_add(match value.as_str() {
-            Some(text) => long(text.len()),
-            None => ELEMENT_BYTES,
-        });
+        size = size.saturating_add(ELEMENT_BYTES).saturating_add(value.as_str().map_or(0, |text| long(text.len())));
         if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map) {
             for key in value.try_iter().into_iter().flatten() {
                 parts = parts.saturating_add(1);
@@ -235,7 +234,7 @@ fn unpacked(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
 
 /// A comparison by the plain engine, after a charge for what it may walk.
 fn compare(state: &State<'_, '_>, expression: &str, a: &Value, b: &Value) -> Result<Value, Error> {
-    charge(state, text_size(a).saturating_add(text_size(b)))?;
+    charge(state, text_size(a).saturating_add(text_size(b)).saturating_add(COMPARISON_BYTES))?;
     plainly(expression, context! { a, b })
 }
 
@@ -257,7 +256,11 @@ fn multiplied(name: &str, args: &[Value]) -> u64 {
     let text = |place: usize| args.get(place).map_or(0, text_size);
     let others = || args.iter().skip(1).map(text_size).fold(0, u64::saturating_add);
     match name {
-        "replace" => text(0).saturating_add(1).saturating_mul(text(2)),
+        "replace" => {
+            let [of, old] = [0, 1].map(|place| args.get(place).and_then(Value::as_str));
+            let found = of.zip(old).map(|(of, old)| long(of.matches(old).count()));
+            found.unwrap_or_else(|| text(0).saturating_add(1)).saturating_mul(text(2))
+        }
         // Each character is looked for among those that are taken off.
         "trim" | "strip" | "lstrip" | "rstrip" => text(0).saturating_mul(text(1)),
         // The path to an attribute is walked for each element, and where they are sorted for each comparison.
@@ -270,6 +273,12 @@ fn multiplied(name: &str, args: &[Value]) -> u64 {
         "tojson" => text(0).saturating_mul(8),
         _ => 0,
     }
+}
+
+/// Whether an argument, alone or by its name, is a list of attributes in one text: each is compared with each.
+fn names_several(argument: &Value) -> bool {
+    let named = argument.get_attr("attribute").unwrap_or_default();
+    [argument, &named].into_iter().filter_map(|value| value.as_str()).any(|text| text.contains(','))
 }
 
 /// Bytes of the list that a call is about to make of a text.
@@ -348,7 +357,7 @@ fn filter_table() -> Vec<(&'static str, bool, Value)> {
         ("sort", true, Value::from_function(filters::sort)),
         ("unique", true, Value::from_function(filters::unique)),
         ("attr", false, Value::from_function(filters::attr)),
-        ("map", false, Value::from_function(filters::map)),
+        ("map", true, Value::from_function(filters::map)),
         ("select", true, Value::from_function(filters::select)),
         ("reject", true, Value::from_function(filters::reject)),
         ("selectattr", true, Value::from_function(filters::selectattr)),
@@ -374,9 +383,13 @@ pub(super) fn environment() -> Environment<'static> {
                 return Err(refused("tojson with an indent"));
             }
             let first = args.first().map_or(0, if reads_text { text_size } else { own_size });
+            if name == "sort" && args.iter().skip(1).any(names_several) {
+                return Err(refused("sorting by several attributes"));
+            }
             // The others say what is looked for.
             let others = args.iter().skip(1).map(text_size).fold(multiplied(name, &args), u64::saturating_add);
-            charge(state, first.saturating_add(others).saturating_add(pieces(name, &args)))?;
+            let handed = long(args.len()).saturating_mul(ELEMENT_BYTES);
+            charge(state, first.saturating_add(others).saturating_add(pieces(name, &args)).saturating_add(handed))?;
             let made = settled(filter.call(state, &args)?)?;
             charge(state, made_size(&made))?;
             Ok(made)
@@ -404,6 +417,10 @@ pub(super) fn environment() -> Environment<'static> {
             });
         }
     }
+    environment.add_test("iterable", |state: &State<'_, '_>, value: Value| -> Result<bool, Error> {
+        charge(state, own_size(&value))?;
+        Ok(tests::is_iterable(&value))
+    });
     environment.add_test("sameas", |state: &State<'_, '_>, a: Value, b: Value| -> Result<bool, Error> {
         charge(state, own_size(&a).saturating_add(own_size(&b)))?;
         Ok(tests::is_sameas(&a, &b))
@@ -453,7 +470,7 @@ pub(super) fn environment() -> Environment<'static> {
 
 /// What a function makes that copies what it is given.
 fn copied(state: &State<'_, '_>, function: &Value, args: &[Value]) -> Result<Value, Error> {
-    charge(state, args.iter().map(own_size).fold(0, u64::saturating_add))?;
+    charge(state, args.iter().map(text_size).fold(ELEMENT_BYTES, u64::saturating_add))?;
     function.call(state, args)
 }
 
@@ -481,22 +498,20 @@ impl Namespaces {
 
     /// Empties them, by the one instruction that changes one.
     fn clear(&self) -> Result<(), Error> {
+        let environment = Environment::empty();
         let all = std::mem::take(&mut *self.all());
-        let entries = |namespace: &Value| -> Vec<(Value, String)> {
-            let keys = namespace.try_iter().into_iter().flatten().map(|key| key.to_string());
-            keys.map(|key| (namespace.clone(), key)).collect()
-        };
-        let held: Vec<(Value, String)> = all.iter().flat_map(entries).collect();
-        let mut instructions = Instructions::new("clear", "");
-        for (namespace, key) in &held {
-            instructions.add(Instruction::LoadConst(Value::from(())));
-            instructions.add(Instruction::LoadConst(namespace.clone()));
-            instructions.add(Instruction::SetAttr(key));
-        }
-        let mut text = String::new();
-        let (environment, blocks) = (Environment::empty(), BTreeMap::new());
-        let (root, mut out) = (Value::from(()), make_string_output(&mut text));
-        Vm::new(&environment).eval(&instructions, root, &blocks, &mut out, AutoEscape::None).map(|_| ())
+        all.into_iter().try_for_each(|namespace| {
+            let keys: Vec<String> = namespace.try_iter()?.map(|key| key.to_string()).collect();
+            let mut instructions = Instructions::new("clear", "");
+            for key in &keys {
+                instructions.add(Instruction::LoadConst(Value::from(())));
+                instructions.add(Instruction::LoadConst(namespace.clone()));
+                instructions.add(Instruction::SetAttr(key));
+            }
+            let (root, blocks, mut text) = (Value::from(()), BTreeMap::new(), String::new());
+            let mut out = make_string_output(&mut text);
+            Vm::new(&environment).eval(&instructions, root, &blocks, &mut out, AutoEscape::None).map(|_| ())
+        })
     }
 }
 
@@ -521,8 +536,10 @@ pub(super) fn render(environment: &Environment<'static>, source: &str, root: Val
         let mut text = String::new();
         let mut out = make_string_output(&mut text);
         let blocks = BTreeMap::new();
-        let rendered = Vm::new(&environment).eval(&compiled.instructions, root, &blocks, &mut out, AutoEscape::None);
+        let eval = || Vm::new(&environment).eval(&compiled.instructions, root, &blocks, &mut out, AutoEscape::None);
+        let rendered = guarded(|| eval().map(|_| ()));
         namespaces.clear()?;
-        rendered.map(|_| text)
+        rendered.map_err(|failure| Error::new(ErrorKind::InvalidOperation, failure))??;
+        Ok(text)
     })
 }

@@ -10,7 +10,7 @@ use regex_syntax::hir::{Hir, HirKind};
 /// Most bytes of an expression; the longest in use have half of it.
 const MAX_PATTERN_BYTES: usize = 1024;
 /// Most bytes that are looked at in vain.
-const MAX_AHEAD: usize = 64;
+pub(super) const MAX_AHEAD: usize = 16;
 
 /// Words by their letters' cases, as `o200k` cuts them: what the first of two lines reads in vain, the second matches.
 const CASED_WORDS: [&str; 2] = [
@@ -146,6 +146,7 @@ mod tests {
             r"(?x)a|\s+(?!\S)|\s+",
             r"[a-z]{100}",
             r"a{17,}",
+            r"[!-@B-~]{60}\n|[!-AC-~]{60}\n",
             r"(?:abcde)+",
             r"(?:\w{20}){20}",
             r"\s+(?!\S)",
