@@ -51,7 +51,7 @@ const MAX_ADDED_BYTES: u64 = 1 << 22;
 /// Most tokens that a post-processor's template puts around a text.
 const MAX_AROUND: usize = 64;
 /// Most added tokens that look at what stands before them.
-const MAX_LOOKING_BACK: usize = 64;
+const MAX_LOOKING_BACK: usize = 128;
 /// How many times as long as its input what a tokenizer makes of a text may be at most.
 const MAX_GROWTH: u64 = 256;
 /// Most bytes of a text to be tokenised, times what the tokenizer may make of a byte: each may become a piece of its own.
@@ -988,7 +988,7 @@ pub(crate) mod tests {
                 json["added_tokens"].as_array_mut().unwrap().extend((258..258 + count).map(token));
             })
         };
-        assert!(many(64, 8, true).is_ok() && many(65, 8, true).is_err());
+        assert!(many(128, 8, true).is_ok() && many(129, 8, true).is_err());
         assert!(many(4_000, 1_000, false).is_ok() && many(4_300, 1_000, false).is_err());
     }
 
@@ -1131,6 +1131,9 @@ pub(crate) mod tests {
         let shared = "{% set ns = namespace(s=[]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}\
             {% for i in range(1) %}";
         let list = "{% set ns = namespace(s=range(90000) | list, n=0) %}{% for i in range(20000) %}";
+        let empty = "{% set ns = namespace(s=[''] * (messages | length + 90000), n=0) %}{% for i in range(20000) %}";
+        let path = "{% set ns = namespace(s=range(90000) | list, p='a.' * (messages | length + 4000), n=0) %}\
+            {% for i in range(1) %}";
         for (begin, use_of) in [
             (long, "{% set ns.n = ns.s[-1] %}"),
             (long, "{% set ns.n = ns.s is sameas(ns.s ~ '') %}"),
@@ -1138,14 +1141,14 @@ pub(crate) mod tests {
             (long, "{% set ns.n = ns.s | first %}"),
             (long, "{% set ns.n = ns.s is iterable %}"),
             (long, "{% set ns.n = ([ns.s] * 2000) | map(attribute='49999') %}"),
-            (list, "{% set ns.n = namespace(dict(a='')) %}{% set ns.n = ([''] * (messages | length + 90000)) == 1 %}"),
-            (list, "{% set ns.n = ([''] * (messages | length + 2000000)) | string %}"),
-            (list, "{% set ns.n = ([[]] * 20000) | map('map', 'd', '', '', '', '', '', '', '', '', '', '', '', '') %}"),
+            (empty, "{% set ns.n = ns.s == 1 %}"),
+            (empty, "{% set ns.n = ns.s | string %}"),
+            (empty, "{% set ns.n = ns.s | map('default', '') %}"),
             (long, "{% set ns.n = ns.s.strip(ns.s ~ 'y') %}"),
             (long, "{% set ns.n = ns.s | trim(ns.s ~ 'y') %}"),
             (long, "{% set ns.n = [ns.s] | replace('', ns.s) %}"),
-            (list, "{% set ns.n = ns.s | map(attribute='a.' * (messages | length + 4000)) %}"),
-            (list, "{% set ns.n = ns.s | sort(attribute='a.' * (messages | length + 4000)) %}"),
+            (path, "{% set ns.n = ns.s | map(attribute=ns.p) %}"),
+            (path, "{% set ns.n = ns.s | sort(attribute=ns.p) %}"),
             (list, "{% set ns.s = ns.s[1:] %}"),
             (list, "{% set ns.s = [0] + ns.s %}"),
             (list, "{% set ns.s = ns.s | reverse %}"),
@@ -1333,6 +1336,30 @@ pub(crate) mod tests {
         messages.push(message("user", "one more"));
         assert!(template.render(&messages).is_err());
         assert!(template.render(&[message("user", &"x".repeat(MAX_PROMPT_BYTES))]).is_err());
+    }
+
+    /// As much as a chat may have, thoughts in every answer.
+    #[test]
+    fn templates_as_models_ship_them_render_the_longest_chats() {
+        for source in [
+            &include_bytes!("../../fixtures/families/templates/thinking.jinja")[..],
+            include_bytes!("../../fixtures/families/templates/tools.jinja"),
+        ] {
+            let template = ChatTemplate::from_bytes(source).unwrap();
+            for count in [2, 40, MAX_MESSAGES] {
+                let each = MAX_PROMPT_BYTES / count - 16;
+                let message = |number: usize| {
+                    let is_question = number.is_multiple_of(2);
+                    let (role, begin) = if is_question { ("user", "") } else { ("assistant", "<think>\n") };
+                    let end = if is_question { "" } else { "\n</think>\n\n so.\n" };
+                    let words = "thought ".repeat((each - begin.len() - end.len()) / 8);
+                    Message { role: role.to_owned(), content: [begin, &words, end].concat() }
+                };
+                let messages: Vec<Message> = (0..count).map(message).collect();
+                let rendered = template.render(&messages).map(|text| text.len());
+                assert!(rendered.as_ref().is_ok_and(|length| *length > MAX_PROMPT_BYTES / 4), "{count}: {rendered:?}");
+            }
+        }
     }
 
     #[test]

@@ -247,6 +247,16 @@ impl<C: Chain + 'static> Validator<C> {
                 key: *nonces.key().as_bytes(),
                 requests: nonces.requests(),
             };
+            // A crash came before the hash was published, or another process of this hotkey published its own: nobody was asked,
+            // and there is nothing to give account of. A log would look like one that hides something.
+            if log.requests.is_empty() {
+                let published = self.chain.epoch_key(hotkey, epoch).await?;
+                if published.is_none_or(|published| *published.hash.as_bytes() != log.key_hash()) {
+                    nonces.retire().await?;
+                    self.records().forget(epoch);
+                    continue;
+                }
+            }
             let (key, requests) = (EpochKey::new(log.key), RequestsDigest::new(log.digest()));
             let (store, keys) = (self.store.clone(), self.settings.keys.clone());
             disk::blocking(self.settings.transcripts.clone(), move || store.save_log(&log, &keys)).await?;

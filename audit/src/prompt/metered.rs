@@ -220,6 +220,11 @@ fn walked(value: &Value) -> u64 {
     }
 }
 
+/// What it takes to count the parts of a value, or to find the first: a list knows them, others are gone through.
+fn counted(value: &Value) -> u64 {
+    if value.kind() == ValueKind::Seq { 0 } else { own_size(value) }
+}
+
 /// What is iterated over, after a charge for what counts its parts before the first of them.
 fn iterated(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     charge(state, walked(value))?;
@@ -262,7 +267,7 @@ fn multiplied(name: &str, args: &[Value]) -> u64 {
             found.unwrap_or_else(|| text(0).saturating_add(1)).saturating_mul(text(2))
         }
         // Each character is looked for among those that are taken off.
-        "trim" | "strip" | "lstrip" | "rstrip" => text(0).saturating_mul(text(1)),
+        "trim" | "strip" | "lstrip" | "rstrip" => text(0).saturating_mul(count(1)),
         // The path to an attribute is walked for each element, and where they are sorted for each comparison.
         "map" | "select" | "reject" | "selectattr" | "rejectattr" => count(0).saturating_mul(others()),
         "sort" | "unique" | "dictsort" | "min" | "max" => {
@@ -382,14 +387,20 @@ pub(super) fn environment() -> Environment<'static> {
             if name == "tojson" && args.len() > 1 {
                 return Err(refused("tojson with an indent"));
             }
-            let first = args.first().map_or(0, if reads_text { text_size } else { own_size });
+            let first = args.first().map_or(
+                0,
+                match name {
+                    "length" | "count" | "first" => counted,
+                    _ if reads_text => text_size,
+                    _ => own_size,
+                },
+            );
             if name == "sort" && args.iter().skip(1).any(names_several) {
                 return Err(refused("sorting by several attributes"));
             }
             // The others say what is looked for.
             let others = args.iter().skip(1).map(text_size).fold(multiplied(name, &args), u64::saturating_add);
-            let handed = long(args.len()).saturating_mul(ELEMENT_BYTES);
-            charge(state, first.saturating_add(others).saturating_add(pieces(name, &args)).saturating_add(handed))?;
+            charge(state, first.saturating_add(others).saturating_add(pieces(name, &args)))?;
             let made = settled(filter.call(state, &args)?)?;
             charge(state, made_size(&made))?;
             Ok(made)

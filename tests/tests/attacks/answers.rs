@@ -141,6 +141,11 @@ attacks! {
     attack_17_other_seed: Drawn [WrongToken] => sampled(|sampling| sampling.seed ^= 1);
     /// only the two largest logits
     attack_17_top_k_narrowed: Drawn [WrongToken] => sampled(|sampling| sampling.top_k = 2);
+    /// a token that is not among those allowed
+    attack_17_token_not_allowed: Always [TokenNotAllowed] => {
+        Cheat::of_one_cell(|adversary| adversary.written(|_, answer| answer.output[0] = TokenId::new(7)))
+            .asked(|question| question.ask.top_k = 1)
+    };
     /// only tokens of a tenth of the probability
     attack_17_top_p_narrowed: Drawn [WrongToken] => sampled(|sampling| sampling.top_p = 0.1);
     /// all tokens where those of a tenth of the probability are allowed

@@ -193,6 +193,7 @@ const BY_WHAT_THEY_BREAK: &[&[&str]] = &[
         "attack_17_other_seed",
         "attack_17_top_k_narrowed",
         "attack_17_top_k_widened",
+        "attack_17_token_not_allowed",
         "attack_17_top_p_narrowed",
         "attack_17_top_p_widened",
     ],

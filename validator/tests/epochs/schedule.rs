@@ -2,7 +2,7 @@
 
 use assay_audit::session::RefusalReason;
 use assay_audit::transcript_file::Receipt;
-use assay_chain::{BlockNumber, ChainError};
+use assay_chain::{BlockNumber, ChainError, EpochKeyHash};
 use assay_probation::Judgement;
 use assay_validator::{Followed, Wait};
 use tokio_util::sync::CancellationToken;
@@ -512,6 +512,29 @@ async fn a_transcript_that_was_kept_and_not_counted_counts_after_a_crash() {
     let log = world.directory.path().join(format!("transcripts/epoch-{epoch}")).join(LOG_NAME);
     let log = EpochLog::decode_signed(&std::fs::read(log).unwrap()).unwrap();
     assert_eq!(log.requests[&keys(1).hotkey()][0].ending, assay_audit::epoch_log::Ending::Judged);
+}
+
+/// Whoever crashed before the hash of its key was published, or finds that of another process of its hotkey there, asked nobody:
+/// a log of that would show it as one that hides something.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_not_published_leaves_no_log() {
+    for is_taken in [false, true] {
+        let world = world().await;
+        let (epoch, hotkey) = (world.subnet.epoch(), world.validator.hotkey());
+        if is_taken {
+            world.chain.publish_epoch_key(hotkey, epoch, EpochKeyHash::new([9; 32])).await.unwrap();
+        }
+        let folder = world.directory.path().join("validator/nonces");
+        drop(EpochNonces::open(&folder, NETWORK, hotkey, epoch).unwrap());
+        let (validator, seen) = watched(&world).await;
+        world.next_epoch().await;
+        validator.reveal_keys().await.unwrap();
+        assert_eq!(EpochNonces::open_epochs(&folder).unwrap(), []);
+        assert!(!world.directory.path().join(format!("transcripts/epoch-{epoch}")).join(LOG_NAME).exists());
+        let known = world.chain.epoch_key(hotkey, epoch).await.unwrap();
+        assert!(known.is_none_or(|known| known.key.is_none()), "{known:?}");
+        assert!(!seen.lock().unwrap().iter().any(|event| matches!(event, ValidatorEvent::KeyRevealed { .. })));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,9 @@ pub(crate) struct Args {
 struct Checked {
     log: EpochLog,
     tallies: BTreeMap<Hotkey, Tally>,
-    /// What another log or the chain says otherwise, which shows the validator wrong.
+    /// Whether the validator signed another log of the epoch.
+    is_one_of_two: bool,
+    /// What the chain says otherwise, which shows the validator wrong.
     contradicted: Option<&'static str>,
     /// What could not be checked.
     unchecked: Option<&'static str>,
@@ -83,8 +85,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         .zip(twice)
         .map(|((log, tallies), is_one_of_two)| {
             let (contradicted, unchecked) = on_chain(&log, past.as_ref());
-            let second = is_one_of_two.then_some("the validator signed another log of the same epoch");
-            Checked { log, tallies, contradicted: second.or(contradicted), unchecked }
+            Checked { log, tallies, is_one_of_two, contradicted, unchecked }
         })
         .collect();
     let outcome = outcome(&checked, damaged, without_log, past.is_some());
@@ -179,7 +180,9 @@ fn on_chain(log: &EpochLog, past: Option<&Past>) -> (Option<&'static str>, Optio
 /// hides anything.
 fn outcome(checked: &[Checked], damaged: bool, without_log: u64, has_chain: bool) -> Outcome {
     let shown = |checked: &Checked| {
-        checked.contradicted.is_some() || checked.tallies.values().any(|tally| !tally.shown.is_empty())
+        checked.is_one_of_two
+            || checked.contradicted.is_some()
+            || checked.tallies.values().any(|tally| !tally.shown.is_empty())
     };
     let missing = |checked: &Checked| {
         let is_short = |tally: &Tally| tally.missing > 0 || tally.made < tally.owed;
@@ -203,7 +206,8 @@ fn conclusion(outcome: Outcome, without_log: u64) -> String {
     };
     let text = match outcome {
         Outcome::Rejected => {
-            "The validator did not follow its own draw, or not with all miners alike. This says nothing against any miner."
+            "The validator did not follow its own draw, or not with all miners alike, or keeps two accounts of it. This says \
+             nothing against any miner."
         }
         Outcome::Inconclusive => {
             "Transcripts, logs, audits that were owed or what the chain should say are missing: ask the validator for them."
@@ -265,6 +269,14 @@ impl Checked {
                 let _ = writeln!(text, "{} counter {counter} of {miner}: {}", paint.red("shown:"), shown.describe());
             }
         }
+        if self.is_one_of_two {
+            let digest = hex::encode(log.digest());
+            let _ = writeln!(
+                text,
+                "{} the validator signed another log of the same epoch; this is {digest}",
+                paint.red("shown:")
+            );
+        }
         if let Some(why) = self.contradicted {
             let _ = writeln!(text, "{} {why}", paint.red("shown:"));
         }
@@ -299,6 +311,8 @@ impl Checked {
         json!({
             "validator": log.validator.to_string(),
             "epoch": log.epoch.get(),
+            "digest": hex::encode(log.digest()),
+            "is_one_of_two": self.is_one_of_two,
             "miners": miners.collect::<Vec<_>>(),
             "contradicted": self.contradicted,
             "unchecked": self.unchecked,
