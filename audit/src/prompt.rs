@@ -64,6 +64,8 @@ const ENCODE_STACK_BYTES: usize = 1 << 21;
 const LOAD_STACK_BYTES: usize = 1 << 24;
 /// Most characters of what a library says is wrong.
 const MAX_COMPLAINT: usize = 1 << 10;
+/// What a token counts for beside its bytes, to whoever decodes it.
+const TOKEN_BYTES: u64 = 64;
 /// Most bytes of the text of tokens.
 const MAX_DECODED_BYTES: u64 = 1 << 25;
 /// Most bytes of a rendered chat.
@@ -233,6 +235,15 @@ fn size(section: &Value) -> usize {
     }
 }
 
+/// Whether there is such a key anywhere in a section.
+fn has_key(section: &Value, key: &str) -> bool {
+    match section {
+        Value::Array(items) => items.iter().any(|item| has_key(item, key)),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name == key || has_key(value, key)),
+        _ => false,
+    }
+}
+
 /// How many ways to match the regular expressions of a section have together, and how many expressions there are.
 /// The error is one that is not known to take linear time.
 fn ways(section: &Value) -> Result<(usize, usize), &str> {
@@ -268,6 +279,10 @@ fn components(component: &Value) -> usize {
 /// the component as it was built, so that it is what will run.
 fn growth(component: &Value) -> Result<u64, PromptError> {
     let unknown = |name: &str| PromptError::Tokenizer(format!("it has a component that has no bound: {name}"));
+    // One that takes more from a token's end than there is breaks off, at every look.
+    if component.get("stop").and_then(Value::as_u64).is_some_and(|stop| stop > 0) {
+        return Err(unknown("Strip at a token's end"));
+    }
     let name = match component {
         Value::Null => return Ok(1),
         _ => component.get("type").and_then(Value::as_str).ok_or_else(|| unknown("one without a name"))?,
@@ -452,6 +467,10 @@ impl Tokenizer {
         if matched.1 > MAX_PATTERNS {
             return Err(refused("it has too many regular expressions"));
         }
+        // A table that states its length is room for it as soon as it is read.
+        if has_key(&sections.normalizer, "precompiled_charsmap") {
+            return Err(refused("it has a component that has no bound: Precompiled"));
+        }
         // The library normalises added tokens while it reads them.
         let normalizer: Option<NormalizerWrapper> =
             on_a_thread(LOAD_STACK_BYTES, || serde_json::from_value(sections.normalizer))
@@ -567,10 +586,10 @@ impl Tokenizer {
         guarded(decode).ok().flatten().unwrap_or_default()
     }
 
-    /// The most bytes of text that [`Self::decode`] makes of so many tokens, whichever they are, and how often each is
-    /// looked at.
+    /// The most bytes that [`Self::decode`] makes of so many tokens, whichever they are, with what each token costs beside its
+    /// text; and how often each is looked at.
     pub(crate) fn most_decoded(&self, tokens: usize) -> (u64, u64) {
-        let bytes = long(tokens).saturating_mul(self.longest_token.saturating_add(1));
+        let bytes = long(tokens).saturating_mul(self.longest_token.saturating_add(TOKEN_BYTES));
         (bytes.saturating_mul(self.decode_growth).min(MAX_DECODED_BYTES), self.decode_passes)
     }
 }
@@ -871,6 +890,18 @@ pub(crate) mod tests {
         assert!(
             changed(|json| json["decoder"] = sequence("decoders", &json!({"type": "Fuse"}), MAX_COMPONENTS)).is_err()
         );
+        // It would have room for eight gigabytes made.
+        let table = json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="});
+        for normalizer in
+            [table.clone(), sequence("normalizers", &table, 1), json!({"precompiled_charsmap": "/////w=="})]
+        {
+            let error = changed(|json| json["normalizer"] = normalizer).unwrap_err();
+            assert!(error.to_string().contains("Precompiled"), "{error}");
+        }
+        let strip = |stop: u32| json!({"type": "Strip", "content": " ", "start": 1, "stop": stop});
+        assert!(
+            changed(|json| json["decoder"] = strip(0)).is_ok() && changed(|json| json["decoder"] = strip(1)).is_err()
+        );
         // A word's delimiter that is empty stands before every character.
         let ctc = |delimiter: &str| json!({"type": "CTC", "pad_token": "\0", "word_delimiter_token": delimiter, "cleanup": true});
         assert!(changed(|json| json["decoder"] = sequence("decoders", &ctc(""), 8)).is_ok());
@@ -1013,7 +1044,7 @@ pub(crate) mod tests {
         assert!(with(doubling, &["a"]).is_err());
         assert!(with(replace("a", &"c".repeat(50)), &[&"a".repeat(100)]).is_err(), "a token of 5,000 bytes");
         let grown = with(replace("a", &"c".repeat(50)), &["aaaa"]).unwrap();
-        assert_eq!(grown.most_decoded(1).0, 4 * 201);
+        assert_eq!(grown.most_decoded(1).0, 4 * (200 + TOKEN_BYTES));
         let long = "a".repeat(1_000) + "b";
         let behind = with(Value::Null, &["a", &long]).unwrap();
         assert_eq!(behind.encode(&"a".repeat(1_000)).unwrap().len(), 1_000);
@@ -1179,6 +1210,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_namespace_has_few_attributes() {
+        let of = |count: u32| {
+            let attributes: Vec<String> = (0..count).map(|name| format!("'a{name}': 1")).collect();
+            let source = format!("{{% set ns = namespace({{{}}}) %}}{{{{ ns.a0 }}}}", attributes.join(", "));
+            ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[])
+        };
+        assert_eq!(of(256).unwrap(), "1");
+        assert!(of(257).unwrap_err().to_string().contains("so many attributes"));
+    }
+
+    #[test]
     fn a_list_is_sorted_by_one_attribute() {
         let rendered = |source: &[u8]| ChatTemplate::from_bytes(source).unwrap().render(&[]);
         assert_eq!(rendered(b"{{ ([{'a': 2}, {'a': 1}] | sort(attribute='a'))[0].a }}").unwrap(), "1");
@@ -1295,6 +1337,8 @@ pub(crate) mod tests {
             "{{ [1] * 9000000000000000000 == [1] * 9000000000000000000 }}",
             "{% set a, b = [1] * 9000000000000000000 %}",
             "{{ ([1] * 100 + [1] * 100) | length }}",
+            "{{ ([] + []) + ([] + []) }}",
+            &(0..257).map(|name| format!("{{% set ns.a{name} = 1 %}}")).collect::<Vec<_>>().concat(),
             "{{ 'x' * 4096 + 'x' * 4096 + 'x' * 4096 + 'x' * 4096 + 'x' }}",
             "{{ 'x' * 4096 ~ 'x' * 4096 ~ 'x' * 4096 ~ 'x' * 4096 ~ 'x' }}",
             "{{ 2.5 ** 0.5 }}",

@@ -5,6 +5,8 @@
 //! After it, at the instructions: each is one that is known, and what makes or walks something of the size of its
 //! operands is exchanged for the filter of `metered` that charges for it first.
 
+use std::collections::BTreeSet;
+
 use minijinja::Error;
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Macro, Stmt};
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, WhitespaceConfig, parse};
@@ -16,12 +18,14 @@ use crate::num::{index, long};
 
 /// Most expressions or statements within each other.
 const MAX_NESTING: usize = 512;
-/// Most bytes of a product of constants, and of a sum of lists.
+/// Most bytes of a product of constants.
 const MAX_FOLDED: u64 = 1 << 12;
 /// Most bytes of a sum of constant texts.
 const MAX_TEXT: u64 = 1 << 14;
 /// Most arguments of a call and most parameters of a macro, which are copied whenever it is looked at.
 const MAX_ARGUMENTS: usize = 64;
+/// Most attributes that a namespace begins with, and most that are set: whoever asks whether there are any copies all names.
+pub(super) const MAX_ATTRIBUTES: usize = 256;
 /// Most bytes of a name, which is copied wherever something is kept under it.
 const MAX_NAME: usize = 256;
 /// The name under which the engine knows a template.
@@ -219,8 +223,8 @@ fn is_name(key: &Expr<'_>) -> bool {
     matches!(key, Expr::Const(key) if key.value.as_str().is_some_and(|text| text.len() <= MAX_NAME))
 }
 
-/// Checks what the compiler computes of constants: a product of a list, or a product or sum that is long, with every look at
-/// a list going through all that it was made of, and a power, which may depend on the platform.
+/// Checks what the compiler computes of constants: a product or sum of lists, with every look at it going through all that it
+/// was made of, or one that is long, and a power, which may depend on the platform.
 fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error> {
     let (Some(a), Some(b)) = (left.as_const(), right.as_const()) else { return Ok(()) };
     let sum = own_size(&a).saturating_add(own_size(&b));
@@ -230,9 +234,8 @@ fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error>
         BinOpKind::Mul if of_list => Err(refused("a product of a constant list")),
         BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
         BinOpKind::Pow if !is_integral(&a, &b) => Err(refused(FRACTIONAL_POWER)),
-        BinOpKind::Add if a.kind() != ValueKind::String && sum > MAX_FOLDED => {
-            Err(refused("so long a sum of constant lists"))
-        }
+        // Of lists of nothing, a sum has no length either, and all of them are gone through.
+        BinOpKind::Add if of_list => Err(refused("a sum of constant lists")),
         BinOpKind::Add | BinOpKind::Concat if sum > MAX_TEXT => Err(refused("so long a sum of constant texts")),
         _ => Ok(()),
     }
@@ -261,6 +264,7 @@ fn exchange<'source>(mut plain: Instructions<'source>, source: &'source str) -> 
     let moved = |target| places.get(index(target)).copied().ok_or_else(|| refused("a jump out of the template"));
 
     let mut longest = 0;
+    let mut attributes = BTreeSet::new();
     let mut metered = Instructions::new(NAME, source);
     for place in 0..length {
         let line = plain.get_line(place).and_then(|line| u16::try_from(line).ok()).unwrap_or(0);
@@ -295,12 +299,15 @@ fn exchange<'source>(mut plain: Instructions<'source>, source: &'source str) -> 
                 longest = longest.max(long(text.len()));
                 instruction
             }
+            Instruction::SetAttr(name) => {
+                attributes.insert(name);
+                instruction
+            }
             Instruction::CallMethod("changed", _) => return Err(refused("loop.changed")),
             // Of constant size, or of that of the part of the source they stand for.
             Instruction::StoreLocal(_)
             | Instruction::Lookup(_)
             | Instruction::GetAttr(_)
-            | Instruction::SetAttr(_)
             | Instruction::LoadConst(_)
             | Instruction::BuildMap(_)
             | Instruction::BuildKwargs(_)
@@ -336,6 +343,9 @@ fn exchange<'source>(mut plain: Instructions<'source>, source: &'source str) -> 
             other => return Err(refused(&format!("{other:?}"))),
         };
         metered.add_with_line(exchanged, line);
+    }
+    if attributes.len() > MAX_ATTRIBUTES {
+        return Err(refused("setting so many attributes"));
     }
     Ok(Compiled { instructions: metered, longest })
 }

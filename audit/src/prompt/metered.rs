@@ -27,7 +27,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::compile::{compile, names};
+use super::compile::{MAX_ATTRIBUTES, compile, names};
 use super::{guarded, on_a_thread};
 use crate::num::long;
 
@@ -501,6 +501,9 @@ impl Namespaces {
             "namespace",
             move |state: &State<'_, '_>, args: Rest<Value>| -> Result<Value, Error> {
                 let made = copied(state, &namespace, &args)?;
+                if made.len().is_some_and(|length| length > MAX_ATTRIBUTES) {
+                    return Err(refused("a namespace of so many attributes"));
+                }
                 namespaces.all().push(made.clone());
                 Ok(made)
             },

@@ -7,10 +7,16 @@
 
 use regex_syntax::hir::{Hir, HirKind};
 
+use crate::num::index;
+
 /// Most bytes of an expression; the longest in use have half of it.
 const MAX_PATTERN_BYTES: usize = 1024;
 /// Most bytes that are looked at in vain.
 pub(super) const MAX_AHEAD: usize = 16;
+
+/// Most bytes of an expression with its repetitions written out, of which an engine may be at each at once: three times what
+/// those in use have.
+const MAX_POSITIONS: usize = 256;
 
 /// Words by their letters' cases, as `o200k` cuts them: what the first of two lines reads in vain, the second matches.
 const CASED_WORDS: [&str; 2] = [
@@ -44,7 +50,23 @@ pub(super) fn ways(pattern: &str) -> Option<usize> {
     let tree = regex_syntax::parse(own).ok()?;
     // Where a place is looked for, the engine backtracks: at a word's border, say.
     let is_placeless = tree.properties().look_set().is_empty();
-    (is_placeless && is_linear(&tree)).then(|| pattern.matches('|').count().saturating_add(1))
+    (is_placeless && positions(&tree) <= MAX_POSITIONS && is_linear(&tree))
+        .then(|| pattern.matches('|').count().saturating_add(1))
+}
+
+/// Bytes of an expression with its repetitions written out, those without an end once.
+fn positions(tree: &Hir) -> usize {
+    let sum = |parts: &[Hir]| parts.iter().map(positions).fold(0, usize::saturating_add);
+    match tree.kind() {
+        HirKind::Empty | HirKind::Look(_) => 0,
+        HirKind::Literal(_) | HirKind::Class(_) => longest(tree).unwrap_or(usize::MAX),
+        HirKind::Capture(group) => positions(&group.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => sum(parts),
+        HirKind::Repetition(run) => {
+            let times = run.max.unwrap_or(run.min).max(1);
+            positions(&run.sub).saturating_mul(index(times))
+        }
+    }
 }
 
 fn is_linear(tree: &Hir) -> bool {
@@ -134,6 +156,7 @@ mod tests {
             r"(a+)+b",
             r"(a|aa)+$",
             r"(?s).*x|.",
+            &["x+", &"a{0,16}".repeat(20)].concat(),
             r"(?:a|\Ba){19}Z|a",
             r"(?:\B){4000000000}a|a",
             r"\bword",
