@@ -62,7 +62,7 @@ const MAX_ENCODE_WORK: u64 = 1 << 29;
 const ENCODE_STACK_BYTES: usize = 1 << 21;
 /// The stack for reading a tokenizer, in which a hundred components may be within each other.
 const LOAD_STACK_BYTES: usize = 1 << 24;
-/// Most characters of what a library says is wrong.
+/// Most characters of what a library, or a template, says is wrong.
 const MAX_COMPLAINT: usize = 1 << 10;
 /// What a token counts for beside its bytes, to whoever decodes it.
 const TOKEN_BYTES: u64 = 64;
@@ -351,11 +351,15 @@ fn on_a_thread<T: Send>(stack_bytes: usize, work: impl FnOnce() -> T + Send) -> 
     })
 }
 
+/// A component as it was built.
+fn built<T: Serialize>(component: &T) -> Result<Value, PromptError> {
+    serde_json::to_value(component).map_err(|error| PromptError::Tokenizer(one_line(&error.to_string())))
+}
+
 /// How many bytes a component may make of one, and of how many components it consists.
-fn component<T: Serialize>(built: &T) -> Result<(u64, u64), PromptError> {
+fn component(built: &Value) -> Result<(u64, u64), PromptError> {
     let refused = |text: &str| PromptError::Tokenizer(one_line(text));
-    let built = serde_json::to_value(built).map_err(|error| refused(&error.to_string()))?;
-    let (count, growth) = (components(&built), growth(&built)?);
+    let (count, growth) = (components(built), growth(built)?);
     if count > MAX_COMPONENTS {
         return Err(refused("it has too many components"));
     }
@@ -476,7 +480,7 @@ impl Tokenizer {
             on_a_thread(LOAD_STACK_BYTES, || serde_json::from_value(sections.normalizer))
                 .map_err(refused)?
                 .map_err(|error| refused(&error.to_string()))?;
-        let (normalised_growth, normalizers) = component(&normalizer)?;
+        let (normalised_growth, normalizers) = component(&built(&normalizer)?)?;
         let added = sections.added_tokens.iter().map(|token| long(token.content.len()));
         if added.fold(0, u64::saturating_add).saturating_mul(normalised_growth) > MAX_ADDED_BYTES {
             return Err(refused("its added tokens are too long together"));
@@ -507,14 +511,13 @@ impl Tokenizer {
         if ids.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
             return Err(refused("two tokens have one id, whose text would be now the one and now the other"));
         }
-        let (pre_tokenizer, pre_tokenizers) = component(&inner.get_pre_tokenizer())?;
-        let post_processor = inner.get_post_processor();
+        let (pre_tokenizer, pre_tokenizers) = component(&built(&inner.get_pre_tokenizer())?)?;
+        let post_processor = built(&inner.get_post_processor())?;
         component(&post_processor)?;
-        let post_processor = serde_json::to_value(post_processor).map_err(|error| refused(&error.to_string()))?;
         if !puts_little_around(&post_processor) {
             return Err(refused("its post-processor repeats the text, or puts too many tokens around it"));
         }
-        let (decode_growth, decoders) = component(&inner.get_decoder())?;
+        let (decode_growth, decoders) = component(&built(&inner.get_decoder())?)?;
         let decode_passes = decoders.saturating_add(long(of_decoder));
         let encode_growth = normalised_growth.saturating_mul(pre_tokenizer);
         if encode_growth > MAX_GROWTH {

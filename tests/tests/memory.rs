@@ -24,8 +24,8 @@ fn corpus(target: &str) -> PathBuf {
 /// Most bytes that a target may hold for an input of so many.
 fn most(name: &str, bytes: usize) -> usize {
     match name {
-        // The most that a rendering may make, and as much again while a text grows.
-        "template" => 128 * MIB,
+        // A text of the most bytes that a template may print, as it grows, and what it is put together from.
+        "template" => 64 * MIB,
         // A library's tables and its expressions, which are compiled.
         "tokenizer" => 64 * bytes + 8 * MIB,
         // The changes that a script chooses from are listed.

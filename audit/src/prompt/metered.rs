@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::compile::{MAX_ATTRIBUTES, compile, names};
-use super::{guarded, on_a_thread};
+use super::{MAX_COMPLAINT, guarded, on_a_thread};
 use crate::num::long;
 
 /// Most instructions of a template, those aside that take no fuel.
@@ -48,8 +48,6 @@ const STACK_BYTES: usize = 1 << 28;
 const ELEMENT_BYTES: u64 = 32;
 /// How often an element is compared, at most, where a list of any length that can be made is sorted.
 const COMPARISONS_EACH: u64 = 32;
-/// Most characters of what a template says is wrong.
-const MAX_COMPLAINT: usize = 1 << 10;
 /// Most parts of a value that is walked.
 const MAX_PARTS: usize = 1 << 20;
 /// Most values inside each other of a value that is walked.
