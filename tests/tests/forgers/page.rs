@@ -88,7 +88,7 @@ on the mean and 28 layers more to prove in a quarter of the audits. What to do w
 - **Heads of one group, bent in one layer,** are found only by a cell of that layer that draws the group. Were all eight groups of
   a column's cells replayed, each column would find them, which is eight times as often; but then 32 cells at position 500 of
   an 8B shape carry 66 MB of keys and values in place of 8. One group it stays: `columns = 2` in every audit finds them nearly
-  eight times as often as the default, for that many more columns.
+  six times as often as the default, for eight times as many columns.
 - **A stored prompt that differs in one token** is found least of all, under any policy that samples: it breaks one cell of
   `layers x positions`. The answer is then the registered model's answer to that other prompt. Where that must not be, every
   cell has to be asked for.
