@@ -1305,6 +1305,7 @@ pub(crate) mod tests {
                 "{{ (messages + [3]) is sequence }}{{ none is sameas none }}{{ [3, 1] | sort | reverse | first }}",
                 "TrueTrue3",
             ),
+            ("{{ [1, 2] + [3] }}{{ ([] + [] + []) is sequence }}", "[1, 2, 3]True"),
         ];
         for (source, expected) in cases {
             assert_eq!(
@@ -1340,9 +1341,9 @@ pub(crate) mod tests {
             "{{ [1] * 9000000000000000000 == [1] * 9000000000000000000 }}",
             "{% set a, b = [1] * 9000000000000000000 %}",
             "{{ ([1] * 100 + [1] * 100) | length }}",
-            "{{ ([] + []) + ([] + []) }}",
             &(0..257).map(|name| format!("{{% set ns.a{name} = 1 %}}")).collect::<Vec<_>>().concat(),
             "{{ 'x' * 4096 + 'x' * 4096 + 'x' * 4096 + 'x' * 4096 + 'x' }}",
+            &format!("{{{{ [{}] + [] }}}}", "1,".repeat(513)),
             "{{ 'x' * 4096 ~ 'x' * 4096 ~ 'x' * 4096 ~ 'x' * 4096 ~ 'x' }}",
             "{{ 2.5 ** 0.5 }}",
             "{{ 2 ** -1 }}",

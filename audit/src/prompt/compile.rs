@@ -13,15 +13,15 @@ use minijinja::machinery::{CodeGenerator, Instruction, Instructions, WhitespaceC
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 
-use super::metered::{FRACTIONAL_POWER, is_integral, own_size, product_size, refused};
+use super::metered::{FRACTIONAL_POWER, is_integral, own_size, product_size, refused, settled};
 use crate::num::{index, long};
 
 /// Most expressions or statements within each other.
 const MAX_NESTING: usize = 512;
 /// Most bytes of a product of constants.
 const MAX_FOLDED: u64 = 1 << 12;
-/// Most bytes of a sum of constant texts.
-const MAX_TEXT: u64 = 1 << 14;
+/// Most bytes of a sum of constant texts or lists.
+const MAX_SUM: u64 = 1 << 14;
 /// Most arguments of a call and most parameters of a macro, which are copied whenever it is looked at.
 const MAX_ARGUMENTS: usize = 64;
 /// Most attributes that a namespace begins with, and most that are set: whoever asks whether there are any copies all names.
@@ -223,8 +223,8 @@ fn is_name(key: &Expr<'_>) -> bool {
     matches!(key, Expr::Const(key) if key.value.as_str().is_some_and(|text| text.len() <= MAX_NAME))
 }
 
-/// Checks what the compiler computes of constants: a product or sum of lists, with every look at it going through all that it
-/// was made of, or one that is long, and a power, which may depend on the platform.
+/// Checks what the compiler computes of constants: a product of lists, with every look at it going through all that it was
+/// made of, a product or sum that is long, and a power, which may depend on the platform.
 fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error> {
     let (Some(a), Some(b)) = (left.as_const(), right.as_const()) else { return Ok(()) };
     let sum = own_size(&a).saturating_add(own_size(&b));
@@ -234,9 +234,7 @@ fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error>
         BinOpKind::Mul if of_list => Err(refused("a product of a constant list")),
         BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
         BinOpKind::Pow if !is_integral(&a, &b) => Err(refused(FRACTIONAL_POWER)),
-        // Of lists of nothing, a sum has no length either, and all of them are gone through.
-        BinOpKind::Add if of_list => Err(refused("a sum of constant lists")),
-        BinOpKind::Add | BinOpKind::Concat if sum > MAX_TEXT => Err(refused("so long a sum of constant texts")),
+        BinOpKind::Add | BinOpKind::Concat if sum > MAX_SUM => Err(refused("so long a sum of constants")),
         _ => Ok(()),
     }
 }
@@ -303,12 +301,13 @@ fn exchange<'source>(mut plain: Instructions<'source>, source: &'source str) -> 
                 attributes.insert(name);
                 instruction
             }
+            // A sum of constant lists goes through all of them at every look, be they of nothing.
+            Instruction::LoadConst(value) => Instruction::LoadConst(settled(value)?),
             Instruction::CallMethod("changed", _) => return Err(refused("loop.changed")),
             // Of constant size, or of that of the part of the source they stand for.
             Instruction::StoreLocal(_)
             | Instruction::Lookup(_)
             | Instruction::GetAttr(_)
-            | Instruction::LoadConst(_)
             | Instruction::BuildMap(_)
             | Instruction::BuildKwargs(_)
             | Instruction::BuildList(_)

@@ -144,7 +144,7 @@ fn plainly(expression: &str, operands: Value) -> Result<Value, Error> {
 }
 
 /// A list in place of what gives its parts when asked, each time anew and each through all that it was made of.
-fn settled(value: Value) -> Result<Value, Error> {
+pub(super) fn settled(value: Value) -> Result<Value, Error> {
     if value.kind() != ValueKind::Iterable {
         return Ok(value);
     }
