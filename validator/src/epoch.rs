@@ -11,7 +11,7 @@ use assay_audit::keys::Keypair;
 use assay_audit::policy::Policy;
 use assay_audit::request::{AuditRate, Network};
 use assay_audit::verdict::{OwnFault, Verdict};
-use assay_chain::{BlockNumber, Chain, ChainError, EpochKey, EpochKeyHash, Head, Metagraph, RequestsDigest};
+use assay_chain::{BlockNumber, Chain, EpochKey, EpochKeyHash, Head, Metagraph, RequestsDigest};
 use assay_commitments::{Epoch, Hotkey, ManifestId};
 use assay_probation::{Ledger, Outcome};
 use tokio::task::JoinSet;
@@ -263,11 +263,6 @@ impl<C: Chain + 'static> Validator<C> {
             match self.chain.reveal_epoch_key(hotkey, epoch, key, requests).await {
                 Ok(()) => {
                     (self.events)(ValidatorEvent::KeyRevealed { epoch });
-                    nonces.retire().await?;
-                    self.records().forget(epoch);
-                }
-                // A crash before the hash was published, and so before any session.
-                Err(ChainError::KeyNotPublished(_)) => {
                     nonces.retire().await?;
                     self.records().forget(epoch);
                 }

@@ -537,6 +537,27 @@ async fn a_key_that_was_not_published_leaves_no_log() {
     }
 }
 
+/// Of requests there is an account, though the chain knows nothing of the key under which they were asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_chain_does_not_know_stays_with_the_log_of_its_requests() {
+    let world = world().await;
+    let (epoch, hotkey) = (world.subnet.epoch(), world.validator.hotkey());
+    let folder = world.directory.path().join("validator/nonces");
+    let (nonces, _) = EpochNonces::open(&folder, NETWORK, hotkey, epoch).unwrap();
+    let key_hash = nonces.key_hash();
+    drop(nonces.draw(keys(1).hotkey()).await.unwrap());
+    drop(nonces);
+    let (validator, seen) = watched(&world).await;
+    world.next_epoch().await;
+    validator.reveal_keys().await.unwrap();
+    assert_eq!(EpochNonces::open_epochs(&folder).unwrap(), [epoch]);
+    let log = world.directory.path().join(format!("transcripts/epoch-{epoch}")).join(LOG_NAME);
+    let log = EpochLog::decode_signed(&std::fs::read(log).unwrap()).unwrap();
+    assert_eq!(log.key_hash(), key_hash);
+    assert_eq!(log.requests[&keys(1).hotkey()][0].ending, assay_audit::epoch_log::Ending::Dead);
+    assert!(!seen.lock().unwrap().iter().any(|event| matches!(event, ValidatorEvent::KeyRevealed { .. })));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_epoch_that_is_nearly_over_is_left_out_and_a_stop_is_heeded_while_waiting() {
     let world = world_of(Parameters { tempo: 19, ..parameters() }).await;
