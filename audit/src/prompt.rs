@@ -299,9 +299,12 @@ fn growth(component: &Value) -> Result<u64, PromptError> {
         }
         "Replace" => text("content"),
         "Prepend" => text("prepend"),
-        // Unicode's own bounds for UTF-8 are 3 for the canonical forms, 11 for the others; the bytes of
-        // byte-level tokens are two each, with a space before every piece, and decoded three if no UTF-8.
-        "NFC" | "NFD" | "StripAccents" | "ByteLevel" | "ByteFallback" => 4,
+        // The letters of byte-level tokens have two bytes for one, and make three of those two if they are no UTF-8.
+        // Before every piece there may be a space.
+        "ByteLevel" if component.get("add_prefix_space").and_then(Value::as_bool) != Some(true) => 2,
+        "ByteLevel" | "StripAccents" | "ByteFallback" => 4,
+        // Unicode's own bounds for UTF-8 are 3 for the canonical forms, 11 for the others.
+        "NFC" | "NFD" => 3,
         "NFKC" | "NFKD" | "BertNormalizer" => 16,
         // Of decoders, what stands for a space may be empty: there is one before each character then.
         "Lowercase" | "WordPiece" | "BPEDecoder" | "CTC" => 2,
@@ -674,8 +677,10 @@ impl ChatTemplate {
             .map_err(|text| PromptError::Render(text.to_owned()))?
             .map_err(|error| {
                 let error = one_line(&error.to_string());
-                // Not a function that is forgotten: the text would depend on the day.
-                let clock = if error.contains("strftime_now") { "it reads the clock: " } else { "" };
+                // Not a function that is forgotten: the text would depend on the day. In a macro it has no name.
+                let calls =
+                    |name: &str| error.contains(name) || (error.contains("undefined") && self.source.contains(name));
+                let clock = if calls("strftime_now") { "it reads the clock: " } else { "" };
                 PromptError::Render(format!("{clock}{error}"))
             })?;
         if text.len() > MAX_RENDERED_BYTES {
@@ -840,9 +845,17 @@ pub(crate) mod tests {
         let long = " it's 1,000  \n\nHERE".repeat(MAX_PROMPT_BYTES / 20);
         let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
         assert_eq!(with(&[llama]).encode(&long).unwrap().len(), long.len());
-        let many = "a|".repeat(100) + "b";
-        let error = with(&[&many, &many]).encode(&long).unwrap_err();
+        let many = "a|".repeat(200) + "b";
+        let error = with(&[&many, &many]).encode(&long).map(|tokens| tokens.len()).unwrap_err();
         assert!(error.to_string().contains("too long for this tokenizer"), "{error}");
+    }
+
+    /// As Qwen has it: the letters are composed before they are cut.
+    #[test]
+    fn a_prompt_of_the_most_bytes_may_be_composed() {
+        let composed = changed(|json| json["normalizer"] = json!({"type": "NFC"})).unwrap();
+        let long = "e\u{301} \u{1d160}\n".repeat(MAX_PROMPT_BYTES / 9);
+        assert!(composed.encode(&long).unwrap().len() > long.len());
     }
 
     #[test]
@@ -1047,7 +1060,7 @@ pub(crate) mod tests {
         assert!(with(doubling, &["a"]).is_err());
         assert!(with(replace("a", &"c".repeat(50)), &[&"a".repeat(100)]).is_err(), "a token of 5,000 bytes");
         let grown = with(replace("a", &"c".repeat(50)), &["aaaa"]).unwrap();
-        assert_eq!(grown.most_decoded(1).0, 4 * (200 + TOKEN_BYTES));
+        assert_eq!(grown.most_decoded(1).0, 2 * (200 + TOKEN_BYTES));
         let long = "a".repeat(1_000) + "b";
         let behind = with(Value::Null, &["a", &long]).unwrap();
         assert_eq!(behind.encode(&"a".repeat(1_000)).unwrap().len(), 1_000);
@@ -1088,6 +1101,9 @@ pub(crate) mod tests {
         let template = ChatTemplate::from_bytes(b"{{ strftime_now('%d %b %Y') }}").unwrap();
         let error = template.render(&[]).unwrap_err();
         assert!(error.to_string().contains("reads the clock"), "{error}");
+        let template =
+            ChatTemplate::from_bytes(b"{% macro m() %}{{ strftime_now('%Y') }}{% endmacro %}{{ m() }}").unwrap();
+        assert!(template.render(&[]).unwrap_err().to_string().contains("reads the clock"));
         let source = b"{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}2024{% endif %}";
         assert_eq!(ChatTemplate::from_bytes(source).unwrap().render(&[]).unwrap(), "2024");
     }
@@ -1346,6 +1362,9 @@ pub(crate) mod tests {
             &format!("{{{{ [{}] + [] }}}}", "1,".repeat(513)),
             "{{ 'x' * 4096 ~ 'x' * 4096 ~ 'x' * 4096 ~ 'x' * 4096 ~ 'x' }}",
             "{{ 2.5 ** 0.5 }}",
+            "{{ 0 / 0 }}",
+            "{% if (0 / 0) < 1 %}{% endif %}",
+            "{{ 1e308 * 10 - 1e308 * 10 }}",
             "{{ 2 ** -1 }}",
             "{{ a == b == 1 }}",
             "{% include ['a', 'b'] %}",
@@ -1357,6 +1376,36 @@ pub(crate) mod tests {
             let error = ChatTemplate::from_bytes(source.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("not supported"), "{error}");
         }
+    }
+
+    /// Such values have a sign, and so a place among others, which one platform gives them and another does not.
+    #[test]
+    fn what_the_platform_would_decide_is_refused_when_it_comes_up() {
+        for value in [
+            "(messages | length) / (messages | length)",
+            "1 % (messages | length)",
+            "(1e308 * 10) * (messages | length)",
+            "(1e308 * 10) - 1e308 * (10 + (messages | length))",
+            "(1e308 * 10) + -1e308 * (10 + (messages | length))",
+            "1.5 | round(-320)",
+            "1.5 | round(16)",
+            "[1.5] | map('round', -1) | first",
+            "'nan' | float",
+            "'abc'[0:2:-1]",
+            "range(5)[::-2]",
+            "[1] | tojson(indent=2)",
+            "[1] | tojson(ensure_ascii=true)",
+        ] {
+            for source in [format!("{{{{ {value} }}}}"), format!("{{% if ({value}) < 1 %}}{{% endif %}}")] {
+                let rendered = ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[]);
+                let error = rendered.map_err(|error| error.to_string()).unwrap_err();
+                assert!(error.contains("not supported") || error.contains("unable to calculate"), "{value}: {error}");
+            }
+        }
+        let source = "{{ 7 - 2 }} {{ 7 / 2 }} {{ 7 // 2 }} {{ 7 % 3 }} {{ 2.345 | round(2) }} {{ 'abc'[::-1] }} {{ 2.5 | round }} \
+            {{ ['\u{e9}'] | tojson(ensure_ascii=False) }} {{ 1e308 * 10 }}";
+        let rendered = ChatTemplate::from_bytes(source.as_bytes()).unwrap().render(&[]).unwrap();
+        assert_eq!(rendered, "5 3.5 3 1 2.35 cba 3.0 [\"\u{e9}\"] inf");
     }
 
     /// Neither rendering nor dropping a value that is nested deeply may overflow the stack of whoever asks.

@@ -13,7 +13,9 @@ use minijinja::machinery::{CodeGenerator, Instruction, Instructions, WhitespaceC
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 
-use super::metered::{FRACTIONAL_POWER, is_integral, own_size, product_size, refused, settled};
+use super::metered::{
+    FRACTIONAL_POWER, NO_NUMBER, is_integral, is_no_number, own_size, product_size, refused, settled,
+};
 use crate::num::{index, long};
 
 /// Most expressions or statements within each other.
@@ -37,6 +39,10 @@ pub(super) mod names {
     pub(in super::super) const ADD: &str = "metered_add";
     pub(in super::super) const MULTIPLY: &str = "metered_multiply";
     pub(in super::super) const POWER: &str = "metered_power";
+    pub(in super::super) const SUBTRACT: &str = "metered_subtract";
+    pub(in super::super) const DIVIDE: &str = "metered_divide";
+    pub(in super::super) const DIVIDE_DOWN: &str = "metered_divide_down";
+    pub(in super::super) const REMAINDER: &str = "metered_remainder";
     pub(in super::super) const CONCATENATE: &str = "metered_concatenate";
     pub(in super::super) const SLICE: &str = "metered_slice";
     pub(in super::super) const ITEM: &str = "metered_item";
@@ -177,12 +183,8 @@ fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
         Expr::UnaryOp(operator) => expression(&operator.expr, depth),
         Expr::BinOp(operator) => {
             expressions([&operator.left, &operator.right], depth)?;
-            match operator.op {
-                BinOpKind::Mul | BinOpKind::Add | BinOpKind::Concat | BinOpKind::Pow => {
-                    folded(operator.op, &operator.left, &operator.right)
-                }
-                _ => Ok(()),
-            }
+            folded(operator.op, &operator.left, &operator.right)?;
+            if tree.as_const().as_ref().is_some_and(is_no_number) { Err(refused(NO_NUMBER)) } else { Ok(()) }
         }
         // All but the last of a chain compare without a charge.
         Expr::Compare(compare) if compare.ops.len() > 1 => Err(refused("a chain of comparisons")),
@@ -277,6 +279,10 @@ fn exchange<'source>(mut plain: Instructions<'source>, source: &'source str) -> 
             Instruction::Add => filter(names::ADD, 2),
             Instruction::Mul => filter(names::MULTIPLY, 2),
             Instruction::Pow => filter(names::POWER, 2),
+            Instruction::Sub => filter(names::SUBTRACT, 2),
+            Instruction::Div => filter(names::DIVIDE, 2),
+            Instruction::IntDiv => filter(names::DIVIDE_DOWN, 2),
+            Instruction::Rem => filter(names::REMAINDER, 2),
             Instruction::StringConcat => filter(names::CONCATENATE, 2),
             Instruction::Slice => filter(names::SLICE, 4),
             Instruction::GetItem => filter(names::ITEM, 2),
@@ -311,10 +317,6 @@ fn exchange<'source>(mut plain: Instructions<'source>, source: &'source str) -> 
             | Instruction::BuildMap(_)
             | Instruction::BuildKwargs(_)
             | Instruction::BuildList(_)
-            | Instruction::Sub
-            | Instruction::Div
-            | Instruction::IntDiv
-            | Instruction::Rem
             | Instruction::Neg
             | Instruction::Not
             | Instruction::Emit

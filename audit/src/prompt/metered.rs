@@ -13,7 +13,8 @@
 //! the stack on which that happens is dimensioned for it. Comparing two values adds the size of both as
 //! text, since values that share parts may be walked once for each way to them; so does looking something
 //! up, with what is looked for. What cannot be metered is refused: `tojson` with an indent, and what
-//! `compile` names.
+//! `compile` names. So is what the platform would decide: what is not a number, and powers and places of rounding
+//! that are not exact.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -48,6 +49,8 @@ const STACK_BYTES: usize = 1 << 28;
 const ELEMENT_BYTES: u64 = 32;
 /// How often an element is compared, at most, where a list of any length that can be made is sorted.
 const COMPARISONS_EACH: u64 = 32;
+/// The places to which a number may be rounded: of more, or fewer, a power of ten is not one number on every platform.
+const PLACES: std::ops::RangeInclusive<i64> = 0..=15;
 /// Most parts of a value that is walked.
 const MAX_PARTS: usize = 1 << 20;
 /// Most values inside each other of a value that is walked.
@@ -143,8 +146,20 @@ fn plainly(expression: &str, operands: Value) -> Result<Value, Error> {
     Environment::empty().compile_expression(expression)?.eval(operands)
 }
 
-/// A list in place of what gives its parts when asked, each time anew and each through all that it was made of.
+/// What is refused by name: what has no value has a sign still, and of that the platform decides.
+pub(super) const NO_NUMBER: &str = "what is not a number";
+
+/// Whether this is a number that is none: of zero divided by zero, say.
+pub(super) fn is_no_number(value: &Value) -> bool {
+    value.kind() == ValueKind::Number && f64::try_from(value.clone()).is_ok_and(f64::is_nan)
+}
+
+/// What was computed: a list in place of what gives its parts when asked, each time anew and each through all that it was
+/// made of.
 pub(super) fn settled(value: Value) -> Result<Value, Error> {
+    if is_no_number(&value) {
+        return Err(refused(NO_NUMBER));
+    }
     if value.kind() != ValueKind::Iterable {
         return Ok(value);
     }
@@ -155,6 +170,11 @@ pub(super) fn settled(value: Value) -> Result<Value, Error> {
 fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     charge(state, own_size(a).saturating_add(own_size(b)))?;
     settled(plainly("a + b", context! { a, b })?)
+}
+
+/// What two numbers give.
+fn number(expression: &str, a: &Value, b: &Value) -> Result<Value, Error> {
+    settled(plainly(expression, context! { a, b })?)
 }
 
 /// Bytes of a product: of a text or a list so many times.
@@ -187,7 +207,7 @@ fn power(_: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     if !is_integral(a, b) {
         return Err(refused(FRACTIONAL_POWER));
     }
-    plainly("a ** b", context! { a, b })
+    number("a ** b", a, b)
 }
 
 fn concatenate(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
@@ -200,6 +220,11 @@ fn slice(state: &State<'_, '_>, a: &Value, start: &Value, stop: &Value, step: &V
     // The engine breaks off when it reads an empty text backwards.
     if a.len() == Some(0) {
         return Ok(a.clone());
+    }
+    // Between two places, it means others than Python does, and breaks off at some.
+    let is_whole = start.is_none() && stop.is_none();
+    if i64::try_from(step.clone()).is_ok_and(|step| step < -1 || (step < 0 && !is_whole)) {
+        return Err(refused("a slice backwards that is not [::-1]"));
     }
     settled(plainly("a[start:stop:step]", context! { a, start, stop, step })?)
 }
@@ -325,6 +350,21 @@ fn to_json(value: &Value) -> Result<String, Error> {
     String::from_utf8(out).map_err(|error| failed(&error))
 }
 
+/// The value of which `tojson` is to make JSON. That no character be escaped is what it does anyway.
+fn of_json(args: &[Value]) -> Result<&[Value], Error> {
+    let (value, others) = args.split_at(args.len().min(1));
+    let says_nothing = |other: &Value| {
+        let is_no =
+            |key: Value| key.as_str() == Some("ensure_ascii") && other.get_item(&key).is_ok_and(|no| !no.is_true());
+        other.is_kwargs() && other.try_iter().is_ok_and(|mut keys| keys.all(is_no))
+    };
+    if others.iter().all(says_nothing) {
+        Ok(value)
+    } else {
+        Err(refused("tojson with other arguments than ensure_ascii=false"))
+    }
+}
+
 /// The filters of a template; those that read their first argument as text, or compare its parts, are marked.
 fn filter_table() -> Vec<(&'static str, bool, Value)> {
     vec![
@@ -382,8 +422,9 @@ pub(super) fn environment() -> Environment<'static> {
     }
     for (name, reads_text, filter) in filter_table() {
         environment.add_filter(name, move |state: &State<'_, '_>, args: Rest<Value>| -> Result<Value, Error> {
-            if name == "tojson" && args.len() > 1 {
-                return Err(refused("tojson with an indent"));
+            let args = if name == "tojson" { of_json(&args)? } else { &args };
+            if name == "round" && args.get(1).and_then(Value::as_i64).is_some_and(|places| !PLACES.contains(&places)) {
+                return Err(refused("rounding to so many places"));
             }
             let first = args.first().map_or(
                 0,
@@ -397,9 +438,9 @@ pub(super) fn environment() -> Environment<'static> {
                 return Err(refused("sorting by several attributes"));
             }
             // The others say what is looked for.
-            let others = args.iter().skip(1).map(text_size).fold(multiplied(name, &args), u64::saturating_add);
-            charge(state, first.saturating_add(others).saturating_add(pieces(name, &args)))?;
-            let made = settled(filter.call(state, &args)?)?;
+            let others = args.iter().skip(1).map(text_size).fold(multiplied(name, args), u64::saturating_add);
+            charge(state, first.saturating_add(others).saturating_add(pieces(name, args)))?;
+            let made = settled(filter.call(state, args)?)?;
             charge(state, made_size(&made))?;
             Ok(made)
         });
@@ -410,6 +451,15 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter(names::ADD, two(add));
     environment.add_filter(names::MULTIPLY, two(multiply));
     environment.add_filter(names::POWER, two(power));
+    let numbers = [
+        (names::SUBTRACT, "a - b"),
+        (names::DIVIDE, "a / b"),
+        (names::DIVIDE_DOWN, "a // b"),
+        (names::REMAINDER, "a % b"),
+    ];
+    for (name, expression) in numbers {
+        environment.add_filter(name, move |a: Value, b: Value| number(expression, &a, &b));
+    }
     environment.add_filter(names::CONCATENATE, two(concatenate));
     environment.add_filter(names::ITEM, two(item));
     environment.add_filter(names::ITERATED, |state: &State<'_, '_>, value: Value| iterated(state, &value));

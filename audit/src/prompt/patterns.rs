@@ -26,7 +26,9 @@ const CASED_WORDS: [&str; 2] = [
 /// Space at the end of expressions: a run of it is matched but for its last, and the next look begins there.
 const SPACE: &str = r"\s+(?!\S)|\s+";
 /// Space up to the end of a line, before [`SPACE`], which matches what was read in vain.
-const SPACE_TO_LINES: [&str; 2] = [r"\s*[\r\n]+|", r"\s*[\r\n]|"];
+const SPACE_TO_LINES: [&str; 4] = [r"\s*[\r\n]+|", r"\s*[\r\n]|", "\\s*[\r\n]+|", "\\s*[\r\n]|"];
+/// Space at the end of a text, by itself: a look goes through all that follows and finds all there is.
+const SPACE_AT_THE_END: &str = r"\s+$";
 
 /// How many ways an expression has to match, each of which may be tried at every place of a text; none if it is not
 /// known to take linear time.
@@ -34,9 +36,16 @@ pub(super) fn ways(pattern: &str) -> Option<usize> {
     if pattern.len() > MAX_PATTERN_BYTES {
         return None;
     }
+    if pattern == SPACE_AT_THE_END {
+        return Some(1);
+    }
     let mut own = CASED_WORDS.iter().find_map(|words| pattern.strip_prefix(words)).unwrap_or(pattern);
     if let Some(before) = own.strip_suffix(SPACE) {
         own = SPACE_TO_LINES.iter().find_map(|lines| before.strip_suffix(lines)).unwrap_or(before);
+        // Only an alternative may be taken off: after anything else, space would be tried at each of its ends.
+        if !own.is_empty() {
+            own = own.strip_suffix('|')?;
+        }
     }
     // Flags would change what was taken off, too, and mean to one parser what they do not to another. The one that lets a
     // point match all is in use, by itself.
@@ -45,8 +54,6 @@ pub(super) fn ways(pattern: &str) -> Option<usize> {
     if plain.matches("(?").count() > flagless {
         return None;
     }
-    // What stands before an alternative is one itself, or nothing.
-    let own = own.strip_suffix('|').unwrap_or(own);
     let tree = regex_syntax::parse(own).ok()?;
     // Where a place is looked for, the engine backtracks: at a word's border, say.
     let is_placeless = tree.properties().look_set().is_empty();
@@ -132,6 +139,14 @@ mod tests {
             r"\p{N}{1,3}",
             "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
             r"[!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+            // Its first models
+            "[\r\n]",
+            "\\s?[A-Za-z\u{b5}\u{c0}-\u{d6}\u{d8}-\u{f6}\u{f8}-\u{1ba}\u{10400}-\u{1044f}]+",
+            "\\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+",
+            r"\s+$",
+            "[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+",
+            r"\s?\p{L}+",
             // Others' normalizers and pre-tokenizers
             r"\s+",
             r" {2,}",
@@ -149,7 +164,13 @@ mod tests {
             r"(?=[^b]*b)x",
             r"(?=[^b]*b)|a",
             r".*[^A-Z]|[A-Z]",
-            r"\s+$",
+            r"a|\s+$",
+            r"[^x]*\s+$",
+            r"[^x]*\s+(?!\S)|\s+",
+            r"a|[^x]*\s+(?!\S)|\s+",
+            r"[^x]*\s*[\r\n]+|\s+(?!\S)|\s+",
+            r"(a|)\s+(?!\S)|\s+",
+            &[CASED_WORDS[0], SPACE_TO_LINES[0], "[^x]*", SPACE].concat(),
             r"\s*[\r\n]+",
             r"a*b",
             r"a+?b",
