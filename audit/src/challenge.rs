@@ -179,6 +179,17 @@ impl Challenge {
         })
     }
 
+    /// The most rows of keys and values that its cells attend to together, those of each group counted by themselves.
+    pub(crate) fn attended_bound(policy: &Policy, architecture: &Architecture, lengths: Lengths) -> u64 {
+        let attended =
+            |position: u32| u64::from(position.saturating_sub(architecture.first_attended(position))).saturating_add(1);
+        if let Some(cells) = policy.drawn_cells(architecture.layers) {
+            return attended(lengths.last()).saturating_mul(cells);
+        }
+        let rows = (0..lengths.positions()).map(attended).fold(0, u64::saturating_add);
+        rows.saturating_mul(architecture.layers.into()).saturating_mul(architecture.kv_heads.into())
+    }
+
     /// Fewer bytes than any proof for this policy can have: of a complete proof, the committed rows of
     /// every cell without the prefixes of its caches. A draw may repeat itself down to one cell, and
     /// always has one.

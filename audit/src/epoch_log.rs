@@ -20,15 +20,17 @@ use crate::num::long;
 use crate::request::{AuditRate, Network};
 use crate::sealed::{self, Kind, open, seal};
 use crate::session::{Exchange, Reply, SessionRecord};
-use crate::transcript_file::{FileError, TranscriptFile};
-use crate::verdict::{OwnFault, Verdict};
+use crate::transcript_file::{Conclusion, FileError, TranscriptFile};
+use crate::verdict::{OwnFault, Stage, Verdict};
 
 const KIND: Kind = Kind { magic: *b"ASSAY\0EP", version: 3, checksum: domains::EPOCH_LOG_CHECKSUM };
 /// Most miners of a list.
 const MAX_MINERS: usize = 1 << 16;
 /// Most requests to a miner in an epoch.
 pub const MAX_REQUESTS: usize = 1 << 20;
-/// Most bytes of a log, a bound to be set before one is read: seven million requests, of all miners together.
+/// Most requests of all miners together.
+const MAX_LISTED: usize = 1 << 23;
+/// Most bytes of a log, a bound to be set before one is read: seven million requests that were sent.
 pub const MAX_LOG_BYTES: usize = 1 << 28;
 
 /// How a request ended, as the validator states it.
@@ -119,6 +121,12 @@ impl EpochLog {
         EpochKey::new(self.key).hash()
     }
 
+    /// Whether a session is of this validator and epoch.
+    pub fn is_of(&self, record: &SessionRecord) -> bool {
+        let request = &record.request;
+        (request.network, request.validator, request.epoch) == (self.network, self.validator, self.epoch)
+    }
+
     /// The bytes of the file, signed by its validator.
     pub fn encode_signed(&self, keys: &Keypair) -> Vec<u8> {
         let signature = keys.sign(domains::EPOCH_LOG, &self.digest());
@@ -174,7 +182,7 @@ impl Canonical for EpochLog {
         let (validator, epoch) = (Hotkey::new(from.array()?), Epoch::new(from.u64()?));
         let key = from.array()?;
         let miners = from.length(MAX_MINERS)?;
-        let mut last = None;
+        let (mut last, mut left) = (None, MAX_LISTED);
         let requests = from.each(0..miners, |from, _| {
             let miner = Hotkey::new(from.array()?);
             // Ascending, so that a list has one spelling.
@@ -182,7 +190,9 @@ impl Canonical for EpochLog {
                 return Err(Malformed::NotCanonical);
             }
             last = Some(miner);
-            Ok((miner, from.list(MAX_REQUESTS)?))
+            let requests: Vec<Listed> = from.list(MAX_REQUESTS.min(left))?;
+            left = left.saturating_sub(requests.len());
+            Ok((miner, requests))
         })?;
         Ok(Self { network, validator, epoch, key, requests })
     }
@@ -196,6 +206,10 @@ pub enum Shown {
     PickedNonce,
     /// The draw calls for an audit and the response was settled, or the other way round.
     AgainstTheDraw,
+    /// A commitment that is wrong in itself, as one that its miner did not sign, was answered as if it were not.
+    AnsweredWrong,
+    /// The receipt states another verdict on the proof than it gets.
+    OtherVerdict,
     /// The request is signed and stands not in the list.
     LeftOut,
     /// Two requests have the same counter, and so the same nonce.
@@ -214,6 +228,8 @@ impl Shown {
         match self {
             Self::PickedNonce => "the nonce is not the epoch key's: it was picked",
             Self::AgainstTheDraw => "the reply is not the one that the draw calls for",
+            Self::AnsweredWrong => "a commitment was answered that the miner did not sign, or that is wrong in itself",
+            Self::OtherVerdict => "the receipt states another verdict than the one that the proof gets",
             Self::LeftOut => "the request is signed, and left out of the epoch's log",
             Self::CounterTwice => "another request has the same counter, and so the same nonce",
             Self::ExchangeTwice => "another exchange of the same session is signed as well",
@@ -240,7 +256,7 @@ pub struct Tally {
     pub missing: u64,
     /// Responses that the draw calls to be audited.
     pub owed: u64,
-    /// Of those, how many were.
+    /// Of those, how many were, and came to the verdict that the receipt states.
     pub made: u64,
     /// Responses that the draw calls to be audited and whose commitment, wrong in itself, was not answered, and those
     /// whose commitment cannot be read, so that nothing is drawn. They are not owed.
@@ -315,15 +331,9 @@ impl<'a> Account<'a> {
         Self { log, key, tallies, seen: BTreeMap::new(), asked: Vec::new() }
     }
 
-    /// Whether a session is of this validator and epoch.
-    pub fn is_of(&self, record: &SessionRecord) -> bool {
-        let (log, request) = (self.log, &record.request);
-        (request.network, request.validator, request.epoch) == (log.network, log.validator, log.epoch)
-    }
-
-    /// Follows the draw of one session of this validator and epoch. `replay` judges the file again: it is asked where
-    /// a commitment was not answered, which only one that is wrong in itself excuses, whatever the receipt says.
-    pub fn add(&mut self, file: &TranscriptFile, replay: impl FnOnce() -> Verdict) {
+    /// Follows the draw of one session of this validator and epoch. `verdict` is what the file was judged again with: it
+    /// says whether a commitment was one to answer, and whether an audit came to what the receipt states.
+    pub fn add(&mut self, file: &TranscriptFile, verdict: Verdict) {
         let request = &file.record.request;
         let (miner, counter, session) = (request.miner, request.counter, request.session_id());
         let tally = self.tallies.entry(miner).or_default();
@@ -370,32 +380,40 @@ impl<'a> Account<'a> {
         let owed = committed.is_none() || is_audited(request.audit_rate, &nonce, &commitment.digest());
         // A reply with another nonce than the request's answers nothing.
         let expected = committed.map(|_| nonce);
+        // Without its assets a file cannot be judged: it is as good as not there.
+        let is_missing = verdict == Verdict::Inconclusive(OwnFault::AssetMissing);
+        let is_answered = *reply != Reply::None;
+        tally.missing = tally.missing.saturating_add(u64::from(is_missing && (is_answered || owed)));
+        let is_wrong = matches!(verdict, Verdict::Rejected(failure) if failure.place.stage == Stage::Commitment);
+        let mut is_owed = owed;
         let is_steered = match reply {
             Reply::None => {
-                match owed.then(replay) {
-                    None => {}
-                    // A commitment that is wrong in itself is answered by its verdict.
-                    Some(Verdict::Rejected(_)) => tally.unaudited = tally.unaudited.saturating_add(1),
-                    // Without its assets a file cannot be judged: it is as good as not there.
-                    Some(Verdict::Inconclusive(OwnFault::AssetMissing)) => {
-                        tally.missing = tally.missing.saturating_add(1);
-                    }
-                    Some(Verdict::Accepted | Verdict::Inconclusive(_)) => tally.owed = tally.owed.saturating_add(1),
-                }
+                // A commitment that is wrong in itself is answered by its verdict, and by nothing else.
+                tally.unaudited = tally.unaudited.saturating_add(u64::from(owed && is_wrong));
+                is_owed &= !is_wrong && !is_missing;
                 false
             }
             Reply::Settled { nonce } => {
                 tally.settled = tally.settled.saturating_add(1);
-                tally.owed = tally.owed.saturating_add(u64::from(owed));
+                // What cannot be judged is not known to be of the miner.
+                is_owed |= matches!(verdict, Verdict::Inconclusive(_)) && !is_missing;
                 owed || expected != Some(*nonce)
             }
             Reply::Challenged { nonce, .. } => {
-                tally.owed = tally.owed.saturating_add(u64::from(owed));
                 let due = owed && *nonce == expected;
-                tally.made = tally.made.saturating_add(u64::from(due));
+                let (found, stated) = (Conclusion::from(verdict), file.receipt.conclusion);
+                let is_conclusive = |conclusion| !matches!(conclusion, Conclusion::Inconclusive(_));
+                tally.made = tally.made.saturating_add(u64::from(due && is_conclusive(found) && found == stated));
+                if is_conclusive(found) && is_conclusive(stated) && found != stated {
+                    tally.shown.push((counter, Shown::OtherVerdict));
+                }
                 !due
             }
         };
+        tally.owed = tally.owed.saturating_add(u64::from(is_owed));
+        if is_answered && is_wrong {
+            tally.shown.push((counter, Shown::AnsweredWrong));
+        }
         if is_steered {
             tally.shown.push((counter, Shown::AgainstTheDraw));
         }
@@ -417,5 +435,33 @@ impl<'a> Account<'a> {
             }
         }
         self.tallies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Requests that were not sent have two bytes each in a file, and many more in memory.
+    #[test]
+    fn a_log_of_too_many_requests_is_not_read() {
+        let log = |miners: u8| {
+            let (network, nobody) = (Network { genesis: [0; 32], netuid: 1 }, Hotkey::new([0; 32]));
+            let key = [0; 32];
+            let none = EpochLog { network, validator: nobody, epoch: Epoch::new(0), key, requests: BTreeMap::new() };
+            let (mut out, mut no_miners) = (Writer::new(), Writer::new());
+            no_miners.length(0);
+            out.raw(codec::encode(&none).strip_suffix(&no_miners.finish()[..]).unwrap());
+            out.length(miners.into());
+            for miner in 0..miners {
+                out.raw(&[miner; 32]);
+                out.length(MAX_REQUESTS);
+                let dead = codec::encode(&Listed { session: None, ending: Ending::Dead });
+                out.raw(&dead.repeat(MAX_REQUESTS));
+            }
+            codec::decode::<EpochLog>(&out.finish()).map(|log| log.requests.len())
+        };
+        assert_eq!(log(1), Ok(1));
+        assert!(log(9).is_err());
     }
 }

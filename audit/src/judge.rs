@@ -384,7 +384,7 @@ mod tests {
     use crate::policy::{Columns, Policy};
     use crate::prompt::Prompt;
     use crate::prompt::tests::{byte_tokenizer_json, wordy_tokenizer_json};
-    use crate::proof::most_proof_bytes;
+    use crate::proof::{MAX_PROOF_BYTES, most_proof_bytes};
     use crate::request::{AuditRate, Deadlines, Network};
     use crate::sampling::Sampling;
     use crate::session::{sign_commitment, sign_proof};
@@ -590,6 +590,24 @@ mod tests {
                 "this one is judged"
             );
         }
+    }
+
+    /// Many small heads over one cache: what is sent is little, and what follows from it is much.
+    #[test]
+    fn an_audit_of_too_much_attention_is_not_judged() {
+        let mut manifest = scene(1, 1 << 16).manifest;
+        (manifest.architecture.heads, manifest.architecture.kv_heads, manifest.architecture.head_dim) = (1024, 1, 2);
+        manifest.architecture.inverse_frequencies.truncate(1);
+        manifest.architecture.check().unwrap();
+        // A head takes 66 a row, and a cell half of the rows: 2^37 are reached between the two lengths.
+        for (prompt, expected) in [(2_000, true), (2_040, false)] {
+            let lengths = Lengths::new(prompt, 1).unwrap();
+            assert_eq!(is_bounded(&Policy::Everything, &manifest, lengths), expected);
+            assert!(most_proof_bytes(&Policy::Everything, &manifest, lengths) < MAX_PROOF_BYTES);
+        }
+        let wide = Architecture { heads: 32, kv_heads: 8, head_dim: 128, layers: 32, ..manifest.architecture };
+        let lengths = Lengths::new(1 << 15, 1 << 10).unwrap();
+        assert!(is_bounded(&Policy::DEFAULT, &Manifest { architecture: wide, ..manifest }, lengths));
     }
 
     #[test]

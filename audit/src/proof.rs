@@ -163,22 +163,18 @@ pub(crate) fn most_proof_bytes(policy: &Policy, manifest: &Manifest, lengths: Le
     let architecture = &manifest.architecture;
     let (positions, layers, groups) =
         (index(lengths.positions()), index(architecture.layers), index(architecture.kv_heads));
-    let attended = |position: u32| {
-        let before = position.saturating_sub(architecture.first_attended(position));
-        index(before).saturating_add(1)
-    };
+    let attended = Challenge::attended_bound(policy, architecture, lengths);
+    let attended = usize::try_from(attended).unwrap_or(usize::MAX);
     // Keys and values: of drawn groups all that are attended to, of the others one.
     let (cells, decodes, drawn, rows) = match *policy {
         Policy::Sampled { decodes, .. } => {
             let cells = policy.drawn_cells(architecture.layers).and_then(|cells| usize::try_from(cells).ok());
             let cells = cells.unwrap_or(usize::MAX);
-            let rows = attended(lengths.last()).saturating_add(groups).saturating_mul(cells);
-            (cells, index(decodes), 1, rows)
+            (cells, index(decodes), 1, attended.saturating_add(groups.saturating_mul(cells)))
         }
         Policy::Everything => {
-            let rows = (0..lengths.positions()).map(attended).fold(0, usize::saturating_add);
             let decodes = positions.saturating_sub(index(lengths.first_decode()));
-            (layers.saturating_mul(positions), decodes, groups, rows.saturating_mul(layers).saturating_mul(groups))
+            (layers.saturating_mul(positions), decodes, groups, attended)
         }
     };
     let challenge = &Challenge { cells: vec![], decodes: vec![] };

@@ -2,7 +2,7 @@
 
 use assay_commitments::Position;
 use assay_commitments::TokenId;
-use assay_commitments::manifest::Manifest;
+use assay_commitments::manifest::{Architecture, Manifest};
 use assay_commitments::trace::TraceCommitment;
 
 use crate::challenge::{Challenge, Lengths, MAX_CELLS, Nonce, challenge_seed};
@@ -39,11 +39,26 @@ pub(crate) const fn nonce_fits(policy: &Policy, nonce: Option<&Nonce>) -> bool {
     matches!((policy, nonce), (Policy::Everything, None) | (Policy::Sampled { .. }, Some(_)))
 }
 
-/// Whether what a policy asks for in a session of these lengths is of a size that can be listed, sent and kept, whatever is
-/// drawn: at most [`MAX_CELLS`] cells, and a proof of at most [`MAX_PROOF_BYTES`].
+/// Most that attention may take in an audit, as [`most_attention`] counts it: some minutes of a core.
+const MAX_ATTENTION: u64 = 1 << 37;
+/// What a head does once for each row that it attends to, in elements of one.
+const ONCE_A_ROW: u64 = 64;
+
+/// The most that the attention of all cells takes: for each head, and each row that it attends to, its elements and what is
+/// done once.
+fn most_attention(policy: &Policy, architecture: &Architecture, lengths: Lengths) -> u64 {
+    let rows = Challenge::attended_bound(policy, architecture, lengths);
+    let head = u64::from(architecture.head_dim).saturating_add(ONCE_A_ROW);
+    rows.saturating_mul(architecture.heads_per_group().into()).saturating_mul(head)
+}
+
+/// Whether what a policy asks for in a session of these lengths is of a size that can be listed, sent, kept and judged,
+/// whatever is drawn: at most [`MAX_CELLS`] cells, a proof of at most [`MAX_PROOF_BYTES`], and attention of at most
+/// [`MAX_ATTENTION`].
 pub(crate) fn is_bounded(policy: &Policy, manifest: &Manifest, lengths: Lengths) -> bool {
     Challenge::cell_count_bound(policy, &manifest.architecture, lengths) <= MAX_CELLS
         && most_proof_bytes(policy, manifest, lengths) <= MAX_PROOF_BYTES
+        && most_attention(policy, &manifest.architecture, lengths) <= MAX_ATTENTION
 }
 
 /// The challenge of a session: `None` if the commitment has no tokens, or a nonce is missing where the

@@ -14,7 +14,7 @@ use assay_audit::request::{AuditRate, Network, Request};
 use assay_audit::session::{Answer, Exchange, Omission, Reply};
 use assay_audit::transcript_file::{Receipt, TranscriptFile};
 use assay_audit::verdict::Verdict;
-use assay_commitments::Hotkey;
+use assay_commitments::{Epoch, Hotkey};
 use assay_llm_runtime::synthetic::{self, Numbers, Quantization};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -873,6 +873,11 @@ fn an_epoch_is_checked_with_the_assets_that_lie_beside_its_transcripts() {
     let told: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{run:?}"));
     let epochs = told["epochs"].as_array().unwrap();
     assert!(epochs.len() == 2 && epochs.iter().all(|epoch| epoch["is_one_of_two"] == false), "{run:?}");
+    // A key that was used before gives nonces that were revealed.
+    let again = EpochLog { epoch: Epoch::new(log.epoch.get() + 1), requests: [].into(), ..log.clone() };
+    fs::write(&junk, again.encode_signed(&validator())).unwrap();
+    let run = assay(&["audit", "epoch", folder.to_str().unwrap()]);
+    assert_eq!((run.code, run.stdout.matches("its nonces were known").count()), (1, 2), "{run:?}");
     fs::remove_file(&junk).unwrap();
     let table = prints(&["audit", "epoch", folder.to_str().unwrap()]);
     assert!(table.contains("unaudited"), "{table}");

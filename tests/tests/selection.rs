@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use assay_audit::challenge::{EpochKey, nonce_commitment};
+use assay_audit::challenge::{EpochKey, is_audited, nonce_commitment};
 use assay_audit::epoch_log::{Account, Ending, EpochLog, Listed, Shown, Tally};
 use assay_audit::policy::{Columns, Policy};
 use assay_audit::prompt::Prompt;
@@ -13,6 +13,8 @@ use assay_audit::transcript_file::{Conclusion, FileError, TranscriptFile};
 use assay_audit::verdict::{OwnFault, Reason};
 use assay_cli::self_audit::SelfAudit;
 use assay_commitments::Hotkey;
+use assay_commitments::codec::{decode, encode};
+use assay_commitments::trace::TraceCommitment;
 use assay_tests::{session, smallest};
 
 const SEED: u64 = 5;
@@ -45,8 +47,8 @@ fn log(audit: &SelfAudit, file: &TranscriptFile) -> EpochLog {
 fn tally(log: &EpochLog, files: &[&TranscriptFile]) -> Tally {
     let mut account = Account::new(log);
     for file in files {
-        assert!(account.is_of(&file.record));
-        account.add(file, || file.judge(&|_| None).verdict);
+        assert!(log.is_of(&file.record));
+        account.add(file, file.judge(&|_| None).verdict);
     }
     account.finish().into_values().next().unwrap()
 }
@@ -154,7 +156,69 @@ fn an_audit_that_was_owed_is_counted_whatever_the_validator_calls_its_absence() 
         commitment.signature.0[0] ^= 1;
     }
     let rejected = tally(&log(&audit, &file), &[&file]);
-    assert_eq!((rejected.owed, rejected.made, rejected.shown), (0, 0, vec![]));
+    assert_eq!((rejected.owed, rejected.made, rejected.unaudited, rejected.shown), (0, 0, 1, vec![]));
+}
+
+/// A validator that may spare a friend only where the draw says so might make up commitments until it does.
+#[test]
+fn a_commitment_that_was_answered_and_is_none_of_its_miner_shows() {
+    for (audit, file) in both_draws() {
+        let log = log(&audit, &file);
+        let expected: &[_] = if is_settled(&file) {
+            &[(0, Shown::AnsweredWrong)]
+        } else {
+            &[(0, Shown::OtherVerdict), (0, Shown::AnsweredWrong)]
+        };
+        let forged = (0..64).find_map(|salt| {
+            let mut forged = file.clone();
+            let Exchange::Committed { commitment, .. } = &mut forged.record.exchange else {
+                panic!("it was committed")
+            };
+            let mut trace: TraceCommitment = decode(&commitment.bytes).unwrap();
+            *trace.roots.last_mut().unwrap() = [salt; 32];
+            commitment.bytes = encode(&trace);
+            let request = &forged.record.request;
+            let nonce = EpochKey::new(log.key).nonce(request.network.netuid, &trace.miner, request.counter);
+            let is_due = is_audited(request.audit_rate, &nonce, &trace.digest());
+            (is_due != is_settled(&file)).then_some(forged)
+        });
+        assert_eq!(tally(&log, &[&forged.unwrap()]).shown, expected);
+        let mut other = file.clone();
+        other.record.streamed.pop();
+        assert_eq!(tally(&log, &[&other]).shown, expected);
+    }
+}
+
+#[test]
+fn an_audit_counts_as_made_only_if_its_proof_gets_the_verdict_that_the_receipt_states() {
+    let (audit, file) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
+    let log = log(&audit, &file);
+    let of = |change: &dyn Fn(&mut TranscriptFile)| {
+        let mut file = file.clone();
+        change(&mut file);
+        let tally = tally(&log, &[&file]);
+        (tally.owed, tally.made, tally.shown)
+    };
+    let spoilt = |file: &mut TranscriptFile| {
+        if let Reply::Challenged { answer: Answer::Proof(proof), .. } = reply_of(file) {
+            proof.bytes.truncate(9);
+        }
+    };
+    let other = vec![(0, Shown::OtherVerdict)];
+    assert_eq!(of(&|_| ()), (1, 1, vec![]));
+    assert_eq!(of(&spoilt), (1, 0, other.clone()));
+    let rejected = Conclusion::Rejected(Reason::ProofAbsent);
+    assert_eq!(of(&|file| file.receipt.conclusion = rejected), (1, 0, other));
+    let omitted = |file: &mut TranscriptFile| {
+        if let Reply::Challenged { answer, .. } = reply_of(file) {
+            *answer = Answer::Omitted(Omission::Absent);
+        }
+        file.receipt.conclusion = rejected;
+    };
+    assert_eq!(of(&omitted), (1, 1, vec![]));
+    // A fault of the validator's own is no audit.
+    let fault = Conclusion::Inconclusive(OwnFault::Interrupted);
+    assert_eq!(of(&|file| file.receipt.conclusion = fault), (1, 0, vec![]));
 }
 
 /// Whoever exchanges the reply in an innocent validator's transcript has no transcript any more.
@@ -222,7 +286,7 @@ fn shown_of(miners: &[(u8, Change<'_>)]) -> BTreeMap<u8, Vec<(u64, Shown)>> {
     }
     let shown = |files: &mut dyn Iterator<Item = &TranscriptFile>| {
         let mut account = Account::new(&log);
-        files.for_each(|file| account.add(file, || panic!("nothing was committed")));
+        files.for_each(|file| account.add(file, file.judge(&|_| None).verdict));
         account.finish().into_iter().map(|(miner, tally)| (miner.as_bytes()[0], tally.shown)).collect()
     };
     let found: BTreeMap<_, _> = shown(&mut files.iter());

@@ -413,6 +413,41 @@ fn filter_table() -> Vec<(&'static str, bool, Value)> {
 const LEFT_OUT: [&str; 12] =
     ["escape", "e", "pprint", "urlencode", "batch", "slice", "groupby", "chain", "zip", "indent", "format", "sum"];
 
+/// The filters and tests that stand for operators.
+fn add_operators(environment: &mut Environment<'static>) {
+    let two = |operation: fn(&State<'_, '_>, &Value, &Value) -> Result<Value, Error>| {
+        move |state: &State<'_, '_>, a: Value, b: Value| operation(state, &a, &b)
+    };
+    environment.add_filter(names::ADD, two(add));
+    environment.add_filter(names::MULTIPLY, two(multiply));
+    environment.add_filter(names::POWER, two(power));
+    let numbers = [
+        (names::SUBTRACT, "a - b"),
+        (names::DIVIDE, "a / b"),
+        (names::DIVIDE_DOWN, "a // b"),
+        (names::REMAINDER, "a % b"),
+    ];
+    for (name, expression) in numbers {
+        environment.add_filter(name, move |a: Value, b: Value| number(expression, &a, &b));
+    }
+    environment.add_filter(names::CONCATENATE, two(concatenate));
+    environment.add_filter(names::ITEM, two(item));
+    environment.add_filter(names::ITERATED, |state: &State<'_, '_>, value: Value| iterated(state, &value));
+    environment.add_filter(names::UNPACKED, |state: &State<'_, '_>, value: Value| unpacked(state, &value));
+    environment.add_filter(names::SLICE, |state: &State<'_, '_>, a: Value, start: Value, stop: Value, step: Value| {
+        slice(state, &a, &start, &stop, &step)
+    });
+    for (name, expression, tests) in COMPARISONS {
+        environment
+            .add_filter(name, move |state: &State<'_, '_>, a: Value, b: Value| compare(state, expression, &a, &b));
+        for test in tests {
+            environment.add_test(*test, move |state: &State<'_, '_>, a: Value, b: Value| {
+                compare(state, expression, &a, &b).map(|holds| holds.is_true())
+            });
+        }
+    }
+}
+
 /// The engine as chat templates know it, with its meter.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -445,37 +480,7 @@ pub(super) fn environment() -> Environment<'static> {
             Ok(made)
         });
     }
-    let two = |operation: fn(&State<'_, '_>, &Value, &Value) -> Result<Value, Error>| {
-        move |state: &State<'_, '_>, a: Value, b: Value| operation(state, &a, &b)
-    };
-    environment.add_filter(names::ADD, two(add));
-    environment.add_filter(names::MULTIPLY, two(multiply));
-    environment.add_filter(names::POWER, two(power));
-    let numbers = [
-        (names::SUBTRACT, "a - b"),
-        (names::DIVIDE, "a / b"),
-        (names::DIVIDE_DOWN, "a // b"),
-        (names::REMAINDER, "a % b"),
-    ];
-    for (name, expression) in numbers {
-        environment.add_filter(name, move |a: Value, b: Value| number(expression, &a, &b));
-    }
-    environment.add_filter(names::CONCATENATE, two(concatenate));
-    environment.add_filter(names::ITEM, two(item));
-    environment.add_filter(names::ITERATED, |state: &State<'_, '_>, value: Value| iterated(state, &value));
-    environment.add_filter(names::UNPACKED, |state: &State<'_, '_>, value: Value| unpacked(state, &value));
-    environment.add_filter(names::SLICE, |state: &State<'_, '_>, a: Value, start: Value, stop: Value, step: Value| {
-        slice(state, &a, &start, &stop, &step)
-    });
-    for (name, expression, tests) in COMPARISONS {
-        environment
-            .add_filter(name, move |state: &State<'_, '_>, a: Value, b: Value| compare(state, expression, &a, &b));
-        for test in tests {
-            environment.add_test(*test, move |state: &State<'_, '_>, a: Value, b: Value| {
-                compare(state, expression, &a, &b).map(|holds| holds.is_true())
-            });
-        }
-    }
+    add_operators(&mut environment);
     environment.add_test("iterable", |state: &State<'_, '_>, value: Value| -> Result<bool, Error> {
         charge(state, own_size(&value))?;
         Ok(tests::is_iterable(&value))

@@ -262,7 +262,7 @@ async fn honest_miners_earn_and_cheats_do_not() {
     assert_eq!([1, 2, 3, 4].map(asked), [3, 1, 1, 3]);
     let mut account = Account::new(&log);
     for file in transcripts(&world).iter().filter(|file| file.record.request.epoch == log.epoch) {
-        account.add(file, || file.judge(&|_| None).verdict);
+        account.add(file, file.judge(&|_| None).verdict);
     }
     for (miner, tally) in account.finish() {
         assert_eq!((tally.missing, tally.dead, tally.owed), (0, 0, tally.made), "{miner}: {tally:?}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use assay_audit::epoch_log::{Account, EpochLog, Tally};
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::{rate, share};
 use crate::assets::Assets;
 use crate::files::{files_below, lacking, read_log, read_transcript, transcripts};
+use crate::in_order::in_order;
 use crate::outcome::{CommandResult, Fault, Outcome};
 use crate::past::{Claims, Past, PastArgs};
 use crate::terminal::{Paint, Progress, complain, print, print_json, table};
@@ -42,6 +44,8 @@ struct Checked {
     tallies: BTreeMap<Hotkey, Tally>,
     /// Whether the validator signed another log of the epoch.
     is_one_of_two: bool,
+    /// Another epoch of the validator's with the same key, whose nonces are known once either is over.
+    key_of: Option<Epoch>,
     /// What the chain says otherwise, which shows the validator wrong.
     contradicted: Option<&'static str>,
     /// What could not be checked.
@@ -63,29 +67,48 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     let past = args.past.look_up(|| claims(&logs))?;
     let mut accounts: Vec<Account<'_>> = logs.iter().map(Account::new).collect();
-    let progress = Progress::new("reading");
+    let progress = Progress::new("replaying");
     let mut without_log = 0_u64;
-    for (number, path) in files.iter().enumerate() {
-        match read_transcript(path).and_then(|file| account(&mut accounts, &file, &assets)) {
-            Ok(has_log) => without_log += u64::from(!has_log),
-            Err(fault) => {
+    let mut number = 0;
+    in_order(
+        &files,
+        |path| replayed(path, &logs, &assets),
+        |_, replayed| {
+            let fault = match replayed {
+                Ok((file, verdict)) => {
+                    let of_its_epoch = logs.iter().zip(&mut accounts).filter(|(log, _)| log.is_of(&file.record));
+                    let known = *verdict.as_ref().unwrap_or(&WITHOUT_ASSETS);
+                    let count = of_its_epoch.map(|(_, account)| account.add(&file, known)).count();
+                    without_log += u64::from(count == 0);
+                    verdict.err()
+                }
+                Err(fault) => Some(fault),
+            };
+            if let Some(fault) = fault {
                 damaged = true;
                 progress.aside(|| complain("error", &fault));
             }
-        }
-        progress.tell(number as u64 + 1, files.len() as u64);
-    }
+            number += 1;
+            progress.tell(number, files.len() as u64);
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
     drop(progress);
     let tallies: Vec<_> = accounts.into_iter().map(Account::finish).collect();
     let is_one_of_two = |log: &EpochLog| logs.iter().filter(|other| epoch_of(other) == epoch_of(log)).count() > 1;
-    let twice: Vec<bool> = logs.iter().map(is_one_of_two).collect();
+    let key_of = |log: &EpochLog| {
+        let is_same =
+            |other: &&EpochLog| (other.validator, other.key) == (log.validator, log.key) && other.epoch != log.epoch;
+        logs.iter().find(is_same).map(|other| other.epoch)
+    };
+    let beside: Vec<(bool, Option<Epoch>)> = logs.iter().map(|log| (is_one_of_two(log), key_of(log))).collect();
     let checked: Vec<Checked> = logs
         .into_iter()
         .zip(tallies)
-        .zip(twice)
-        .map(|((log, tallies), is_one_of_two)| {
+        .zip(beside)
+        .map(|((log, tallies), (is_one_of_two, key_of))| {
             let (contradicted, unchecked) = on_chain(&log, past.as_ref());
-            Checked { log, tallies, is_one_of_two, contradicted, unchecked }
+            Checked { log, tallies, is_one_of_two, key_of, contradicted, unchecked }
         })
         .collect();
     let outcome = outcome(&checked, damaged, without_log, past.is_some());
@@ -134,21 +157,20 @@ fn read_logs(folder: &Path) -> Result<(Vec<EpochLog>, bool), Fault> {
     Ok((logs, damaged))
 }
 
-/// Follows the draw of a transcript by every log of its epoch; false if there is none.
-fn account(accounts: &mut [Account<'_>], file: &TranscriptFile, assets: &Assets) -> Result<bool, Fault> {
-    let mut of_its_epoch = accounts.iter_mut().filter(|account| account.is_of(&file.record)).peekable();
-    let has_log = of_its_epoch.peek().is_some();
-    let mut failed = None;
-    for account in of_its_epoch {
-        account.add(file, || match assets.of(file) {
-            Ok(assets) => file.judge_with(assets.as_deref()).verdict,
-            Err(fault) => {
-                failed = Some(fault);
-                Verdict::Inconclusive(OwnFault::AssetMissing)
-            }
-        });
+/// A transcript and what it is judged again with, or what its assets suffer from.
+type Replayed = (TranscriptFile, Result<Verdict, Fault>);
+
+/// The verdict on a transcript whose assets are not there.
+const WITHOUT_ASSETS: Verdict = Verdict::Inconclusive(OwnFault::AssetMissing);
+
+/// Judges a transcript again, if there is a log of its epoch.
+fn replayed(path: &Path, logs: &[EpochLog], assets: &Assets) -> Result<Replayed, Fault> {
+    let file = read_transcript(path)?;
+    if !logs.iter().any(|log| log.is_of(&file.record)) {
+        return Ok((file, Ok(WITHOUT_ASSETS)));
     }
-    failed.map_or(Ok(has_log), Err)
+    let verdict = assets.of(&file).map(|assets| file.judge_with(assets.as_deref()).verdict);
+    Ok((file, verdict))
 }
 
 /// What the chain says otherwise of a log, and what it does not say.
@@ -181,6 +203,7 @@ fn on_chain(log: &EpochLog, past: Option<&Past>) -> (Option<&'static str>, Optio
 fn outcome(checked: &[Checked], damaged: bool, without_log: u64, has_chain: bool) -> Outcome {
     let shown = |checked: &Checked| {
         checked.is_one_of_two
+            || checked.key_of.is_some()
             || checked.contradicted.is_some()
             || checked.tallies.values().any(|tally| !tally.shown.is_empty())
     };
@@ -277,6 +300,10 @@ impl Checked {
                 paint.red("shown:")
             );
         }
+        if let Some(other) = self.key_of {
+            let _ =
+                writeln!(text, "{} the key is that of epoch {other} too: its nonces were known", paint.red("shown:"));
+        }
         if let Some(why) = self.contradicted {
             let _ = writeln!(text, "{} {why}", paint.red("shown:"));
         }
@@ -313,6 +340,7 @@ impl Checked {
             "epoch": log.epoch.get(),
             "digest": hex::encode(log.digest()),
             "is_one_of_two": self.is_one_of_two,
+            "key_of": self.key_of.map(Epoch::get),
             "miners": miners.collect::<Vec<_>>(),
             "contradicted": self.contradicted,
             "unchecked": self.unchecked,
