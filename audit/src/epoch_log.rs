@@ -208,7 +208,7 @@ pub enum Shown {
     AgainstTheDraw,
     /// A commitment that is wrong in itself, as one that its miner did not sign, was answered as if it were not.
     AnsweredWrong,
-    /// The receipt states another verdict on the proof than it gets.
+    /// The receipt states another verdict than the transcript gets, by the rules of whoever judges it again.
     OtherVerdict,
     /// The request is signed and stands not in the list.
     LeftOut,
@@ -216,6 +216,8 @@ pub enum Shown {
     CounterTwice,
     /// Two receipts of one session tell of different exchanges.
     ExchangeTwice,
+    /// Two receipts of one exchange state different verdicts.
+    VerdictTwice,
     /// Policy or deadlines are not those of the epoch's other requests.
     OtherTerms,
     /// The audit rate is neither that of the epoch's other requests nor every response.
@@ -229,10 +231,11 @@ impl Shown {
             Self::PickedNonce => "the nonce is not the epoch key's: it was picked",
             Self::AgainstTheDraw => "the reply is not the one that the draw calls for",
             Self::AnsweredWrong => "a commitment was answered that the miner did not sign, or that is wrong in itself",
-            Self::OtherVerdict => "the receipt states another verdict than the one that the proof gets",
+            Self::OtherVerdict => "the receipt states another verdict than the one that the transcript gets here",
             Self::LeftOut => "the request is signed, and left out of the epoch's log",
             Self::CounterTwice => "another request has the same counter, and so the same nonce",
             Self::ExchangeTwice => "another exchange of the same session is signed as well",
+            Self::VerdictTwice => "another receipt of the same exchange states another verdict",
             Self::OtherTerms => "policy or deadlines are not the commonest of the epoch's requests",
             Self::OtherRate => "the audit rate is neither every response nor the commonest rate below that",
         }
@@ -271,20 +274,110 @@ pub struct Tally {
     pub shown: Vec<(u64, Shown)>,
 }
 
-/// What a request says beside its question: a validator says the same to all miners in an epoch.
+/// What came of a request, as the validator signed it, held against the draw.
 #[derive(Debug)]
-struct Asked {
-    miner: Hotkey,
-    counter: u64,
-    /// Policy and deadlines, encoded.
-    terms: Vec<u8>,
-    rate: AuditRate,
+enum Came {
+    /// The nonce is not the key's, so there is no draw.
+    Picked,
+    /// No commitment.
+    Uncommitted,
+    /// A commitment of which nothing can be drawn.
+    Unreadable { is_answered: bool },
+    /// A commitment that was not answered.
+    Unanswered { is_owed: bool },
+    /// No audit; `is_due` if that is what the draw calls for.
+    Settled { is_owed: bool, is_due: bool },
+    /// An audit; `is_due` if that is what the draw calls for.
+    Challenged { is_owed: bool, is_due: bool },
 }
 
-impl Asked {
+/// A transcript, as far as it says something of its validator.
+#[derive(Debug)]
+struct Followed {
+    session: SessionId,
+    /// The exchange, as its receipt signs it.
+    exchange: [u8; 32],
+    /// The verdict that the receipt states.
+    stated: Conclusion,
+    /// The verdict that it gets.
+    found: Verdict,
+    /// Policy and deadlines, encoded: a validator says the same to all miners in an epoch.
+    terms: Vec<u8>,
+    rate: AuditRate,
+    came: Came,
+}
+
+impl Followed {
     /// The rate, if it spares some responses; all of them are audited of a miner that has not proven itself.
     fn ordinary(&self) -> Option<AuditRate> {
         (self.rate != AuditRate::Always).then_some(self.rate)
+    }
+
+    /// Whether another one is of the same exchange with the same verdict: a copy, what no signature covers aside.
+    fn is_copy_of(&self, other: &Self) -> bool {
+        (self.session, self.exchange, self.stated) == (other.session, other.exchange, other.stated)
+    }
+
+    /// How much is known of its verdict: without its assets a file cannot be judged.
+    const fn judged(&self) -> u8 {
+        match self.found {
+            Verdict::Accepted | Verdict::Rejected(_) => 2,
+            Verdict::Inconclusive(OwnFault::AssetMissing) => 0,
+            Verdict::Inconclusive(_) => 1,
+        }
+    }
+
+    /// Whether its commitment is wrong in itself: one that is answered by its verdict, and by nothing else.
+    fn is_wrong(&self) -> bool {
+        matches!(self.found, Verdict::Rejected(failure) if failure.place.stage == Stage::Commitment)
+    }
+
+    /// What it shows by itself.
+    fn shown(&self) -> impl Iterator<Item = Shown> {
+        let is_answered = matches!(
+            self.came,
+            Came::Unreadable { is_answered: true } | Came::Settled { .. } | Came::Challenged { .. }
+        );
+        let is_steered =
+            matches!(self.came, Came::Settled { is_due: false, .. } | Came::Challenged { is_due: false, .. });
+        let is_conclusive = |conclusion| !matches!(conclusion, Conclusion::Inconclusive(_));
+        let found = Conclusion::from(self.found);
+        [
+            (matches!(self.came, Came::Picked), Shown::PickedNonce),
+            (is_steered, Shown::AgainstTheDraw),
+            (is_answered && self.is_wrong(), Shown::AnsweredWrong),
+            (is_conclusive(found) && is_conclusive(self.stated) && found != self.stated, Shown::OtherVerdict),
+        ]
+        .into_iter()
+        .filter_map(|(is_shown, shown)| is_shown.then_some(shown))
+    }
+
+    /// Counts it.
+    fn count(&self, tally: &mut Tally) {
+        let is_missing = self.judged() == 0;
+        let count = |number: &mut u64, by: bool| *number = number.saturating_add(by.into());
+        match self.came {
+            Came::Picked => {}
+            Came::Uncommitted => count(&mut tally.uncommitted, true),
+            Came::Unreadable { .. } => count(&mut tally.unaudited, true),
+            Came::Unanswered { is_owed } => {
+                count(&mut tally.missing, is_owed && is_missing);
+                count(&mut tally.unaudited, is_owed && self.is_wrong());
+                count(&mut tally.owed, is_owed && !is_missing && !self.is_wrong());
+            }
+            Came::Settled { is_owed, .. } => {
+                count(&mut tally.missing, is_missing);
+                count(&mut tally.settled, true);
+                // What cannot be judged is not known to be of the miner.
+                count(&mut tally.owed, is_owed || self.judged() == 1);
+            }
+            Came::Challenged { is_owed, is_due } => {
+                count(&mut tally.missing, is_missing);
+                count(&mut tally.owed, is_owed);
+                let is_made = is_due && self.judged() == 2 && Conclusion::from(self.found) == self.stated;
+                count(&mut tally.made, is_made);
+            }
+        }
     }
 }
 
@@ -299,142 +392,126 @@ fn commonest<T: Ord>(values: impl Iterator<Item = T> + Clone) -> Option<T> {
     values.into_iter().find(|value| counts.get(value) == Some(most))
 }
 
-/// Follows the draws of an epoch, transcript by transcript.
+/// Follows the draws of an epoch, transcript by transcript. Whatever order they come in, it comes to the same.
 #[derive(Debug)]
 pub struct Account<'a> {
     log: &'a EpochLog,
     key: EpochKey,
-    tallies: BTreeMap<Hotkey, Tally>,
-    /// Sessions, and the exchange that each receipt signs.
-    seen: BTreeMap<(Hotkey, u64), (SessionId, [u8; 32])>,
-    /// On which terms, in the order of the files.
-    asked: Vec<Asked>,
+    followed: BTreeMap<(Hotkey, u64), Vec<Followed>>,
 }
 
 impl<'a> Account<'a> {
     /// Begins with the list.
     pub fn new(log: &'a EpochLog) -> Self {
-        let tallies = log.requests.iter().map(|(miner, requests)| {
-            let number = |ending| long(requests.iter().filter(|listed| listed.ending == ending).count());
-            let tally = Tally {
-                requests: long(requests.len()),
-                silent: number(Ending::Silent),
-                refused: number(Ending::Refused),
-                faults: number(Ending::Fault),
-                dead: number(Ending::Dead),
-                missing: number(Ending::Judged),
-                ..Tally::default()
-            };
-            (*miner, tally)
-        });
-        let (key, tallies) = (EpochKey::new(log.key), tallies.collect());
-        Self { log, key, tallies, seen: BTreeMap::new(), asked: Vec::new() }
+        Self { log, key: EpochKey::new(log.key), followed: BTreeMap::new() }
     }
 
-    /// Follows the draw of one session of this validator and epoch. `verdict` is what the file was judged again with: it
+    /// Follows the draw of one session of this validator and epoch. `found` is what the file was judged again with: it
     /// says whether a commitment was one to answer, and whether an audit came to what the receipt states.
-    pub fn add(&mut self, file: &TranscriptFile, verdict: Verdict) {
+    pub fn add(&mut self, file: &TranscriptFile, found: Verdict) {
         let request = &file.record.request;
-        let (miner, counter, session) = (request.miner, request.counter, request.session_id());
-        let tally = self.tallies.entry(miner).or_default();
-        let exchange = file.record.exchange_digest();
-        match self.seen.insert((miner, counter), (session, exchange)) {
-            // The same transcript a second time tells nothing new.
-            Some(before) if before == (session, exchange) => return,
-            // Counted already; what this one shows stands beside what the other did.
-            Some((before, _)) if before == session => {
-                tally.shown.push((counter, Shown::ExchangeTwice));
-                return;
-            }
-            Some(_) => tally.shown.push((counter, Shown::CounterTwice)),
-            None => {}
-        }
-        let (terms, rate) =
-            ([codec::encode(&request.policy), codec::encode(&request.deadlines)].concat(), request.audit_rate);
-        tally.rates.insert(rate);
-        self.asked.push(Asked { miner, counter, terms, rate });
-        let listed = usize::try_from(counter).ok().and_then(|counter| self.log.requests.get(&miner)?.get(counter));
-        match listed {
-            Some(Listed { session: Some(listed), ending }) if *listed == session => {
-                if *ending == Ending::Judged {
-                    tally.missing = tally.missing.saturating_sub(1);
-                }
-            }
-            _ => tally.shown.push((counter, Shown::LeftOut)),
-        }
-        let nonce = self.key.nonce(request.network.netuid, &miner, counter);
-        let committed = request.nonce_commitment;
-        if committed.is_some_and(|given| given != nonce_commitment(&nonce, counter, &request.validator, &miner)) {
-            tally.shown.push((counter, Shown::PickedNonce));
-            return;
-        }
-        let Exchange::Committed { commitment, reply } = &file.record.exchange else {
-            tally.uncommitted = tally.uncommitted.saturating_add(1);
-            return;
+        let followed = Followed {
+            session: request.session_id(),
+            exchange: file.record.exchange_digest(),
+            stated: file.receipt.conclusion,
+            found,
+            terms: [codec::encode(&request.policy), codec::encode(&request.deadlines)].concat(),
+            rate: request.audit_rate,
+            came: self.came(&file.record),
         };
+        let beside = self.followed.entry((request.miner, request.counter)).or_default();
+        // Of copies, the one that can be judged counts, wherever it lies.
+        match beside.iter_mut().find(|known| known.is_copy_of(&followed)) {
+            Some(known) if known.judged() >= followed.judged() => {}
+            Some(known) => *known = followed,
+            None => beside.push(followed),
+        }
+    }
+
+    fn came(&self, record: &SessionRecord) -> Came {
+        let request = &record.request;
+        let nonce = self.key.nonce(request.network.netuid, &request.miner, request.counter);
+        let committed = request.nonce_commitment;
+        let expected = nonce_commitment(&nonce, request.counter, &request.validator, &request.miner);
+        if committed.is_some_and(|given| given != expected) {
+            return Came::Picked;
+        }
+        let Exchange::Committed { commitment, reply } = &record.exchange else { return Came::Uncommitted };
         // Of what is no commitment nothing can be drawn.
         let Ok(commitment) = codec::decode::<TraceCommitment>(&commitment.bytes) else {
-            tally.unaudited = tally.unaudited.saturating_add(1);
-            return;
+            return Came::Unreadable { is_answered: *reply != Reply::None };
         };
-        let owed = committed.is_none() || is_audited(request.audit_rate, &nonce, &commitment.digest());
+        let is_owed = committed.is_none() || is_audited(request.audit_rate, &nonce, &commitment.digest());
         // A reply with another nonce than the request's answers nothing.
         let expected = committed.map(|_| nonce);
-        // Without its assets a file cannot be judged: it is as good as not there.
-        let is_missing = verdict == Verdict::Inconclusive(OwnFault::AssetMissing);
-        let is_answered = *reply != Reply::None;
-        tally.missing = tally.missing.saturating_add(u64::from(is_missing && (is_answered || owed)));
-        let is_wrong = matches!(verdict, Verdict::Rejected(failure) if failure.place.stage == Stage::Commitment);
-        let mut is_owed = owed;
-        let is_steered = match reply {
-            Reply::None => {
-                // A commitment that is wrong in itself is answered by its verdict, and by nothing else.
-                tally.unaudited = tally.unaudited.saturating_add(u64::from(owed && is_wrong));
-                is_owed &= !is_wrong && !is_missing;
-                false
-            }
-            Reply::Settled { nonce } => {
-                tally.settled = tally.settled.saturating_add(1);
-                // What cannot be judged is not known to be of the miner.
-                is_owed |= matches!(verdict, Verdict::Inconclusive(_)) && !is_missing;
-                owed || expected != Some(*nonce)
-            }
-            Reply::Challenged { nonce, .. } => {
-                let due = owed && *nonce == expected;
-                let (found, stated) = (Conclusion::from(verdict), file.receipt.conclusion);
-                let is_conclusive = |conclusion| !matches!(conclusion, Conclusion::Inconclusive(_));
-                tally.made = tally.made.saturating_add(u64::from(due && is_conclusive(found) && found == stated));
-                if is_conclusive(found) && is_conclusive(stated) && found != stated {
-                    tally.shown.push((counter, Shown::OtherVerdict));
-                }
-                !due
-            }
-        };
-        tally.owed = tally.owed.saturating_add(u64::from(is_owed));
-        if is_answered && is_wrong {
-            tally.shown.push((counter, Shown::AnsweredWrong));
-        }
-        if is_steered {
-            tally.shown.push((counter, Shown::AgainstTheDraw));
+        match reply {
+            Reply::None => Came::Unanswered { is_owed },
+            Reply::Settled { nonce } => Came::Settled { is_owed, is_due: !is_owed && expected == Some(*nonce) },
+            Reply::Challenged { nonce, .. } => Came::Challenged { is_owed, is_due: is_owed && *nonce == expected },
         }
     }
 
     /// What came of it, by miner.
     pub fn finish(mut self) -> BTreeMap<Hotkey, Tally> {
-        // Whatever order the files came in, it comes to the same.
-        self.asked.sort_by_key(|asked| (asked.miner, asked.counter));
-        let terms = commonest(self.asked.iter().map(|asked| asked.terms.as_slice()));
-        let ordinary = commonest(self.asked.iter().filter_map(Asked::ordinary));
-        for asked in &self.asked {
-            let shown = &mut self.tallies.entry(asked.miner).or_default().shown;
-            if terms.is_some_and(|terms| terms != asked.terms) {
-                shown.push((asked.counter, Shown::OtherTerms));
-            }
-            if asked.ordinary().is_some_and(|rate| Some(rate) != ordinary) {
-                shown.push((asked.counter, Shown::OtherRate));
+        let mut tallies: BTreeMap<Hotkey, Tally> =
+            self.log.requests.iter().map(|(miner, requests)| (*miner, listed(requests))).collect();
+        for ((miner, counter), beside) in &mut self.followed {
+            let tally = tallies.entry(*miner).or_default();
+            let place = usize::try_from(*counter).ok();
+            let listed = place.and_then(|place| self.log.requests.get(miner)?.get(place)).copied();
+            let is_listed = |session| listed.is_some_and(|listed| listed.session == Some(session));
+            // The one that is listed counts; what the others show stands beside it.
+            beside.sort_by_key(|one| (!is_listed(one.session), one.session, one.exchange, codec::encode(&one.stated)));
+            let mut before: Option<&Followed> = None;
+            for one in &*beside {
+                tally.rates.insert(one.rate);
+                match before {
+                    None => {
+                        if is_listed(one.session) && listed.is_some_and(|listed| listed.ending == Ending::Judged) {
+                            tally.missing = tally.missing.saturating_sub(1);
+                        }
+                        one.count(tally);
+                    }
+                    Some(before) if before.session != one.session => tally.shown.push((*counter, Shown::CounterTwice)),
+                    Some(before) if before.exchange != one.exchange => {
+                        tally.shown.push((*counter, Shown::ExchangeTwice));
+                    }
+                    Some(_) => tally.shown.push((*counter, Shown::VerdictTwice)),
+                }
+                if !is_listed(one.session) {
+                    tally.shown.push((*counter, Shown::LeftOut));
+                }
+                tally.shown.extend(one.shown().map(|shown| (*counter, shown)));
+                before = Some(one);
             }
         }
-        self.tallies
+        let all = || self.followed.iter().flat_map(|(of, beside)| beside.iter().map(move |one| (of, one)));
+        let terms = commonest(all().map(|(_, one)| one.terms.as_slice()));
+        let ordinary = commonest(all().filter_map(|(_, one)| one.ordinary()));
+        for ((miner, counter), one) in all() {
+            let shown = &mut tallies.entry(*miner).or_default().shown;
+            if terms.is_some_and(|terms| terms != one.terms) {
+                shown.push((*counter, Shown::OtherTerms));
+            }
+            if one.ordinary().is_some_and(|rate| Some(rate) != ordinary) {
+                shown.push((*counter, Shown::OtherRate));
+            }
+        }
+        tallies
+    }
+}
+
+/// What the list alone says of a miner's requests: those that were judged are missing until their transcripts come.
+fn listed(requests: &[Listed]) -> Tally {
+    let number = |ending| long(requests.iter().filter(|listed| listed.ending == ending).count());
+    Tally {
+        requests: long(requests.len()),
+        silent: number(Ending::Silent),
+        refused: number(Ending::Refused),
+        faults: number(Ending::Fault),
+        dead: number(Ending::Dead),
+        missing: number(Ending::Judged),
+        ..Tally::default()
     }
 }
 

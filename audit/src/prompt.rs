@@ -678,8 +678,8 @@ impl ChatTemplate {
             .map_err(|error| {
                 let error = one_line(&error.to_string());
                 // Not a function that is forgotten: the text would depend on the day. In a macro it has no name.
-                let calls =
-                    |name: &str| error.contains(name) || (error.contains("undefined") && self.source.contains(name));
+                let is_nameless = error.contains("undefined is not callable");
+                let calls = |name: &str| error.contains(name) || (is_nameless && self.source.contains(name));
                 let clock = if calls("strftime_now") { "it reads the clock: " } else { "" };
                 PromptError::Render(format!("{clock}{error}"))
             })?;

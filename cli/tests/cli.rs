@@ -117,6 +117,15 @@ impl Workshop {
         fs::write(self.path(name), file.encode()).expect("a file is written");
         self.text(name)
     }
+
+    /// The receipt of a transcript signed again, with the verdict that it gets by itself.
+    fn judged(&self, name: &str) {
+        let mut file =
+            TranscriptFile::decode(&fs::read(self.path(name)).expect("it was written")).expect("a transcript");
+        let verdict = file.judge(&|_| None).verdict;
+        file.receipt = Receipt::sign(&validator(), &file.record, verdict, file.receipt.measurements);
+        fs::write(self.path(name), file.encode()).expect("a file is written");
+    }
 }
 
 /// What the keys of sessions with oneself follow from.
@@ -820,6 +829,7 @@ fn an_epoch_is_checked_with_the_assets_that_lie_beside_its_transcripts() {
         *reply = Reply::None;
         listed = Some((file.record.request.clone(), file.record.request.session_id()));
     });
+    workshop.judged("transcripts/epoch-0/it.assay");
     let (request, session) = listed.unwrap();
     let log = EpochLog {
         network: request.network,
@@ -924,6 +934,7 @@ fn a_validator_that_asks_a_miner_on_other_terms_than_the_rest_is_shown() {
                 let log = log.get_or_insert_with(|| EpochLog { network, validator, epoch, key, requests: [].into() });
                 log.requests.insert(request.miner, vec![listed]);
             });
+            workshop.judged(&format!("transcripts/{miner}.assay"));
         }
         let log: EpochLog = log.unwrap();
         fs::write(Path::new(folder).join("epoch.log"), log.encode_signed(&validator())).unwrap();

@@ -353,16 +353,17 @@ fn to_json(value: &Value) -> Result<String, Error> {
 /// The value of which `tojson` is to make JSON. That no character be escaped is what it does anyway.
 fn of_json(args: &[Value]) -> Result<&[Value], Error> {
     let (value, others) = args.split_at(args.len().min(1));
-    let says_nothing = |other: &Value| {
-        let is_no =
-            |key: Value| key.as_str() == Some("ensure_ascii") && other.get_item(&key).is_ok_and(|no| !no.is_true());
-        other.is_kwargs() && other.try_iter().is_ok_and(|mut keys| keys.all(is_no))
-    };
-    if others.iter().all(says_nothing) {
-        Ok(value)
-    } else {
-        Err(refused("tojson with other arguments than ensure_ascii=false"))
+    for other in others {
+        let keys = if other.is_kwargs() { other.try_iter()?.collect() } else { vec![Value::from("indent")] };
+        for key in keys {
+            match key.as_str() {
+                Some("ensure_ascii") if !other.get_item(&key)?.is_true() => {}
+                Some("indent") | None => return Err(refused("tojson with an indent")),
+                Some(name) => return Err(refused(&format!("tojson with {name}"))),
+            }
+        }
     }
+    Ok(value)
 }
 
 /// The filters of a template; those that read their first argument as text, or compare its parts, are marked.

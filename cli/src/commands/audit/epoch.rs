@@ -229,11 +229,12 @@ fn conclusion(outcome: Outcome, without_log: u64) -> String {
     };
     let text = match outcome {
         Outcome::Rejected => {
-            "The validator did not follow its own draw, or not with all miners alike, or keeps two accounts of it. This says \
-             nothing against any miner."
+            "The validator did not follow its own draw, or not with all miners alike, or keeps two accounts of it, or states \
+             what is not so. This says nothing against any miner."
         }
         Outcome::Inconclusive => {
-            "Transcripts, logs, audits that were owed or what the chain should say are missing: ask the validator for them."
+            "Transcripts, logs, audits that were owed or what the chain should say are missing, or what transcripts are judged \
+             with: ask the validator for them, and name its folder of tokenizers and templates (--assets)."
         }
         Outcome::Damaged => "Files are damaged: fetch them again.",
         Outcome::Done | Outcome::Usage => {
