@@ -116,7 +116,7 @@ impl EpochLog {
         hash.finalize().into()
     }
 
-    /// The hash of the key, which was published before the first request.
+    /// The hash of the key, which an honest validator publishes before its first request.
     pub fn key_hash(&self) -> [u8; 32] {
         EpochKey::new(self.key).hash()
     }
