@@ -212,6 +212,8 @@ pub enum Shown {
     OtherVerdict,
     /// The request is signed and stands not in the list.
     LeftOut,
+    /// The log states that nothing came, or a refusal, and tokens came.
+    ListedOtherwise,
     /// Two requests have the same counter, and so the same nonce.
     CounterTwice,
     /// Two receipts of one session tell of different exchanges.
@@ -233,6 +235,7 @@ impl Shown {
             Self::AnsweredWrong => "a commitment was answered that the miner did not sign, or that is wrong in itself",
             Self::OtherVerdict => "the receipt states another verdict than the one that the transcript gets here",
             Self::LeftOut => "the request is signed, and left out of the epoch's log",
+            Self::ListedOtherwise => "the log states silence or a refusal, and the receipt that tokens came",
             Self::CounterTwice => "another request has the same counter, and so the same nonce",
             Self::ExchangeTwice => "another exchange of the same session is signed as well",
             Self::VerdictTwice => "another receipt of the same exchange states another verdict",
@@ -257,7 +260,7 @@ pub struct Tally {
     pub dead: u64,
     /// Transcripts that the log calls for and that are not there.
     pub missing: u64,
-    /// Responses that the draw calls to be audited.
+    /// Responses that the draw calls to be audited, and settled ones that cannot be judged.
     pub owed: u64,
     /// Of those, how many were, and came to the verdict that the receipt states.
     pub made: u64,
@@ -332,21 +335,30 @@ impl Followed {
         matches!(self.found, Verdict::Rejected(failure) if failure.place.stage == Stage::Commitment)
     }
 
+    /// Whether the receipt states another verdict than it gets, neither of them one of what whoever judges lacks or is bound by.
+    fn is_misstated(&self) -> bool {
+        let found = Conclusion::from(self.found);
+        let depends_on_the_judge = |conclusion| {
+            let faults = [OwnFault::AssetMissing, OwnFault::PromptUnusable, OwnFault::AuditTooLarge];
+            faults.map(Conclusion::Inconclusive).contains(&conclusion)
+        };
+        found != self.stated && !depends_on_the_judge(found) && !depends_on_the_judge(self.stated)
+    }
+
     /// What it shows by itself.
     fn shown(&self) -> impl Iterator<Item = Shown> {
-        let is_answered = matches!(
-            self.came,
-            Came::Unreadable { is_answered: true } | Came::Settled { .. } | Came::Challenged { .. }
-        );
+        let is_wrong_answered = match self.came {
+            Came::Unreadable { is_answered } => is_answered,
+            Came::Settled { .. } | Came::Challenged { .. } => self.is_wrong(),
+            Came::Picked | Came::Uncommitted | Came::Unanswered { .. } => false,
+        };
         let is_steered =
             matches!(self.came, Came::Settled { is_due: false, .. } | Came::Challenged { is_due: false, .. });
-        let is_conclusive = |conclusion| !matches!(conclusion, Conclusion::Inconclusive(_));
-        let found = Conclusion::from(self.found);
         [
             (matches!(self.came, Came::Picked), Shown::PickedNonce),
             (is_steered, Shown::AgainstTheDraw),
-            (is_answered && self.is_wrong(), Shown::AnsweredWrong),
-            (is_conclusive(found) && is_conclusive(self.stated) && found != self.stated, Shown::OtherVerdict),
+            (is_wrong_answered, Shown::AnsweredWrong),
+            (self.is_misstated(), Shown::OtherVerdict),
         ]
         .into_iter()
         .filter_map(|(is_shown, shown)| is_shown.then_some(shown))
@@ -356,26 +368,24 @@ impl Followed {
     fn count(&self, tally: &mut Tally) {
         let is_missing = self.judged() == 0;
         let count = |number: &mut u64, by: bool| *number = number.saturating_add(by.into());
+        // Without a draw there is nothing to count.
+        count(&mut tally.missing, is_missing && !matches!(self.came, Came::Picked));
         match self.came {
             Came::Picked => {}
             Came::Uncommitted => count(&mut tally.uncommitted, true),
             Came::Unreadable { .. } => count(&mut tally.unaudited, true),
             Came::Unanswered { is_owed } => {
-                count(&mut tally.missing, is_owed && is_missing);
                 count(&mut tally.unaudited, is_owed && self.is_wrong());
                 count(&mut tally.owed, is_owed && !is_missing && !self.is_wrong());
             }
             Came::Settled { is_owed, .. } => {
-                count(&mut tally.missing, is_missing);
                 count(&mut tally.settled, true);
                 // What cannot be judged is not known to be of the miner.
                 count(&mut tally.owed, is_owed || self.judged() == 1);
             }
             Came::Challenged { is_owed, is_due } => {
-                count(&mut tally.missing, is_missing);
                 count(&mut tally.owed, is_owed);
-                let is_made = is_due && self.judged() == 2 && Conclusion::from(self.found) == self.stated;
-                count(&mut tally.made, is_made);
+                count(&mut tally.made, is_due && self.judged() == 2 && Conclusion::from(self.found) == self.stated);
             }
         }
     }
@@ -478,8 +488,11 @@ impl<'a> Account<'a> {
                     }
                     Some(_) => tally.shown.push((*counter, Shown::VerdictTwice)),
                 }
-                if !is_listed(one.session) {
-                    tally.shown.push((*counter, Shown::LeftOut));
+                match listed.filter(|_| is_listed(one.session)).map(|listed| listed.ending) {
+                    None => tally.shown.push((*counter, Shown::LeftOut)),
+                    Some(Ending::Silent | Ending::Refused) => tally.shown.push((*counter, Shown::ListedOtherwise)),
+                    // Its transcript may have been kept before a fault or a crash.
+                    Some(Ending::Judged | Ending::Fault | Ending::Dead) => {}
                 }
                 tally.shown.extend(one.shown().map(|shown| (*counter, shown)));
                 before = Some(one);

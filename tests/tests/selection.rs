@@ -64,6 +64,11 @@ fn reply_of(file: &mut TranscriptFile) -> &mut Reply {
     }
 }
 
+/// The receipt states what the transcript gets, so that only what is tested shows.
+fn restate(file: &mut TranscriptFile) {
+    file.receipt.conclusion = file.judge(&|_| None).verdict.into();
+}
+
 /// A session that the draw leaves alone, and one that it does not.
 fn both_draws() -> [(SelfAudit, TranscriptFile); 2] {
     [true, false].map(|settled| {
@@ -91,6 +96,7 @@ fn a_reply_against_the_draw_shows() {
     let logs = [log(&settled_audit, &settled), log(&due_audit, &due)];
     // Each gets the other's reply: an audit that is not due, and none that is.
     std::mem::swap(reply_of(&mut settled), reply_of(&mut due));
+    [&mut settled, &mut due].into_iter().for_each(restate);
     let [challenged, spared] = [tally(&logs[0], &[&settled]), tally(&logs[1], &[&due])];
     assert_eq!(challenged.shown, [(0, Shown::AgainstTheDraw)]);
     assert_eq!((spared.owed, spared.made, spared.shown), (1, 0, vec![(0, Shown::AgainstTheDraw)]));
@@ -124,6 +130,12 @@ fn responses_without_a_commitment_that_can_be_read_are_counted() {
     let rejected = Conclusion::Rejected(Reason::CommitmentShape);
     assert_eq!(of(unanswered, rejected), (0, 1, 0, vec![]));
     assert_eq!(of(spoilt, rejected), (0, 1, 0, vec![(0, Shown::AnsweredWrong)]));
+    // Nothing that a judge may lack is needed to tell.
+    let mut bare = due.clone();
+    bare.tokenizer = None;
+    spoilt(&mut bare.record.exchange);
+    let bare = tally(&log(&audit, &bare), &[&bare]);
+    assert_eq!((bare.unaudited, bare.missing, bare.shown), (1, 1, vec![(0, Shown::AnsweredWrong)]));
 }
 
 #[test]
@@ -132,6 +144,7 @@ fn two_exchanges_of_one_session_show_in_either_order() {
     let Reply::Challenged { nonce: Some(nonce), .. } = *reply_of(&mut due.clone()) else { panic!("it was challenged") };
     let mut spared = due.clone();
     *reply_of(&mut spared) = Reply::Settled { nonce };
+    restate(&mut spared);
     let log = log(&audit, &due);
     let [first, last] = [[&due, &spared], [&spared, &due]].map(|files| tally(&log, &files));
     assert_eq!(first, last);
@@ -141,7 +154,7 @@ fn two_exchanges_of_one_session_show_in_either_order() {
     );
     // Nor is one exchange signed with two verdicts.
     let mut other = due.clone();
-    other.receipt.conclusion = Conclusion::Inconclusive(OwnFault::Connection);
+    other.receipt.conclusion = Conclusion::Inconclusive(OwnFault::PromptUnusable);
     for files in [[&due, &other], [&other, &due]] {
         assert_eq!(tally(&log, &files).shown, [(0, Shown::VerdictTwice)]);
     }
@@ -174,11 +187,13 @@ fn a_challenge_with_another_nonce_than_the_requests_is_no_audit() {
     for nonce in [Some([7; 32]), None] {
         let mut file = due.clone();
         *reply_of(&mut file) = Reply::Challenged { nonce, answer: answer() };
+        restate(&mut file);
         let tally = tally(&log(&audit, &file), &[&file]);
         assert_eq!((tally.owed, tally.made, tally.shown), (1, 0, vec![(0, Shown::AgainstTheDraw)]), "{nonce:?}");
     }
     let mut file = due.clone();
     *reply_of(&mut file) = Reply::Settled { nonce: [7; 32] };
+    restate(&mut file);
     assert_eq!(tally(&log(&audit, &file), &[&file]).shown, [(0, Shown::AgainstTheDraw)]);
 }
 
@@ -186,11 +201,14 @@ fn a_challenge_with_another_nonce_than_the_requests_is_no_audit() {
 fn an_audit_that_was_owed_is_counted_whatever_the_validator_calls_its_absence() {
     let (audit, mut file) = both_draws().into_iter().find(|(_, file)| !is_settled(file)).unwrap();
     *reply_of(&mut file) = Reply::None;
-    let faults = [OwnFault::NeverSettled, OwnFault::Interrupted, OwnFault::Connection].map(Conclusion::Inconclusive);
-    for conclusion in faults.into_iter().chain([Conclusion::Rejected(Reason::WrongPrompt), Conclusion::Accepted]) {
+    let never_settled = Conclusion::Inconclusive(OwnFault::NeverSettled);
+    let faults = [OwnFault::Interrupted, OwnFault::Connection].map(Conclusion::Inconclusive);
+    let others = [Conclusion::Rejected(Reason::WrongPrompt), Conclusion::Accepted];
+    for conclusion in [never_settled].into_iter().chain(faults).chain(others) {
         file.receipt.conclusion = conclusion;
         let tally = tally(&log(&audit, &file), &[&file]);
-        assert_eq!((tally.owed, tally.made), (1, 0), "{conclusion:?}");
+        let shown = if conclusion == never_settled { vec![] } else { vec![(0, Shown::OtherVerdict)] };
+        assert_eq!((tally.owed, tally.made, tally.shown), (1, 0, shown), "{conclusion:?}");
     }
     // Nobody is audited for a commitment that is wrong in itself.
     if let Exchange::Committed { commitment, .. } = &mut file.record.exchange {
@@ -255,9 +273,10 @@ fn an_audit_counts_as_made_only_if_its_proof_gets_the_verdict_that_the_receipt_s
         file.receipt.conclusion = rejected;
     };
     assert_eq!(of(&omitted), (1, 1, vec![]));
-    // A fault of the validator's own is no audit.
-    let fault = Conclusion::Inconclusive(OwnFault::Interrupted);
-    assert_eq!(of(&|file| file.receipt.conclusion = fault), (1, 0, vec![]));
+    // Nor does a fault that the record does not tell of make it none, unless it is one of what a judge may lack.
+    let fault = |fault| of(&|file| file.receipt.conclusion = Conclusion::Inconclusive(fault));
+    assert_eq!(fault(OwnFault::Interrupted), (1, 0, vec![(0, Shown::OtherVerdict)]));
+    assert_eq!(fault(OwnFault::PromptUnusable), (1, 0, vec![]));
 }
 
 /// Whoever exchanges the reply in an innocent validator's transcript has no transcript any more.
@@ -294,6 +313,14 @@ fn a_request_that_is_left_out_or_repeated_shows() {
     // The same counter for another question: its nonce is known from the first.
     assert_eq!(tally(&whole, &[&file, &again]).shown, [(0, Shown::CounterTwice), (0, Shown::LeftOut)]);
     assert_eq!(Prompt::Text("cba".to_owned()), again.record.request.prompt);
+    // Nor may it be listed as one to which nothing came; a fault or a crash may have left its transcript.
+    let cases = [(Ending::Silent, true), (Ending::Refused, true), (Ending::Fault, false), (Ending::Dead, false)];
+    for (ending, is_shown) in cases {
+        let listed = Listed { ending, ..whole.requests[&miner][0] };
+        let other = EpochLog { requests: BTreeMap::from([(miner, vec![listed])]), ..whole.clone() };
+        let shown = tally(&other, &[&file]).shown;
+        assert_eq!(shown, if is_shown { vec![(0, Shown::ListedOtherwise)] } else { vec![] }, "{ending:?}");
+    }
     // A transcript that is not there is counted, and blames nobody.
     let missing = tally(&whole, &[]);
     assert_eq!((missing.missing, missing.shown.len()), (1, 0));
@@ -320,6 +347,7 @@ fn shown_of(miners: &[(u8, Change<'_>)]) -> BTreeMap<u8, Vec<(u64, Shown)>> {
             change(request);
             let listed = Listed { session: Some(request.session_id()), ending: Ending::Judged };
             log.requests.entry(request.miner).or_default().push(listed);
+            restate(&mut file);
             files.push(file);
         }
     }

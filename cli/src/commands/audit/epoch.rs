@@ -44,7 +44,7 @@ struct Checked {
     tallies: BTreeMap<Hotkey, Tally>,
     /// Whether the validator signed another log of the epoch.
     is_one_of_two: bool,
-    /// Another epoch of the validator's with the same key, whose nonces are known once either is over.
+    /// An epoch of another log with the same key, whose nonces are known once either is over.
     key_of: Option<Epoch>,
     /// What the chain says otherwise, which shows the validator wrong.
     contradicted: Option<&'static str>,
@@ -97,8 +97,9 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let tallies: Vec<_> = accounts.into_iter().map(Account::finish).collect();
     let is_one_of_two = |log: &EpochLog| logs.iter().filter(|other| epoch_of(other) == epoch_of(log)).count() > 1;
     let key_of = |log: &EpochLog| {
-        let is_same =
-            |other: &&EpochLog| (other.validator, other.key) == (log.validator, log.key) && other.epoch != log.epoch;
+        let is_same = |other: &&EpochLog| {
+            (other.validator, other.key) == (log.validator, log.key) && epoch_of(other) != epoch_of(log)
+        };
         logs.iter().find(is_same).map(|other| other.epoch)
     };
     let beside: Vec<(bool, Option<Epoch>)> = logs.iter().map(|log| (is_one_of_two(log), key_of(log))).collect();
@@ -201,17 +202,11 @@ fn on_chain(log: &EpochLog, past: Option<&Past>) -> (Option<&'static str>, Optio
 /// What was shown counts before what is missing or damaged: neither leaving files out nor putting others beside them
 /// hides anything.
 fn outcome(checked: &[Checked], damaged: bool, without_log: u64, has_chain: bool) -> Outcome {
-    let shown = |checked: &Checked| {
-        checked.is_one_of_two
-            || checked.key_of.is_some()
-            || checked.contradicted.is_some()
-            || checked.tallies.values().any(|tally| !tally.shown.is_empty())
-    };
     let missing = |checked: &Checked| {
         let is_short = |tally: &Tally| tally.missing > 0 || tally.made < tally.owed;
         checked.tallies.values().any(is_short) || (has_chain && checked.unchecked.is_some())
     };
-    if checked.iter().any(shown) {
+    if checked.iter().any(Checked::is_selective) {
         Outcome::Rejected
     } else if damaged {
         Outcome::Damaged
@@ -245,6 +240,12 @@ fn conclusion(outcome: Outcome, without_log: u64) -> String {
 }
 
 impl Checked {
+    /// Whether something is shown of the validator.
+    fn is_selective(&self) -> bool {
+        let of_others = self.is_one_of_two || self.key_of.is_some() || self.contradicted.is_some();
+        of_others || self.tallies.values().any(|tally| !tally.shown.is_empty())
+    }
+
     fn text(&self, paint: Paint) -> String {
         let log = &self.log;
         let mut text = format!("validator {}, epoch {}\n", paint.bold(&log.validator.to_string()), log.epoch);
@@ -343,6 +344,7 @@ impl Checked {
             "is_one_of_two": self.is_one_of_two,
             "key_of": self.key_of.map(Epoch::get),
             "miners": miners.collect::<Vec<_>>(),
+            "selective": self.is_selective(),
             "contradicted": self.contradicted,
             "unchecked": self.unchecked,
         })
