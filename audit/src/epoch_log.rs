@@ -294,6 +294,15 @@ enum Came {
     Challenged { is_owed: bool, is_due: bool },
 }
 
+/// How much is known of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Judged {
+    /// Without its assets a file cannot be judged.
+    Not,
+    Inconclusively,
+    Conclusively,
+}
+
 /// A transcript, as far as it says something of its validator.
 #[derive(Debug)]
 struct Followed {
@@ -321,12 +330,11 @@ impl Followed {
         (self.session, self.exchange, self.stated) == (other.session, other.exchange, other.stated)
     }
 
-    /// How much is known of its verdict: without its assets a file cannot be judged.
-    const fn judged(&self) -> u8 {
+    const fn judged(&self) -> Judged {
         match self.found {
-            Verdict::Accepted | Verdict::Rejected(_) => 2,
-            Verdict::Inconclusive(OwnFault::AssetMissing) => 0,
-            Verdict::Inconclusive(_) => 1,
+            Verdict::Accepted | Verdict::Rejected(_) => Judged::Conclusively,
+            Verdict::Inconclusive(OwnFault::AssetMissing) => Judged::Not,
+            Verdict::Inconclusive(_) => Judged::Inconclusively,
         }
     }
 
@@ -366,7 +374,7 @@ impl Followed {
 
     /// Counts it.
     fn count(&self, tally: &mut Tally) {
-        let is_missing = self.judged() == 0;
+        let is_missing = self.judged() == Judged::Not;
         let count = |number: &mut u64, by: bool| *number = number.saturating_add(by.into());
         // Without a draw there is nothing to count.
         count(&mut tally.missing, is_missing && !matches!(self.came, Came::Picked));
@@ -381,11 +389,14 @@ impl Followed {
             Came::Settled { is_owed, .. } => {
                 count(&mut tally.settled, true);
                 // What cannot be judged is not known to be of the miner.
-                count(&mut tally.owed, is_owed || self.judged() == 1);
+                count(&mut tally.owed, is_owed || self.judged() == Judged::Inconclusively);
             }
             Came::Challenged { is_owed, is_due } => {
                 count(&mut tally.owed, is_owed);
-                count(&mut tally.made, is_due && self.judged() == 2 && Conclusion::from(self.found) == self.stated);
+                count(
+                    &mut tally.made,
+                    is_due && self.judged() == Judged::Conclusively && Conclusion::from(self.found) == self.stated,
+                );
             }
         }
     }

@@ -183,8 +183,7 @@ fn expression(tree: &Expr<'_>, depth: usize) -> Result<(), Error> {
         Expr::UnaryOp(operator) => expression(&operator.expr, depth),
         Expr::BinOp(operator) => {
             expressions([&operator.left, &operator.right], depth)?;
-            folded(operator.op, &operator.left, &operator.right)?;
-            if tree.as_const().as_ref().is_some_and(is_no_number) { Err(refused(NO_NUMBER)) } else { Ok(()) }
+            folded(tree, operator.op, &operator.left, &operator.right)
         }
         // All but the last of a chain compare without a charge.
         Expr::Compare(compare) if compare.ops.len() > 1 => Err(refused("a chain of comparisons")),
@@ -226,8 +225,8 @@ fn is_name(key: &Expr<'_>) -> bool {
 }
 
 /// Checks what the compiler computes of constants: a product of lists, with every look at it going through all that it was
-/// made of, a product or sum that is long, and a power, which may depend on the platform.
-fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error> {
+/// made of, a product or sum that is long, and what the platform decides: powers, and what is not a number.
+fn folded(tree: &Expr<'_>, op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error> {
     let (Some(a), Some(b)) = (left.as_const(), right.as_const()) else { return Ok(()) };
     let sum = own_size(&a).saturating_add(own_size(&b));
     let of_list = [&a, &b].into_iter().any(|value| !matches!(value.kind(), ValueKind::Number | ValueKind::String));
@@ -237,6 +236,7 @@ fn folded(op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<(), Error>
         BinOpKind::Mul if product_size(&a, &b) > MAX_FOLDED => Err(refused("so large a product of constants")),
         BinOpKind::Pow if !is_integral(&a, &b) => Err(refused(FRACTIONAL_POWER)),
         BinOpKind::Add | BinOpKind::Concat if sum > MAX_SUM => Err(refused("so long a sum of constants")),
+        _ if tree.as_const().as_ref().is_some_and(is_no_number) => Err(refused(NO_NUMBER)),
         _ => Ok(()),
     }
 }

@@ -167,14 +167,14 @@ pub(super) fn settled(value: Value) -> Result<Value, Error> {
     if parts.len() > MAX_PARTS { Err(too_much()) } else { Ok(Value::from(parts)) }
 }
 
-fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
-    charge(state, own_size(a).saturating_add(own_size(b)))?;
-    settled(plainly("a + b", context! { a, b })?)
+/// What an operator gives of two values.
+fn computed(expression: &str, a: &Value, b: &Value) -> Result<Value, Error> {
+    settled(plainly(expression, context! { a, b })?)
 }
 
-/// What two numbers give.
-fn number(expression: &str, a: &Value, b: &Value) -> Result<Value, Error> {
-    settled(plainly(expression, context! { a, b })?)
+fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    charge(state, own_size(a).saturating_add(own_size(b)))?;
+    computed("a + b", a, b)
 }
 
 /// Bytes of a product: of a text or a list so many times.
@@ -192,7 +192,7 @@ pub(super) fn product_size(a: &Value, b: &Value) -> u64 {
 
 fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     charge(state, product_size(a, b))?;
-    settled(plainly("a * b", context! { a, b })?)
+    computed("a * b", a, b)
 }
 
 /// What is refused by name: of other numbers it is the platform that says what a power is.
@@ -207,7 +207,7 @@ fn power(_: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     if !is_integral(a, b) {
         return Err(refused(FRACTIONAL_POWER));
     }
-    number("a ** b", a, b)
+    computed("a ** b", a, b)
 }
 
 fn concatenate(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
@@ -429,7 +429,7 @@ fn add_operators(environment: &mut Environment<'static>) {
         (names::REMAINDER, "a % b"),
     ];
     for (name, expression) in numbers {
-        environment.add_filter(name, move |a: Value, b: Value| number(expression, &a, &b));
+        environment.add_filter(name, move |a: Value, b: Value| computed(expression, &a, &b));
     }
     environment.add_filter(names::CONCATENATE, two(concatenate));
     environment.add_filter(names::ITEM, two(item));

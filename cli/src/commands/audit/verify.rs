@@ -147,10 +147,7 @@ fn replay(path: &Path, assets: &Assets, past: Option<&Past>) -> Result<Replay, F
     let begin = Instant::now();
     let (manifest, mut judgement, mut note, against) = match read_evidence(path)? {
         Evidence::Transcript(file) => {
-            let judgement = match assets.of(&file)? {
-                Ok(assets) => file.judge_with(Ok(&assets)),
-                Err(fault) => file.judge_with(Err(&fault)),
-            };
+            let judgement = file.judge_with(assets.of(&file)?.as_deref());
             let note = disagreement(&file, judgement.verdict);
             let against = past.and_then(|past| contradicted(past, &file.record.request, Some(&file.record)));
             (file.manifest.id(), judgement, note, against)
